@@ -1,0 +1,83 @@
+"""The subject alone: everything outside a mask becomes grey, then the mask's box is cut out.
+
+Whole-image features mostly measure the background, so every identity score works on this.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from recast_probe.errors import InputError
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+Mask = np.ndarray
+
+
+def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
+    """A mask as float32 weights (height, width) in [0, 1].
+
+    `mask` is boolean, or numbers in [0, 1], or uint8 in 0-255, with the image's height and width.
+    Raises InputError for another shape, values outside that range, or a mask without any pixel
+    of at least one half.
+    """
+    values = np.asarray(mask)
+    if values.shape != (image.height, image.width):
+        raise InputError(
+            f"The mask has shape {values.shape}, the image has height {image.height} and width "
+            f"{image.width}. Resize the mask to (height, width) of its image."
+        )
+    weights = values.astype(np.float32)
+    if values.dtype == np.uint8 and weights.max() > 1:
+        weights /= 255.0
+    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() > 1:
+        raise InputError(
+            f"Mask values run from {weights.min()} to {weights.max()}. "
+            "A mask is boolean, between 0 and 1, or uint8 from 0 to 255."
+        )
+    if not (weights >= 0.5).any():
+        raise InputError("The mask marks no pixel: no value reaches 0.5.")
+    return weights
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """An image as float32 sRGB (height, width, 3) in [0, 1]."""
+    if not isinstance(image, Image.Image):
+        raise InputError(f"Expected a PIL image, got {type(image).__name__}.")
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+
+
+def isolate(
+    image: Image.Image, mask: Mask | None, size: int = 128, padding: float = 0.15
+) -> np.ndarray:
+    """The masked subject on ImageNet's mean grey as float32 sRGB (size, size, 3) in [0, 1].
+
+    The square around the mask's box, widened on each side by `padding` times its length, is
+    resized to `size` pixels. Without a mask the whole image is the subject, made square with grey.
+    """
+    colours = pixels(image)
+    if mask is None:
+        weights = np.ones(colours.shape[:2], dtype=np.float32)
+        padding = 0.0
+    else:
+        weights = mask_weights(mask, image)
+    subject = weights[..., None] * colours + (1 - weights[..., None]) * IMAGENET_MEAN
+
+    rows, columns = np.nonzero(weights >= 0.5)
+    top, bottom = rows.min(), rows.max() + 1
+    left, right = columns.min(), columns.max() + 1
+    half = max(bottom - top, right - left) * (0.5 + padding)
+    margin = int(np.ceil(half)) + 1
+    canvas = np.empty((image.height + 2 * margin, image.width + 2 * margin, 3), dtype=np.float32)
+    canvas[:] = IMAGENET_MEAN
+    canvas[margin:-margin, margin:-margin] = subject
+
+    row, column = (top + bottom) / 2 + margin, (left + right) / 2 + margin
+    square = Image.fromarray((canvas * 255).round().astype(np.uint8)).resize(
+        (size, size),
+        Image.Resampling.BICUBIC,
+        box=(column - half, row - half, column + half, row + half),
+    )
+    return np.asarray(square, dtype=np.float32) / 255.0
