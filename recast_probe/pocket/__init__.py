@@ -1,0 +1,39 @@
+"""Pocket Kontext: a small in-context diffusion transformer that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recast_probe.errors import InputError
+
+from .shipped import Sample, samples
+
+if TYPE_CHECKING:
+    from diffusers import FluxKontextPipeline
+
+__all__ = ["Sample", "folder", "load", "samples"]
+
+
+def folder() -> Path:
+    """Where the shipped pipeline lies, in diffusers layout.
+
+    Raises:
+        InputError: this installation has no weights.
+    """
+    path = Path(__file__).parent / "model"
+    if not (path / "model_index.json").is_file():
+        raise InputError(
+            f"Pocket Kontext's weights are not in {path}. Install recast_probe from a full "
+            "checkout or wheel, or train them with `recast-probe pocket train`."
+        )
+    return path
+
+
+def load() -> FluxKontextPipeline:
+    """The shipped model as an unmodified `diffusers.FluxKontextPipeline`, float32 on the CPU."""
+    from diffusers import FluxKontextPipeline
+
+    pipeline = FluxKontextPipeline.from_pretrained(folder(), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -1,0 +1,283 @@
+"""Flow-matching training of Pocket Kontext, in stages and in slices that resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from torch import nn
+
+from . import architecture
+from .architecture import TEXT_TOKENS, TOKEN_PIXELS, PocketConfig, position_ids
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import Batch, LatentPool
+from .subjects import load_pack
+from .text import load_tokenizers
+
+REFERENCE_DROPOUT = 0.08
+CAPTION_DROPOUT = 0.05
+FOREGROUND_WEIGHT = 2.0
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`samples` drawn at `pixels` x `pixels` in batches of `batch`."""
+
+    pixels: int
+    samples: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides a training run."""
+
+    stages: tuple[Stage, ...]
+    learning_rate: float = 1.5e-3
+    warm_up: float = 0.03
+    decay_from: float = 0.5
+    ema: float = 0.995
+    reuse: int = 4
+    capacity: int = 4096
+    seed: int = 0
+
+    @classmethod
+    def standard(cls, small: int, full: int, seed: int = 0) -> TrainingPlan:
+        """`small` samples at 64 pixels (64 + 64 tokens), then `full` at 128 (256 + 256)."""
+        return cls((Stage(64, small, 32), Stage(128, full, 16)), seed=seed)
+
+
+class FlowModel(nn.Module):
+    """The transformer and both text encoders, trained as one."""
+
+    def __init__(self, config: PocketConfig, tokenizers: Path) -> None:
+        super().__init__()
+        self.transformer = architecture.build_transformer(config)
+        self.clip, self.t5 = architecture.build_text_encoders(config, tokenizers)
+        self.clip_tokenizer, self.t5_tokenizer = load_tokenizers(tokenizers)
+        _initialise(self.transformer)
+
+    def encode_text(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pooled CLIP state and padded, unmasked T5 states, exactly as the pipeline makes them."""
+        device = self.transformer.device
+        ids = [
+            tokenizer(
+                captions,
+                padding="max_length",
+                max_length=TEXT_TOKENS,
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids.to(device)
+            for tokenizer in (self.clip_tokenizer, self.t5_tokenizer)
+        ]
+        return self.clip(ids[0]).pooler_output, self.t5(ids[1])[0]
+
+    def velocity_loss(
+        self, batch: Batch, *, with_reference: bool, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Mean squared velocity error at logit-normal times; foreground tokens weigh more."""
+        target = batch.target
+        size, tokens, _ = target.shape
+        side, device = math.isqrt(tokens), target.device
+        noise = torch.randn(target.shape, generator=generator).to(device)
+        logits = torch.randn(size, generator=generator) + 0.4
+        time_ = torch.sigmoid(logits).to(device)
+        noisy = target + time_[:, None, None] * (noise - target)
+        pooled, text = self.encode_text(batch.captions)
+        ids = [position_ids(side, side, image) for image in (0, 1)]
+        predicted = self.transformer(
+            hidden_states=torch.cat([noisy, batch.reference], 1) if with_reference else noisy,
+            timestep=time_,
+            guidance=(1 + 4 * torch.rand(size, generator=generator)).to(device),
+            pooled_projections=pooled,
+            encoder_hidden_states=text,
+            txt_ids=torch.zeros(TEXT_TOKENS, 3, device=device),
+            img_ids=torch.cat(ids if with_reference else ids[:1]).to(device),
+            return_dict=False,
+        )[0][:, :tokens]
+        error = (predicted.float() - (noise - target)).square().mean(-1)
+        return (error * (1 + FOREGROUND_WEIGHT * batch.foreground)).mean()
+
+
+def train(
+    pack: Path,
+    autoencoder: AutoencoderKL,
+    tokenizers: Path,
+    checkpoint: Path,
+    plan: TrainingPlan,
+    *,
+    config: PocketConfig = PocketConfig(),
+    device: str = "cpu",
+    minutes: float | None = None,
+    workers: int = 0,
+    checkpoint_every: float = 4.0,
+    log: Callable[[str], None] = print,
+) -> dict:
+    """Train, or go on from `checkpoint`, for at most `minutes`; returns the progress record.
+
+    A checkpoint is written every `checkpoint_every` minutes and at the end. The plan may be
+    longer or shorter than the one a checkpoint began with: the learning rate follows the share
+    of the plan's work that is done.
+    """
+    model = FlowModel(config, tokenizers).to(device)
+    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, weight_decay=0.01)
+    progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0}
+    if (checkpoint / "progress.json").exists():
+        tensors, progress = load_checkpoint(checkpoint)
+        _restore(model, ema, optimiser, tensors, progress["steps"])
+        log(f"resumed at step {progress['steps']}")
+    step_model = model
+    if device.startswith("cuda"):
+        model.transformer.compile_repeated_blocks()
+    autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(plan.seed + progress["steps"])
+    subjects = load_pack(pack)
+    started = saved = time.monotonic()
+    before = progress["seconds"]
+    progress |= {"plan": dataclasses.asdict(plan), "config": dataclasses.asdict(config)}
+    smoothed = None
+
+    def save() -> None:
+        progress["seconds"] = before + time.monotonic() - started
+        save_checkpoint(checkpoint, _gather(model, ema, optimiser), progress)
+
+    for index, stage in enumerate(plan.stages):
+        if progress["samples"][index] >= stage.samples:
+            continue
+        pool = LatentPool(
+            autoencoder,
+            subjects,
+            pixels=stage.pixels,
+            batch=stage.batch,
+            capacity=plan.capacity,
+            reuse=plan.reuse,
+            seed=plan.seed + 1000 * index + progress["steps"],
+            workers=workers,
+            device=device,
+        )
+        while progress["samples"][index] < stage.samples:
+            if minutes is not None and time.monotonic() - started > 60 * minutes:
+                save()
+                return progress
+            for group in optimiser.param_groups:
+                group["lr"] = plan.learning_rate * learning_rate_share(plan, progress["samples"])
+            batch = pool.draw()
+            dropped = torch.rand(stage.batch, generator=generator) < CAPTION_DROPOUT
+            batch.captions = ["" if d else c for d, c in zip(dropped, batch.captions, strict=True)]
+            with_reference = bool(torch.rand(1, generator=generator) >= REFERENCE_DROPOUT)
+            with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+                loss = step_model.velocity_loss(
+                    batch, with_reference=with_reference, generator=generator
+                )
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            progress["steps"] += 1
+            progress["samples"][index] += stage.batch
+            _update(ema, model, min(plan.ema, progress["steps"] / (progress["steps"] + 10)))
+            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+            if progress["steps"] % 50 == 0:
+                log(
+                    f"{stage.pixels} px, {progress['samples'][index]}/{stage.samples} samples, "
+                    f"loss {smoothed:.4f}, {time.monotonic() - started:.0f} s"
+                )
+            if time.monotonic() - saved > 60 * checkpoint_every:
+                save()
+                saved = time.monotonic()
+    save()
+    return progress
+
+
+def learning_rate_share(plan: TrainingPlan, samples: list[int]) -> float:
+    """Share of the peak learning rate: short warm-up, plateau, then a cosine to zero.
+
+    Progress is measured in tokens, so that both grids count by their size.
+    """
+    weights = [(stage.pixels // TOKEN_PIXELS) ** 2 for stage in plan.stages]
+    total = sum(w * stage.samples for w, stage in zip(weights, plan.stages, strict=True))
+    done = sum(w * count for w, count in zip(weights, samples, strict=True)) / total
+    if done < plan.warm_up:
+        return max(done / plan.warm_up, 0.02)
+    if done < plan.decay_from:
+        return 1.0
+    rest = min(1.0, (done - plan.decay_from) / (1 - plan.decay_from))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest))
+
+
+def export(
+    checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: Path
+) -> None:
+    """Write the averaged weights as a pipeline folder that plain diffusers loads."""
+    tensors, progress = load_checkpoint(checkpoint)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in progress["config"].items()}
+    model = FlowModel(PocketConfig(**settings), tokenizers)
+    state = {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
+    model.load_state_dict(state)
+    pipeline = architecture.assemble(
+        autoencoder, model.transformer, model.clip, model.t5, tokenizers
+    )
+    pipeline.save_pretrained(out)
+
+
+def _initialise(transformer: FluxTransformer2DModel) -> None:
+    """Xavier weights; modulations and the output start at zero, so blocks start as identity."""
+    for name, module in transformer.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if name.endswith(("norm1.linear", "norm1_context.linear", "norm.linear")):
+                nn.init.zeros_(module.weight)
+    for module in (transformer.norm_out.linear, transformer.proj_out):
+        nn.init.zeros_(module.weight)
+
+
+@torch.no_grad()
+def _update(ema: dict[str, torch.Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            ema[name].lerp_(value, 1 - decay)
+
+
+def _gather(
+    model: nn.Module, ema: dict[str, torch.Tensor], optimiser: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"ema/{name}": value for name, value in ema.items()}
+    for name, parameter in model.named_parameters():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            if parameter in optimiser.state:
+                value = optimiser.state[parameter][moment]
+                tensors[f"{moment}/{name}"] = value.to(torch.bfloat16)
+    return tensors
+
+
+def _restore(
+    model: nn.Module,
+    ema: dict[str, torch.Tensor],
+    optimiser: torch.optim.Optimizer,
+    tensors: dict[str, torch.Tensor],
+    steps: int,
+) -> None:
+    model.load_state_dict(
+        {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+    )
+    for name in ema:
+        ema[name].copy_(tensors[f"ema/{name}"])
+    for name, parameter in model.named_parameters():
+        if f"exp_avg/{name}" in tensors:
+            optimiser.state[parameter] = {
+                "step": torch.tensor(float(steps)),
+                **{
+                    moment: tensors[f"{moment}/{name}"].to(parameter)
+                    for moment in ("exp_avg", "exp_avg_sq")
+                },
+            }
