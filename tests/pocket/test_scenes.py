@@ -1,0 +1,78 @@
+"""Scenes: what is known about a sample is true of its pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recast_probe.pocket import backgrounds, samples
+from recast_probe.pocket.scenes import COLUMNS, KINDS, ROWS, SIZES, Placement, View, sample_task
+from recast_probe.pocket.subjects import HELD_OUT, held_out, held_out_keys
+
+
+@given(
+    st.sampled_from(sorted(SIZES)), st.sampled_from(ROWS), st.sampled_from(COLUMNS), st.integers()
+)
+@settings(deadline=None, max_examples=40)
+def test_named_placements_lie_inside_on_the_token_grid(size, row, column, _):
+    placement = Placement.named(size, row, column)
+    for edge in (placement.left, placement.top):
+        assert edge % 8 == 0
+        assert 0 <= edge <= 128 - placement.side
+
+
+@pytest.mark.parametrize("name", backgrounds.names())
+def test_every_named_background_draws_and_depends_only_on_its_seed(name):
+    first = backgrounds.draw(name, np.random.default_rng(3))
+    again = backgrounds.draw(name, np.random.default_rng(3))
+    assert first.shape == (128, 128, 3)
+    assert 0 <= first.min() and first.max() <= 256
+    np.testing.assert_array_equal(first, again)
+
+
+def test_the_mask_is_where_the_subject_changes_the_picture():
+    subject = held_out()[0]
+    placement = Placement.named("large", "top", "left")
+    bare = backgrounds.draw("a blue wall", np.random.default_rng(5))
+    pixels, mask = View(subject, placement, "a blue wall", 5).render()
+    changed = np.abs(pixels.astype(float) - np.floor(bare)).max(-1) > 2
+    assert not changed[mask == 0].any()
+    assert changed[mask > 0.9].mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_keep_what_their_kind_promises(kind):
+    for seed in range(20):
+        task = sample_task(held_out(), np.random.default_rng(seed), kind=kind)
+        same_place = task.reference.place == task.target.place
+        if kind == "background":
+            assert task.reference.placement == task.target.placement and not same_place
+            assert task.target.place in task.caption
+            np.testing.assert_array_equal(task.reference.render()[1], task.target.render()[1])
+        if kind == "recolour":
+            assert same_place and task.target.tint in task.caption
+        if kind == "style":
+            assert task.reference.style == task.target.style is not None
+            assert task.target.subject.name in task.caption
+        if kind != "style":
+            assert task.reference.subject is task.target.subject
+
+
+def test_the_held_out_split_is_fixed_and_does_not_depend_on_order():
+    keys = [subject.key for subject in held_out()]
+    assert len(set(keys)) == HELD_OUT
+    padded = keys + [f"fff{i}" for i in range(700)]
+    assert held_out_keys(padded) == held_out_keys(padded[::-1])
+    assert held_out_keys(keys) == keys
+
+
+def test_shipped_samples_have_masks_of_their_pictures():
+    shipped = samples()
+    assert len(shipped) == 24
+    for sample in shipped:
+        assert sample.image.size == (128, 128)
+        assert sample.mask.shape == (128, 128)
+        assert 0.02 < sample.mask.mean() < 0.7
+        assert len(sample.prompts) == len(sample.target_masks) == 3

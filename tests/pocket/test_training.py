@@ -1,0 +1,111 @@
+"""Training: checkpoints come back whole, a slice resumes, and learning really happens."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from recast_probe.errors import InputError
+from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
+from recast_probe.pocket.autoencoder import normalise_latents, to_tensor
+from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
+from recast_probe.pocket.scenes import sample_task
+from recast_probe.pocket.subjects import held_out, load_pack
+from recast_probe.pocket.text import load_tokenizers, make_tokenizers
+from recast_probe.pocket.train import Stage, TrainingPlan, export, learning_rate_share, train
+
+SMALL = PocketConfig(double_blocks=1, single_blocks=1, latent_channels=4)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pocket")
+    subjects = held_out()[:6]
+    np.savez(
+        folder / "subjects.npz",
+        rgba=np.stack([s.rgba for s in subjects]),
+        key=np.array([s.key for s in subjects]),
+        name=np.array([s.name for s in subjects]),
+        style=np.array([s.style for s in subjects]),
+    )
+    rng = np.random.default_rng(0)
+    make_tokenizers([sample_task(subjects, rng).caption for _ in range(2000)], folder)
+    torch.manual_seed(0)
+    return folder, build_autoencoder(SMALL).eval()
+
+
+def test_checkpoints_round_trip_in_small_files(tmp_path):
+    tensors = {f"t{i}": torch.randn(1_500_000) for i in range(5)}
+    save_checkpoint(tmp_path / "c", tensors, {"steps": 3})
+    save_checkpoint(tmp_path / "c", tensors, {"steps": 4})
+    loaded, progress = load_checkpoint(tmp_path / "c")
+    assert progress == {"steps": 4}
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    sizes = [path.stat().st_size for path in (tmp_path / "c").glob("*.safetensors")]
+    assert len(sizes) > 1 and max(sizes) < 16_000_000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+def test_missing_checkpoint_and_pack_say_so(tmp_path):
+    with pytest.raises(InputError, match=r"progress\.json"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(InputError, match="pocket assets"):
+        load_pack(tmp_path / "subjects.npz")
+
+
+def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero():
+    plan = TrainingPlan.standard(1000, 1000)
+    shares = [learning_rate_share(plan, [n, 0]) for n in (0, 1000)]
+    shares += [learning_rate_share(plan, [1000, n]) for n in (500, 1000)]
+    assert shares[0] < 0.1 and shares[1] == 1.0
+    assert 0.02 < shares[2] < 1.0
+    assert shares[3] == pytest.approx(0.02)
+
+
+def test_training_resumes_learns_and_exports_a_plain_pipeline(workplace, tmp_path):
+    from diffusers import FluxKontextPipeline
+
+    folder, autoencoder = workplace
+    lines: list[str] = []
+    common = {"config": SMALL, "log": lines.append}
+    short = TrainingPlan((Stage(64, 320, 8), Stage(128, 0, 8)), capacity=64)
+    train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", short, **common)
+    longer = TrainingPlan((Stage(64, 800, 8), Stage(128, 8, 8)), capacity=64)
+    progress = train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", longer, **common)
+    assert any(line.startswith("resumed at step 40") for line in lines)
+    assert progress["samples"] == [800, 8] and progress["steps"] == 101
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+    export(tmp_path / "c", autoencoder, folder, tmp_path / "model")
+    pipeline = FluxKontextPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
+    tensors, _ = load_checkpoint(tmp_path / "c")
+    weight = tensors["ema/transformer.x_embedder.weight"]
+    assert torch.equal(pipeline.transformer.x_embedder.weight, weight)
+    assert json.loads((tmp_path / "c" / "progress.json").read_text())["steps"] == 101
+
+
+def test_normalised_latents_leave_the_reconstruction_as_it_was():
+    torch.manual_seed(1)
+    autoencoder = build_autoencoder(SMALL).eval()
+    subjects = list(held_out()[:4])
+    pixels = to_tensor(sample_task(subjects, np.random.default_rng(0)).target.render()[0])[None]
+    with torch.no_grad():
+        before = autoencoder.decode(autoencoder.encode(pixels).latent_dist.mean).sample
+        normalise_latents(autoencoder, subjects, pictures=32)
+        latents = autoencoder.encode(pixels).latent_dist.mean
+        after = autoencoder.decode(latents).sample
+    torch.testing.assert_close(after, before, atol=2e-4, rtol=1e-3)
+
+
+def test_tokenizers_keep_words_whole_and_ignore_case(workplace):
+    folder, _ = workplace
+    clip, t5 = load_tokenizers(folder)
+    caption = "the subject on gravel, medium, top left"
+    assert clip(caption).input_ids == clip(caption.upper()).input_ids
+    assert t5(caption).input_ids == t5(caption.upper()).input_ids
+    assert t5.unk_token_id not in t5(caption).input_ids
+    assert t5.decode(t5(caption).input_ids, skip_special_tokens=True) == caption
+    assert len(clip(caption).input_ids) == 11
