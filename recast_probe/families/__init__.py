@@ -1,0 +1,46 @@
+"""In-context diffusion transformers that the probe knows; one file each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from recast_probe.errors import UnsupportedPipelineError
+from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.flux_kontext import FluxKontext
+
+FAMILIES: tuple[Family, ...] = (FluxKontext(),)
+"""Every known family."""
+
+
+def find_family(pipeline: Any) -> Family:
+    """The family of a built pipeline.
+
+    Raises:
+        UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
+            expected ones; the message names what was found and what is supported.
+    """
+    ancestors = {base.__name__ for base in type(pipeline).__mro__}
+    for family in FAMILIES:
+        if ancestors & set(family.pipelines):
+            family.check(pipeline)
+            return family
+    raise UnsupportedPipelineError(
+        f"{type(pipeline).__name__} is not supported. Supported pipelines: "
+        f"{', '.join(supported_pipelines())}."
+    )
+
+
+def supported_pipelines() -> list[str]:
+    """Names of the diffusers pipeline classes that can be probed."""
+    return [name for family in FAMILIES for name in family.pipelines]
+
+
+__all__ = [
+    "FAMILIES",
+    "AttentionCall",
+    "Family",
+    "FluxKontext",
+    "Schedule",
+    "find_family",
+    "supported_pipelines",
+]

@@ -1,0 +1,131 @@
+"""What the probe must know about an in-context diffusion transformer, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from recast_probe.layout import TokenLayout
+
+
+@dataclass(frozen=True)
+class AttentionCall:
+    """Where one block computes attention.
+
+    Attributes:
+        kind: "double" (double-stream) or "single" (single-stream).
+        module: dotted path of the attention module inside the transformer.
+        operations: the calls to follow, from the module's ``forward`` down to attention itself,
+            in nnsight's notation (``{callable}_{occurrence}``).
+    """
+
+    kind: str
+    module: str
+    operations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The denoising steps of a run, highest noise first.
+
+    Attributes:
+        timesteps: float64, one per step, on the scheduler's scale (1000 = pure noise).
+        sigmas: float64, one per step.
+    """
+
+    timesteps: np.ndarray
+    sigmas: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+
+class Family(ABC):
+    """One family of pipelines: names and shapes, no behaviour of the probe.
+
+    Everything that is predicted here before a run (layout, schedule) is compared with what the
+    transformer is really given while it runs.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+
+    @abstractmethod
+    def check(self, pipeline: Any) -> None:
+        """Raise UnsupportedPipelineError, naming every part that is not as expected."""
+
+    @abstractmethod
+    def transformer(self, pipeline: Any) -> torch.nn.Module:
+        """The denoising transformer."""
+
+    @abstractmethod
+    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+        """Every block in the order in which it runs; the index is the global block index."""
+
+    @abstractmethod
+    def heads(self, pipeline: Any) -> int:
+        """Number of attention heads in a block."""
+
+    @abstractmethod
+    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Keyword arguments of the pipeline call that follow from the model's own config.
+
+        Anything in ``overrides`` wins.
+        """
+
+    @abstractmethod
+    def prepare_reference(
+        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
+    ) -> Image.Image:
+        """The reference image as it is handed to the pipeline."""
+
+    @abstractmethod
+    def predict_layout(
+        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+    ) -> TokenLayout:
+        """The token layout that a call with these arguments will have."""
+
+    @abstractmethod
+    def predict_schedule(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> Schedule:
+        """The steps that a call with these arguments will make."""
+
+    @abstractmethod
+    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        """The transformer calls of one step, in order: "conditional" and, with true
+        classifier-free guidance, "unconditional"."""
+
+    @abstractmethod
+    def branch_embeddings(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> dict[str, torch.Tensor | None]:
+        """Text embeddings by branch, to tell which call is which; None where there is one only."""
+
+    @abstractmethod
+    def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
+        """The token layout read from the transformer's inputs.
+
+        Raises:
+            VerificationError: the position ids are not raster grids.
+        """
+
+    @abstractmethod
+    def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """The timestep the transformer was given, shape (batch,), on the scheduler's scale."""
+
+    @abstractmethod
+    def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
+        """The text embedding that the transformer was given."""
+
+    @abstractmethod
+    def keep_reference_tokens(
+        self, inputs: Mapping[str, Any], layout: TokenLayout, kept: Sequence[int] | np.ndarray
+    ) -> dict[str, Any]:
+        """The transformer's inputs with only some reference tokens; these keep their positions."""

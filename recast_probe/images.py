@@ -1,0 +1,113 @@
+"""Reading reference images and masks: one place that decides orientation, colour and transparency."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from recast_probe.errors import InputError
+
+ImageSource = Image.Image | str | Path
+"""A PIL image or the path of an image file."""
+
+MaskSource = Image.Image | np.ndarray | str | Path
+"""A PIL image, the path of an image file, or a two-dimensional array (true or bright = inside)."""
+
+
+def _open(source: ImageSource, what: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        image = source
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.is_file():
+            raise InputError(f"{what}: there is no file {str(path)!r}; check the path.")
+        try:
+            with Image.open(path) as file:
+                file.load()
+                image = file.copy()
+                # copy() keeps the pixels only; the orientation lives in the EXIF block.
+                image.info["exif"] = file.getexif().tobytes()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise InputError(
+                f"{what}: {str(path)!r} cannot be read as an image ({error}); "
+                "save it again as PNG or JPEG."
+            ) from error
+    else:
+        raise InputError(
+            f"{what} must be a PIL image or the path of an image file, not {type(source).__name__}."
+        )
+    return ImageOps.exif_transpose(image)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; PIL's own conversion would clip it."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8))
+    return image
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """An upright RGB image.
+
+    The EXIF orientation is applied, transparency is composited on white.
+
+    Raises:
+        InputError: no such file, not an image, or truncated.
+    """
+    image = _eight_bit(_open(source, "The reference image"))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", layer.size, "white")
+        image.alpha_composite(layer)
+    return image.convert("RGB")
+
+
+def load_mask(source: MaskSource) -> np.ndarray:
+    """A mask as float32 in 0..1, shape (height, width).
+
+    A mask image with a varying alpha channel is read from its alpha, any other from its luminance.
+
+    Raises:
+        InputError: no such file, not an image, or an array that is not two-dimensional.
+    """
+    if isinstance(source, np.ndarray):
+        if source.ndim != 2 or source.size == 0:
+            raise InputError(
+                f"The mask must be a two-dimensional array (height, width), got shape "
+                f"{source.shape}."
+            )
+        mask = source.astype(np.float32)
+        if not np.isfinite(mask).all():
+            raise InputError("The mask holds values that are not finite.")
+        largest = float(mask.max())
+        return mask / largest if largest > 1 else mask
+    image = _eight_bit(_open(source, "The mask"))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.min() != alpha.max():
+            return alpha.astype(np.float32) / 255
+    return np.asarray(image.convert("L"), dtype=np.float32) / 255
+
+
+def check_same_shape(mask: np.ndarray, image: Image.Image) -> None:
+    """Check that a mask has the aspect ratio of its image, to 1 %.
+
+    Raises:
+        InputError: it has not; the message gives both sizes.
+    """
+    height, width = mask.shape
+    if abs(width / height * image.height / image.width - 1) > 0.01:
+        raise InputError(
+            f"The mask is {width} x {height} pixels and the image {image.width} x {image.height}: "
+            "their aspect ratios differ. Give a mask drawn on this image."
+        )
+
+
+def image_digest(image: Image.Image) -> str:
+    """SHA-256 over size, mode and pixels of an image (hexadecimal)."""
+    digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())
+    digest.update(image.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,18 @@
+"""What is done to a run: small objects with the same few hooks, composable in a list."""
+
+from __future__ import annotations
+
+from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
+from recast_probe.interventions.prune import Prune
+from recast_probe.interventions.recast import Recast
+from recast_probe.interventions.without_reference import WithoutReference
+
+__all__ = [
+    "Intervention",
+    "Prune",
+    "Recast",
+    "Recording",
+    "RunContext",
+    "StepContext",
+    "WithoutReference",
+]

@@ -1,0 +1,107 @@
+"""The hooks of an intervention, and what it is told about the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recast_probe.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from recast_probe.profile import AttentionProfile
+    from recast_probe.selection.rankings import Ranking
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Attention statistics that an intervention needs from its own run.
+
+    Attributes:
+        blocks: block selection, as in ``Probe.profile``.
+        steps: step indices.
+    """
+
+    blocks: Any
+    steps: tuple[int, ...]
+
+
+@dataclass
+class RunContext:
+    """A run, known before its first step.
+
+    Attributes:
+        layout: tokens of the full sequence.
+        timesteps: float64, shape (step,), the scheduler's timesteps.
+        sigmas: float64, shape (step,).
+        block_kinds: "double" or "single" for every block of the model.
+        prompts: number of prompts that run in one batch.
+        ranking: left here by an intervention that ranks the tokens during the run.
+    """
+
+    layout: TokenLayout
+    timesteps: np.ndarray
+    sigmas: np.ndarray
+    block_kinds: Sequence[str]
+    prompts: int = 1
+    ranking: Ranking | None = field(default=None)
+
+    @property
+    def steps(self) -> int:
+        """Number of denoising steps."""
+        return len(self.timesteps)
+
+    @property
+    def reference_tokens(self) -> int:
+        """Number of reference tokens in the full sequence."""
+        return self.layout.reference_tokens
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """One step of a run, before the transformer is called.
+
+    Attributes:
+        run: the run.
+        step: step index, 0 = highest noise.
+        profile: builds the profile of what has been recorded in the run so far.
+    """
+
+    run: RunContext
+    step: int
+    profile: Callable[[], AttentionProfile]
+
+    @property
+    def sigma(self) -> float:
+        """Noise level of this step."""
+        return float(self.run.sigmas[self.step])
+
+
+class Intervention:
+    """Base of all interventions; every hook may be left as it is.
+
+    An intervention holds its settings only. What belongs to one run is kept in the RunContext, so
+    the same object may serve any number of runs.
+    """
+
+    def recording(self) -> Recording | None:
+        """The statistics this intervention needs from its own run; None for none."""
+        return None
+
+    def prepare(self, run: RunContext) -> None:
+        """Check the settings against the run, before anything is computed.
+
+        Raises:
+            InputError: the settings do not fit the run.
+        """
+
+    def reference_tokens(self, step: StepContext) -> np.ndarray | None:
+        """Indices of the reference tokens that stay in this step, ascending, in the numbering of
+        the full sequence; None leaves all of them."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """The settings, ready for JSON."""
+        return {"name": type(self).__name__}

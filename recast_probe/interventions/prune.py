@@ -1,0 +1,99 @@
+"""Keep only the best reference tokens of a ranking (ReCAST, Section 3)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.selection.budgets import Fixed
+from recast_probe.selection.rankings import Ranking
+
+
+def as_budget(budget: Any) -> Any:
+    """A budget; a whole number stands for that many tokens in every step."""
+    if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
+        return Fixed(int(budget))
+    if not hasattr(budget, "tokens_at"):
+        raise InputError(
+            f"A budget is a number of tokens, Fixed(...) or Adaptive(...), not {budget!r}."
+        )
+    return budget
+
+
+def check_budget(budget: Any, run: RunContext, start: int) -> None:
+    """Check that a budget fits the reference tokens of a run from step ``start`` on.
+
+    Raises:
+        InputError: fewer than one token, more tokens than there are, or a step outside the run.
+    """
+    if not 0 <= start <= run.steps:
+        raise InputError(f"start={start} is outside the run: steps are 0 to {run.steps - 1}.")
+    available = run.reference_tokens
+    for step in range(start, run.steps):
+        tokens = budget.tokens_at(step, run.steps, run.sigmas)
+        if not 1 <= tokens <= available:
+            raise InputError(
+                f"{budget!r} keeps {tokens} reference tokens in step {step}, but there are "
+                f"{available}; choose a budget between 1 and {available}."
+            )
+
+
+def describe_budget(budget: Any) -> dict[str, Any]:
+    """The settings of a budget, ready for JSON."""
+    settings = asdict(budget) if is_dataclass(budget) and not isinstance(budget, type) else {}
+    return {"name": type(budget).__name__, **settings}
+
+
+def describe_ranking(ranking: Ranking) -> dict[str, Any]:
+    """Name and SHA-256 of a ranking, so that a result says which one it was made with."""
+    order = np.ascontiguousarray(ranking.order, dtype="<i8")
+    return {
+        "name": ranking.name,
+        "tokens": int(ranking.tokens),
+        "sha256": hashlib.sha256(order.tobytes()).hexdigest(),
+    }
+
+
+@dataclass(frozen=True)
+class Prune(Intervention):
+    """Drop all but the best reference tokens; the kept ones keep their rotary positions.
+
+    Attributes:
+        ranking: the order of the reference tokens.
+        budget: how many stay in each step: a number, ``Fixed`` or ``Adaptive`` (Eq. 4).
+        start: first step in which tokens are dropped.
+    """
+
+    ranking: Ranking
+    budget: Any
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "budget", as_budget(self.budget))
+
+    def prepare(self, run: RunContext) -> None:
+        if self.ranking.tokens != run.reference_tokens:
+            raise InputError(
+                f"The ranking {self.ranking.name!r} orders {self.ranking.tokens} reference tokens, "
+                f"but this run has {run.reference_tokens}; rank a profile of the same image size."
+            )
+        check_budget(self.budget, run, self.start)
+
+    def reference_tokens(self, step: StepContext) -> np.ndarray | None:
+        if step.step < self.start:
+            return None
+        run = step.run
+        return self.ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": "Prune",
+            "ranking": describe_ranking(self.ranking),
+            "budget": describe_budget(self.budget),
+            "start": self.start,
+        }

@@ -1,0 +1,17 @@
+"""The run without any reference token: what the model makes of the prompt alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recast_probe.interventions.base import Intervention, StepContext
+
+
+@dataclass(frozen=True)
+class WithoutReference(Intervention):
+    """Remove every reference token in every step; the lower end of every comparison."""
+
+    def reference_tokens(self, step: StepContext) -> np.ndarray | None:
+        return np.empty(0, dtype=np.int64)

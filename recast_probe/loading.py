@@ -1,0 +1,106 @@
+"""Loading a pipeline from the Hugging Face hub or a local folder, with errors that help."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.families import supported_pipelines
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _as_dtype(dtype: str | torch.dtype, folder: Path) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return _stored_dtype(folder)
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r} is not known; choose from auto, {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def _stored_dtype(folder: Path) -> torch.dtype:
+    """The dtype in which most of the transformer's tensors are stored."""
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    counts: dict[torch.dtype, int] = {}
+    for file in sorted((folder / "transformer").glob("*.safetensors")):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        for name, tensor in header.items():
+            if name != "__metadata__" and tensor["dtype"] in names:
+                dtype = names[tensor["dtype"]]
+                counts[dtype] = counts.get(dtype, 0) + 1
+    return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
+
+
+def _as_device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device={device!r} is not a device: {error}.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("device='cuda' was asked for, but torch sees no CUDA device; use 'cpu'.")
+    return found
+
+
+def _unavailable(name: str, error: Exception) -> InputError:
+    return InputError(
+        f"{name!r} could not be loaded: {error}\n"
+        "It is neither a local folder with a model_index.json nor a complete copy in the Hugging "
+        "Face cache, and it could not be downloaded. To get it: accept the licence on "
+        f"https://huggingface.co/{name} if the repository is gated, run `huggingface-cli login` "
+        "while online, and try again; or download it elsewhere and give the path of the folder. "
+        "Probe.pocket() needs no download."
+    )
+
+
+def load_pipeline(
+    name: str | Path, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu"
+) -> Any:
+    """Load a supported pipeline; safetensors only, and never code from the repository.
+
+    Args:
+        name: a repository on the Hugging Face hub or a local folder in the diffusers layout.
+        dtype: "auto" (as the transformer is stored), "float32", "bfloat16", "float16" or a torch
+            dtype.
+        device: where the pipeline is moved to.
+
+    Raises:
+        InputError: not found, incomplete, gated, offline, or an unknown dtype or device.
+        UnsupportedPipelineError: the folder holds another pipeline.
+    """
+    import diffusers
+
+    target = _as_device(device)
+    if not isinstance(dtype, torch.dtype) and dtype != "auto":
+        _as_dtype(dtype, Path())
+    local = Path(name).is_dir()
+    if local and not (Path(name) / "model_index.json").is_file():
+        raise InputError(
+            f"The folder {str(name)!r} has no model_index.json; give a folder in the diffusers "
+            "layout, as save_pretrained writes it."
+        )
+    try:
+        config = diffusers.DiffusionPipeline.load_config(str(name))
+    except Exception as error:  # the hub client raises a different class for every cause
+        raise _unavailable(str(name), error) from error
+    class_name = str(config.get("_class_name"))
+    if class_name not in supported_pipelines():
+        raise UnsupportedPipelineError(
+            f"{str(name)!r} holds a {class_name}. Supported pipelines: "
+            f"{', '.join(supported_pipelines())}."
+        )
+    pipeline_class = getattr(diffusers, class_name)
+    try:
+        folder = Path(name) if local else Path(pipeline_class.download(name, use_safetensors=True))
+        pipeline = pipeline_class.from_pretrained(
+            folder, dtype=_as_dtype(dtype, folder), use_safetensors=True
+        )
+    except Exception as error:
+        raise _unavailable(str(name), error) from error
+    return pipeline.to(target)

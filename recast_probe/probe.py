@@ -1,0 +1,306 @@
+"""The probe: profile, prune and verify an unmodified in-context diffusion pipeline."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+
+from recast_probe.diagnostics.overlap import mask_to_grid
+from recast_probe.families import find_family
+from recast_probe.fingerprint import model_fingerprint, weights_state
+from recast_probe.images import ImageSource, MaskSource, check_same_shape, load_image, load_mask
+from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.recast import Recast
+from recast_probe.layout import TokenLayout
+from recast_probe.loading import load_pipeline
+from recast_probe.profile import AttentionProfile
+from recast_probe.provenance import model_name
+from recast_probe.request import Request, make_request
+from recast_probe.result import RunResult
+from recast_probe.runs import Selection, run
+from recast_probe.selection.budgets import Adaptive
+from recast_probe.verification import Certificate, verify_run
+
+MassTable = Literal["all", "queried"]
+
+
+class Probe:
+    """Reads and changes how a pipeline uses its reference tokens.
+
+    The pipeline is traced with nnsight and is left untouched after every call. One probe runs in
+    one thread at a time.
+
+    Args:
+        pipe: a built diffusers pipeline: with LoRA, quantised, offloaded, on any device.
+        name: what results call the model; by default what it was loaded from.
+
+    Attributes:
+        pipe: the pipeline.
+        family: the family it belongs to.
+        name: what results call the model.
+        block_kinds: "double" or "single" for every block, by global zero-based index.
+        heads: attention heads in a block.
+
+    Raises:
+        UnsupportedPipelineError: the pipeline's class is not known, or its parts are unusual.
+    """
+
+    def __init__(self, pipe: Any, name: str | None = None) -> None:
+        self.family = find_family(pipe)
+        self.pipe = pipe
+        self.name = name or model_name(pipe)
+        self._calls = self.family.attention_calls(pipe)
+        self.block_kinds = [call.kind for call in self._calls]
+        self.heads = self.family.heads(pipe)
+        self._fingerprint: tuple[int, str] | None = None
+
+    @classmethod
+    def pocket(cls) -> Probe:
+        """The bundled Pocket Kontext on the CPU; needs no download."""
+        from recast_probe.pocket import load
+
+        return cls(load(), name="pocket-kontext")
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device = "cpu",
+    ) -> Probe:
+        """Load a pipeline from the Hugging Face hub or a local folder; see ``load_pipeline``.
+
+        Raises:
+            InputError: not found, incomplete, gated, offline, or an unknown dtype or device.
+            UnsupportedPipelineError: it is another pipeline.
+        """
+        pipe = load_pipeline(name, dtype=dtype, device=device)
+        return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights of all parts, sampled; see ``model_fingerprint``."""
+        state = weights_state(self.pipe)
+        if self._fingerprint is None or self._fingerprint[0] != state:
+            self._fingerprint = (state, model_fingerprint(self.pipe))
+        return self._fingerprint[1]
+
+    def layout(self, image: ImageSource, **pipeline_arguments: Any) -> TokenLayout:
+        """The token layout of a run with this reference; nothing is computed."""
+        return self._request(image, "", 1, 0, pipeline_arguments).layout
+
+    def reference_mask(
+        self, mask: MaskSource, image: ImageSource, **pipeline_arguments: Any
+    ) -> np.ndarray:
+        """A mask drawn on the reference image, on the grid of its reference tokens.
+
+        Args:
+            mask: image, path or array (height, width); bright or true is inside.
+            image: the reference that the mask was drawn on.
+
+        Returns:
+            bool, shape (rows, columns): tokens that lie inside by more than half.
+
+        Raises:
+            InputError: unreadable, or of another aspect ratio than the image.
+        """
+        values = load_mask(mask)
+        check_same_shape(values, load_image(image))
+        return mask_to_grid(values, self.layout(image, **pipeline_arguments).references[0])
+
+    @overload
+    def profile(self, image: ImageSource, prompt: str, **settings: Any) -> AttentionProfile: ...
+
+    @overload
+    def profile(
+        self, image: ImageSource, prompt: Sequence[str], **settings: Any
+    ) -> list[AttentionProfile]: ...
+
+    def profile(
+        self,
+        image: ImageSource,
+        prompt: str | Sequence[str],
+        steps: int = 28,
+        seed: int = 0,
+        blocks: Any = "all",
+        profile_steps: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+        guidance_scale: float | None = None,
+        true_cfg_scale: float | None = None,
+        negative_prompt: str | None = None,
+        progress: bool = True,
+        mass_table: MassTable = "all",
+        **pipeline_arguments: Any,
+    ) -> AttentionProfile | list[AttentionProfile]:
+        """Record how much attention each reference token gets (Eq. 2), per step, block and head.
+
+        The run stops after the last selected step; no image is decoded. With true classifier-free
+        guidance both branches are recorded.
+
+        Args:
+            image: the reference, PIL image or path.
+            prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
+            steps: denoising steps of the whole run.
+            seed: seed of the initial noise.
+            blocks: see ``select_blocks``; blocks that are not selected run untouched.
+            profile_steps: step indices to record, 0 = highest noise; None for all.
+            heads: heads to record; None for all.
+            guidance_scale, true_cfg_scale, negative_prompt: as in the pipeline.
+            progress: show a progress bar.
+            mass_table: "all" for the attention mass between all token groups, "queried" (faster)
+                for generation queries only.
+            pipeline_arguments: anything else that the pipeline takes, such as height and width.
+
+        Returns:
+            A profile, or one per prompt for a list of prompts. Its scores need 4 bytes per branch,
+            step, block, head and reference token.
+
+        Raises:
+            InputError: an argument that cannot be used; nothing has run.
+            VerificationError: a check of exactness failed during the run.
+        """
+        request = self._request(
+            image,
+            prompt,
+            steps,
+            seed,
+            {
+                "guidance_scale": guidance_scale,
+                "true_cfg_scale": true_cfg_scale,
+                "negative_prompt": negative_prompt,
+                **pipeline_arguments,
+            },
+        )
+        result = run(
+            self,
+            request,
+            selection=Selection(blocks, profile_steps, heads),
+            mass_table=mass_table,
+            progress=progress,
+            stop_early=True,
+        )
+        return result.profiles[0] if isinstance(prompt, str) else list(result.profiles)
+
+    def generate(
+        self,
+        image: ImageSource | None,
+        prompt: str | Sequence[str],
+        steps: int = 28,
+        seed: int = 0,
+        interventions: Sequence[Intervention] = (),
+        profile: bool = False,
+        blocks: Any = "all",
+        profile_steps: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+        progress: bool = True,
+        mass_table: MassTable = "all",
+        **pipeline_arguments: Any,
+    ) -> RunResult:
+        """Make an image, with interventions and, if wanted, a profile of the same run.
+
+        Args:
+            image: the reference; None runs without one.
+            interventions: applied together: a token stays in a step if none of them drops it.
+            profile: record attention of ``blocks``, ``profile_steps`` and ``heads``. Tokens that
+                are absent in a step have the score NaN there.
+
+        The other arguments are those of ``profile``.
+
+        Raises:
+            InputError: an argument that cannot be used; nothing has run.
+            VerificationError: a check of exactness failed during the run.
+        """
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        return run(
+            self,
+            request,
+            interventions=tuple(interventions),
+            selection=Selection(blocks, profile_steps, heads) if profile else None,
+            mass_table=mass_table,
+            progress=progress,
+        )
+
+    def recast(
+        self,
+        image: ImageSource,
+        prompt: str,
+        steps: int = 28,
+        seed: int = 0,
+        budget: Any = None,
+        blocks: Any = "paper",
+        profile_step: int = 0,
+        progress: bool = True,
+        **pipeline_arguments: Any,
+    ) -> RunResult:
+        """ReCAST in one run: profile a full step, rank its reference tokens, prune afterwards.
+
+        Args:
+            budget: a number of tokens, ``Fixed`` or ``Adaptive``; None for the paper's schedule
+                (Eq. 4), scaled to the number of reference tokens.
+            blocks: blocks whose scores are averaged into the ranking (Eq. 3).
+            profile_step: the full step that is profiled.
+
+        The other arguments are those of ``profile``.
+
+        Returns:
+            A result whose ``profile`` holds the profiled step and whose ``ranking`` was used.
+
+        Raises:
+            InputError: a budget or step that does not fit the run; nothing has run.
+            VerificationError: a check of exactness failed during the run.
+        """
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        if budget is None:
+            budget = Adaptive.paper(request.layout.reference_tokens)
+        recast = Recast(budget=budget, blocks=blocks, profile_step=profile_step)
+        return run(self, request, interventions=(recast,), progress=progress)
+
+    def verify(
+        self,
+        image: ImageSource,
+        prompt: str,
+        steps: int = 2,
+        seed: int = 0,
+        blocks: Any = "all",
+        **pipeline_arguments: Any,
+    ) -> Certificate:
+        """Show that the probe changes nothing and reads the truth, on this very pipeline.
+
+        Three runs: the plain pipeline, the probe, and a second attachment that computes the scores
+        of the first step by a dense softmax in float64 (slow for large models).
+        """
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        return verify_run(self, request, Selection(blocks))
+
+    def pipeline_arguments(
+        self,
+        image: ImageSource | None,
+        prompt: str | Sequence[str],
+        steps: int = 28,
+        seed: int = 0,
+        **pipeline_arguments: Any,
+    ) -> dict[str, Any]:
+        """What the probe passes to the pipeline: ``pipe(**arguments)`` makes the same image."""
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        return request.pipeline_arguments()
+
+    def _request(
+        self, image: Any, prompt: Any, steps: Any, seed: Any, arguments: dict[str, Any]
+    ) -> Request:
+        return make_request(self.family, self.pipe, image, prompt, steps, seed, arguments)
+
+    def __repr__(self) -> str:
+        double = self.block_kinds.count("double")
+        single = self.block_kinds.count("single")
+        return (
+            f"Probe({self.name}: {type(self.pipe).__name__}, {double} double-stream and {single} "
+            f"single-stream blocks, {self.heads} heads, on {self.pipe.device})"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self))}</code>"

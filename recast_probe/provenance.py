@@ -1,0 +1,63 @@
+"""What a result was made with, ready for JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import recast_probe
+
+PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of every package that takes part in a run."""
+    found = {"recast_probe": recast_probe.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        found[package] = metadata.version(package)
+    return found
+
+
+def model_name(pipeline: Any) -> str:
+    """Repository name of a pipeline, or the last part of the folder it was loaded from."""
+    path = Path(str(pipeline.config.get("_name_or_path") or "unnamed"))
+    for part in path.parts:
+        if part.startswith("models--"):  # a snapshot in the Hugging Face cache
+            return part.removeprefix("models--").replace("--", "/")
+    return path.name if path.is_absolute() or len(path.parts) > 2 else path.as_posix()
+
+
+def attention_backend(transformer: torch.nn.Module) -> str:
+    """The attention backend that diffusers would use for this transformer."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    processors = getattr(transformer, "attn_processors", {})
+    names = {str(getattr(p, "_attention_backend", None) or "") for p in processors.values()}
+    active = _AttentionBackendRegistry.get_active_backend()[0]
+    return ", ".join(sorted(name or str(getattr(active, "value", active)) for name in names))
+
+
+def plain(value: Any) -> Any:
+    """A value in JSON's own types; tensors and objects become a short description."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return f"tensor {tuple(value.shape)} {value.dtype}"
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    return f"{type(value).__module__}.{type(value).__name__}"
+
+
+def now() -> str:
+    """The time, UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,170 @@
+"""Turns what a user asks for into the arguments of one pipeline call, or says what is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.families.base import Family, Schedule
+from recast_probe.images import ImageSource, load_image
+from recast_probe.layout import TokenLayout
+
+# decided by the probe's own parameters
+RESERVED = {
+    "self": "",
+    "image": "image",
+    "prompt": "prompt",
+    "prompt_embeds": "prompt",
+    "pooled_prompt_embeds": "prompt",
+    "negative_prompt_embeds": "negative_prompt",
+    "negative_pooled_prompt_embeds": "negative_prompt",
+    "num_inference_steps": "steps",
+    "generator": "seed",
+    "num_images_per_prompt": "several calls with different seeds",
+    "output_type": "",
+    "return_dict": "",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One pipeline call, checked.
+
+    Attributes:
+        prompts: one per batch item.
+        image: the reference as it is handed to the pipeline, or None.
+        seed: the noise of every batch item.
+        arguments: keyword arguments of the pipeline call, without the generator.
+        layout: predicted token layout.
+        schedule: predicted steps.
+    """
+
+    prompts: tuple[str, ...]
+    image: Image.Image | None
+    seed: int
+    arguments: dict[str, Any]
+    layout: TokenLayout
+    schedule: Schedule
+
+    def pipeline_arguments(self) -> dict[str, Any]:
+        """The keyword arguments with fresh generators: each batch item starts from the same noise.
+
+        The generators live on the CPU, so the noise is the same on every device.
+        """
+        generators = [torch.Generator("cpu").manual_seed(self.seed) for _ in self.prompts]
+        return {
+            **self.arguments,
+            "generator": generators[0] if len(generators) == 1 else generators,
+        }
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """An integer argument of at least ``least``.
+
+    Raises:
+        InputError: it is not one.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    return number
+
+
+def as_prompts(prompt: Any) -> tuple[str, ...]:
+    """One or several prompts.
+
+    Raises:
+        InputError: an empty list, or something that is not text.
+    """
+    prompts = (prompt,) if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
+        raise InputError(f"prompt must be a text or a list of texts, not {prompt!r}.")
+    if not prompts:
+        raise InputError("The list of prompts is empty; give at least one prompt.")
+    return tuple(prompts)
+
+
+def as_indices(name: str, selection: Any, count: int) -> list[int]:
+    """A selection of indices, ascending and without repeats; None selects all.
+
+    Raises:
+        InputError: empty, or an index outside 0..count-1.
+    """
+    if selection is None:
+        return list(range(count))
+    values = [selection] if isinstance(selection, int) else list(selection)
+    indices = sorted({whole_number(name, value, 0) for value in values})
+    if not indices:
+        raise InputError(f"{name} selects nothing; leave it out to select all.")
+    if indices[-1] >= count:
+        raise InputError(f"{name} holds {indices[-1]}, but the run has 0 to {count - 1} only.")
+    return indices
+
+
+def _check_names(pipeline: Any, overrides: Mapping[str, Any]) -> None:
+    known = inspect.signature(type(pipeline).__call__).parameters
+    for name in overrides:
+        if name in RESERVED:
+            instead = f"; use {RESERVED[name]} of the probe" if RESERVED[name] else ""
+            raise InputError(f"The pipeline argument {name!r} is set by the probe{instead}.")
+        if name not in known:
+            choices = ", ".join(sorted(set(known) - set(RESERVED)))
+            raise InputError(
+                f"{type(pipeline).__name__} takes no argument {name!r}. It takes {choices}."
+            )
+
+
+def make_request(
+    family: Family,
+    pipeline: Any,
+    image: ImageSource | None,
+    prompt: str | Sequence[str],
+    steps: int,
+    seed: int,
+    overrides: Mapping[str, Any],
+) -> Request:
+    """Check what was asked for and predict the run.
+
+    Args:
+        overrides: further pipeline arguments; None means the pipeline's default.
+
+    Raises:
+        InputError: an argument that cannot be used; nothing has run.
+    """
+    prompts = as_prompts(prompt)
+    steps = whole_number("steps", steps, 1)
+    seed = whole_number("seed", seed, 0)
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    _check_names(pipeline, overrides)
+    for name in ("height", "width", "max_area", "max_sequence_length"):
+        if name in overrides:
+            whole_number(name, overrides[name], 1)
+    sigmas = overrides.get("sigmas")
+    if sigmas is not None and len(sigmas) != steps:
+        raise InputError(f"sigmas has {len(sigmas)} entries, but steps={steps}.")
+    arguments: dict[str, Any] = family.call_arguments(pipeline, overrides)
+    reference = None
+    if image is not None:
+        reference = family.prepare_reference(pipeline, load_image(image), overrides)
+        arguments["image"] = reference
+    arguments |= {"prompt": _batch(prompts), "num_inference_steps": steps}
+    for name in ("prompt_2", "negative_prompt", "negative_prompt_2"):
+        if isinstance(arguments.get(name), str) and len(prompts) > 1:
+            arguments[name] = [arguments[name]] * len(prompts)
+    layout = family.predict_layout(pipeline, reference, arguments)
+    schedule = family.predict_schedule(pipeline, layout, arguments)
+    return Request(prompts, reference, seed, arguments, layout, schedule)
+
+
+def _batch(prompts: tuple[str, ...]) -> str | list[str]:
+    return prompts[0] if len(prompts) == 1 else list(prompts)

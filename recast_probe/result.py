@@ -1,0 +1,128 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from recast_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from recast_probe.profile import AttentionProfile
+    from recast_probe.selection.rankings import Ranking
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a temporary file in the same folder, then a rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Images of one pipeline run and how they were made.
+
+    Attributes:
+        images: one PIL image per prompt.
+        profiles: one profile per prompt, or empty when nothing was recorded.
+        reference_tokens_per_step: reference tokens that were present in each step.
+        ranking: the ranking that the run made of its own profile, if it made one.
+        seconds: wall time of the pipeline call, text encoding to decoded image.
+        provenance: settings, versions, fingerprints, ready for JSON.
+    """
+
+    images: tuple[Image.Image, ...]
+    reference_tokens_per_step: tuple[int, ...]
+    seconds: float
+    provenance: dict[str, Any]
+    profiles: tuple[AttentionProfile, ...] = ()
+    ranking: Ranking | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The first image."""
+        return self.images[0]
+
+    @property
+    def profile(self) -> AttentionProfile | None:
+        """The first profile, or None when nothing was recorded."""
+        return self.profiles[0] if self.profiles else None
+
+    @property
+    def mean_budget(self) -> float:
+        """Reference tokens present in a step, on average over the steps."""
+        return float(np.mean(self.reference_tokens_per_step))
+
+    def save(self, path: str | Path) -> list[Path]:
+        """Write the images as PNG, each with its provenance in a JSON file next to it.
+
+        Args:
+            path: ``name.png``; with several images ``name_0.png``, ``name_1.png`` and so on.
+
+        Returns:
+            The PNG files.
+
+        Raises:
+            InputError: the path does not end in .png, or its folder does not exist.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise InputError(f"Results are saved as PNG: {str(path)!r} must end in .png.")
+        if not path.parent.is_dir():
+            raise InputError(f"The folder {str(path.parent)!r} does not exist; make it first.")
+        written = []
+        for number, image in enumerate(self.images):
+            stem = path.stem if len(self.images) == 1 else f"{path.stem}_{number}"
+            target = path.with_name(f"{stem}.png")
+            facts = {
+                **self.provenance,
+                "prompt": self.provenance["prompts"][number],
+                "reference_tokens_per_step": list(self.reference_tokens_per_step),
+                "seconds": self.seconds,
+            }
+            write_atomically(
+                target.with_suffix(".json"), json.dumps(facts, indent=2, sort_keys=True).encode()
+            )
+            write_atomically(target, png_bytes(image))
+            written.append(target)
+        return written
+
+    def __repr__(self) -> str:
+        return (
+            f"RunResult({len(self.images)} image(s), {len(self.reference_tokens_per_step)} steps, "
+            f"mean budget {self.mean_budget:.1f} reference tokens, {self.seconds:.2f} s)"
+        )
+
+    def _repr_html_(self) -> str:
+        pictures = "".join(
+            '<img style="max-width: 256px; image-rendering: auto" alt="{}" '
+            'src="data:image/png;base64,{}">'.format(
+                html.escape(prompt, quote=True), base64.b64encode(png_bytes(image)).decode()
+            )
+            for image, prompt in zip(self.images, self.provenance["prompts"], strict=True)
+        )
+        prompts = html.escape("; ".join(self.provenance["prompts"]))
+        return f"<div>{pictures}<p>{prompts}<br><small>{html.escape(repr(self))}</small></p></div>"

@@ -1,0 +1,227 @@
+"""One observed pipeline run from request to result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recast_probe.blocks import select_blocks
+from recast_probe.errors import InputError
+from recast_probe.images import image_digest
+from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.provenance import attention_backend, now, plain, versions
+from recast_probe.recorder import Recorder
+from recast_probe.request import Request, as_indices
+from recast_probe.result import RunResult
+from recast_probe.session import Session
+from recast_probe.tracing import trace_calls
+
+if TYPE_CHECKING:
+    from recast_probe.probe import Probe
+
+MASS_TABLES = ("all", "queried")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a user wants recorded: blocks, step indices and heads, as in ``Probe.profile``."""
+
+    blocks: Any = "all"
+    steps: Any = None
+    heads: Any = None
+
+
+@contextmanager
+def quiet(pipeline: Any) -> Iterator[None]:
+    """The pipeline's own progress bar off, as it was afterwards."""
+    absent = object()
+    before = pipeline.__dict__.get("_progress_bar_config", absent)
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is absent:
+            del pipeline._progress_bar_config
+        else:
+            pipeline._progress_bar_config = before
+
+
+def make_recorder(
+    probe: Probe,
+    request: Request,
+    selection: Selection | None,
+    interventions: Sequence[Intervention],
+    branches: Sequence[str],
+) -> Recorder | None:
+    """The recorder for what the user and the interventions want; None when that is nothing.
+
+    An intervention that ranks tokens needs all heads, so its wish for blocks and steps is added to
+    the user's and the selection of heads is given up.
+
+    Raises:
+        InputError: an unknown block, step or head, or a run without reference tokens.
+    """
+    wanted = [each for each in (i.recording() for i in interventions) if each is not None]
+    if selection is None and not wanted:
+        return None
+    if not request.layout.reference_tokens:
+        raise InputError("There are no reference tokens to profile; give a reference image.")
+    blocks: set[int] = set()
+    steps: set[int] = set()
+    if selection is not None:
+        blocks |= set(select_blocks(selection.blocks, probe.block_kinds))
+        steps |= set(as_indices("profile_steps", selection.steps, len(request.schedule)))
+    for recording in wanted:
+        blocks |= set(select_blocks(recording.blocks, probe.block_kinds))
+        steps |= set(as_indices("profile_step", recording.steps, len(request.schedule)))
+    heads = None
+    if selection is not None and selection.heads is not None and not wanted:
+        heads = as_indices("heads", selection.heads, probe.heads)
+    return Recorder(
+        blocks=sorted(blocks),
+        steps=sorted(steps),
+        heads=heads,
+        available_heads=probe.heads,
+        branches=branches,
+        layout=request.layout,
+    )
+
+
+def run(
+    probe: Probe,
+    request: Request,
+    *,
+    interventions: Sequence[Intervention] = (),
+    selection: Selection | None = None,
+    mass_table: str = "all",
+    progress: bool = False,
+    stop_early: bool = False,
+) -> RunResult:
+    """Run the pipeline under observation.
+
+    Args:
+        probe: whose pipeline runs.
+        request: the call.
+        interventions: what is done to it.
+        selection: what is recorded, besides what the interventions need.
+        mass_table: see ``Probe.profile``.
+        progress: show a progress bar.
+        stop_early: stop after the last recorded step; there are no images then.
+
+    Raises:
+        InputError: the interventions or the selection do not fit the run; nothing has run.
+        VerificationError: a check of exactness failed.
+    """
+    if mass_table not in MASS_TABLES:
+        raise InputError(f"mass_table must be one of {MASS_TABLES}, not {mass_table!r}.")
+    for intervention in interventions:
+        if not isinstance(intervention, Intervention):
+            raise InputError(f"{intervention!r} is not an intervention, such as Prune(...).")
+    family, pipeline = probe.family, probe.pipe
+    context = RunContext(
+        layout=request.layout,
+        timesteps=request.schedule.timesteps,
+        sigmas=request.schedule.sigmas,
+        block_kinds=probe.block_kinds,
+        prompts=len(request.prompts),
+    )
+    for intervention in interventions:
+        intervention.prepare(context)
+    branch_names = family.branch_names(request.arguments)
+    recorder = make_recorder(probe, request, selection, interventions, branch_names)
+    facts = provenance(probe, request, interventions, recorder)
+    transformer = family.transformer(pipeline)
+    with quiet(pipeline):
+        started = _clock(transformer)
+        session = Session(
+            family=family,
+            run=context,
+            schedule=request.schedule,
+            branches=family.branch_embeddings(pipeline, request.arguments),
+            interventions=interventions,
+            recorder=recorder,
+            mass_table=mass_table,
+            stop_early=stop_early,
+            progress=progress,
+        )
+        try:
+            output = trace_calls(
+                transformer,
+                family.attention_calls(pipeline),
+                session.calls,
+                lambda: pipeline(**request.pipeline_arguments()),
+                session,
+            )
+        finally:
+            session.close()
+            if stop_early:
+                pipeline.maybe_free_model_hooks()
+        seconds = _clock(transformer) - started
+    if recorder is not None:
+        recorder.check_complete()
+    facts["verification"] = session.facts()
+    profiles = []
+    if recorder is not None:
+        each = [{**facts, "prompt": prompt} for prompt in request.prompts]
+        profiles = recorder.profiles(request.schedule, probe.block_kinds, each)
+    return RunResult(
+        images=() if output is None else tuple(output.images),
+        profiles=tuple(profiles),
+        reference_tokens_per_step=tuple(session.kept),
+        ranking=context.ranking,
+        seconds=seconds,
+        provenance=facts,
+    )
+
+
+def _clock(transformer: torch.nn.Module) -> float:
+    """Seconds, after all work on the GPU is done."""
+    if any(parameter.is_cuda for parameter in transformer.parameters()):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def provenance(
+    probe: Probe,
+    request: Request,
+    interventions: Sequence[Intervention],
+    recorder: Recorder | None,
+) -> dict[str, Any]:
+    """Everything a result should say about how it was made, ready for JSON."""
+    transformer = probe.family.transformer(probe.pipe)
+    first = next(transformer.parameters())
+    skipped = ("image", "prompt", "num_inference_steps")
+    facts: dict[str, Any] = {
+        "created": now(),
+        "versions": versions(),
+        "model": {
+            "name": probe.name,
+            "family": probe.family.name,
+            "pipeline": type(probe.pipe).__name__,
+            "fingerprint": probe.fingerprint,
+            "dtype": str(first.dtype).removeprefix("torch."),
+            "device": str(probe.pipe.device),
+            "attention_backend": attention_backend(transformer),
+        },
+        "prompts": list(request.prompts),
+        "seed": request.seed,
+        "steps": len(request.schedule),
+        "layout": request.layout.to_dict(),
+        "arguments": {k: plain(v) for k, v in request.arguments.items() if k not in skipped},
+        "interventions": [intervention.describe() for intervention in interventions],
+    }
+    if request.image is not None:
+        size: Mapping[str, Any] = {"width": request.image.width, "height": request.image.height}
+        facts["image"] = {"sha256": image_digest(request.image), **size}
+    if recorder is not None:
+        facts["recorded"] = {
+            "blocks": recorder.blocks,
+            "steps": recorder.steps,
+            "heads": recorder.heads,
+        }
+    return facts

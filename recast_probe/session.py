@@ -1,0 +1,241 @@
+"""One run of a pipeline under observation: which call is which step and branch, and is it true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from recast_probe.attention.readout import Readout, attend
+from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
+from recast_probe.families.base import Family, Schedule
+from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.profile import AttentionProfile
+from recast_probe.recorder import PAIR, Recorder
+
+# Other exact kernels differ from ours by rounding only; anything above this is another function.
+KERNEL_TOLERANCE = 0.02
+
+
+class Session:
+    """Handles the transformer calls of one run (see ``tracing.CallHandler``).
+
+    It checks layout, timestep and branch of every call, removes reference tokens as the
+    interventions say, and records attention where it is asked to.
+
+    Attributes:
+        kept: number of reference tokens that were present in each step.
+        recorder: None when nothing is recorded.
+    """
+
+    def __init__(
+        self,
+        *,
+        family: Family,
+        run: RunContext,
+        schedule: Schedule,
+        branches: Mapping[str, torch.Tensor | None],
+        interventions: Sequence[Intervention] = (),
+        recorder: Recorder | None = None,
+        mass_table: str = "all",
+        stop_early: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self.family = family
+        self.run = run
+        self.schedule = schedule
+        self.branches = dict(branches)
+        self.interventions = list(interventions)
+        self.recorder = recorder
+        self.mass_table = mass_table
+        self.kept: list[int] = []
+        self.kernel_difference: float | None = None
+        self.timesteps_checked = 0
+        self.last_step = len(schedule) - 1
+        if stop_early and recorder is not None:
+            self.last_step = max(recorder.steps)
+        self.stop_early = stop_early
+        self.step = -1
+        self.branch = ""
+        self._seen: set[str] = set()
+        self._keep: np.ndarray | None = None
+        self._bar = tqdm(total=self.last_step + 1, disable=not progress, desc="Steps")
+
+    @property
+    def calls(self) -> int:
+        """Transformer calls of the whole run."""
+        return len(self.schedule) * len(self.branches)
+
+    def close(self) -> None:
+        """Close the progress bar."""
+        self._bar.close()
+
+    def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Check a call against what was expected of it, and prune its inputs."""
+        step, order = divmod(call, len(self.branches))
+        if order == 0:
+            self._begin_step(step)
+        self._check_timestep(inputs)
+        self._check_layout(inputs)
+        self.branch = self._which_branch(order, inputs)
+        if self._keep is None:
+            return None
+        return self.family.keep_reference_tokens(inputs, self.run.layout, self._keep)
+
+    def _begin_step(self, step: int) -> None:
+        self.step, self._seen = step, set()
+        if step:
+            self._bar.update()
+        context = StepContext(self.run, step, self._profile_so_far)
+        self._keep = None
+        for intervention in self.interventions:
+            tokens = intervention.reference_tokens(context)
+            if tokens is not None:
+                tokens = np.unique(np.asarray(tokens, dtype=np.int64))
+                self._keep = (
+                    tokens
+                    if self._keep is None
+                    else np.intersect1d(self._keep, tokens, assume_unique=True)
+                )
+        available = self.run.reference_tokens
+        self.kept.append(available if self._keep is None else len(self._keep))
+
+    def _check_timestep(self, inputs: Mapping[str, Any]) -> None:
+        observed = self.family.observed_timestep(inputs)
+        expected = self.schedule.timesteps[self.step]
+        # the pipeline rounds the timestep to the dtype of the latents
+        tolerance = 4 * torch.finfo(inputs["timestep"].dtype).eps * max(expected, 1.0)
+        if not bool(((observed - expected).abs() <= tolerance).all()):
+            raise VerificationError(
+                f"Step {self.step} should run at timestep {expected:.3f}, but the transformer was "
+                f"given {observed.tolist()}; the recorded steps cannot be trusted."
+            )
+        self.timesteps_checked += 1
+
+    def _check_layout(self, inputs: Mapping[str, Any]) -> None:
+        observed = self.family.observed_layout(inputs)
+        if observed != self.run.layout:
+            raise VerificationError(
+                f"The transformer was given {observed}, but {self.run.layout} was expected from "
+                "the pipeline's arguments."
+            )
+
+    def _which_branch(self, order: int, inputs: Mapping[str, Any]) -> str:
+        """The branch of a call, by its text embedding; by order when the embeddings are equal."""
+        names = list(self.branches)
+        branch = names[order]
+        if len(names) > 1:
+            given = self.family.observed_embedding(inputs).detach().float().cpu()
+            distances = [
+                float((given - embedding.detach().float().cpu()).abs().max())
+                for embedding in self.branches.values()
+                if embedding is not None
+            ]
+            if len(set(distances)) == len(names):
+                branch = names[int(np.argmin(distances))]
+        if branch in self._seen:
+            raise VerificationError(
+                f"Step {self.step} called the transformer twice with the {branch} prompt."
+            )
+        self._seen.add(branch)
+        return branch
+
+    def blocks(self) -> Sequence[int]:
+        """Blocks to record in this call."""
+        if self.recorder is None or self.step not in self.recorder.steps:
+            return ()
+        return self.recorder.blocks
+
+    def finished(self) -> bool:
+        """True when a run that only wants a profile has all of it."""
+        return (
+            self.stop_early
+            and self.step == self.last_step
+            and len(self._seen) == len(self.branches)
+        )
+
+    def attend(
+        self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Attention of one block, with its statistics recorded on the way."""
+        assert self.recorder is not None
+        if len(arguments) != 3 or options.get("attn_mask") is not None or options.get("is_causal"):
+            raise UnsupportedPipelineError(
+                f"Block {block} uses an attention mask, and statistics under a mask are not "
+                "supported; leave out attention masks in joint_attention_kwargs."
+            )
+        query, key, value = arguments
+        readout: Readout = attend(
+            query,
+            key,
+            value,
+            self._present_layout(),
+            pairs=(PAIR,),
+            mass_table=self.mass_table,  # type: ignore[arg-type]
+            scale=options.get("scale"),
+            heads=self.recorder.selected_heads,
+        )
+        if self.kernel_difference is None:
+            self._compare_kernels(readout.output, arguments, options)
+        self.recorder.add(readout, branch=self.branch, step=self.step, block=block, kept=self._keep)
+        return readout.output
+
+    def _present_layout(self) -> TokenLayout:
+        if self._keep is None:
+            return self.run.layout
+        if not len(self._keep):
+            raise InputError(
+                "Attention to the reference cannot be recorded in a step without reference tokens; "
+                "leave the profile out, or choose other profile_steps."
+            )
+        # a pruned reference is no grid any more; one row of tokens has the same spans
+        return TokenLayout(
+            text=self.run.layout.text,
+            generation=self.run.layout.generation,
+            references=(Grid(rows=1, columns=len(self._keep)),),
+        )
+
+    def _compare_kernels(
+        self, output: torch.Tensor, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> None:
+        """Hold the first attention output against the pipeline's own."""
+        from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+        own = dispatch_attention_fn(*arguments, **options)
+        self.kernel_difference = float((own.float() - output.float()).abs().max())
+        if not self.kernel_difference <= KERNEL_TOLERANCE * max(float(own.abs().max()), 1e-6):
+            raise VerificationError(
+                f"The probe's attention differs from the pipeline's own by "
+                f"{self.kernel_difference:.3g}; its attention backend is not plain softmax "
+                "attention. Call pipe.transformer.reset_attention_backend() first."
+            )
+
+    def _profile_so_far(self) -> AttentionProfile:
+        if self.recorder is None:
+            raise InputError("This run records no attention, so no profile can be ranked in it.")
+        done = [step for step in self.recorder.steps if step < self.step]
+        profiles = self.recorder.profiles(
+            self.schedule, self.run.block_kinds, [{}] * self.run.prompts, steps=done
+        )
+        return profiles[0]
+
+    def facts(self) -> dict[str, Any]:
+        """What was checked during the run, ready for JSON."""
+        facts: dict[str, Any] = {
+            "timesteps_checked": self.timesteps_checked,
+            "layout_checked": True,
+            "branches": list(self.branches),
+        }
+        if self.recorder is not None:
+            facts |= {
+                "attention_calls_expected": int(self.recorder.fired.size),
+                "attention_calls_recorded": int(self.recorder.fired.sum()),
+                "largest_mass_error": self.recorder.largest_mass_error,
+                "largest_row_sum_error": self.recorder.largest_row_sum_error,
+                "attention_output_difference": self.kernel_difference,
+            }
+        return facts

@@ -1,0 +1,131 @@
+"""Attaching to an unmodified pipeline with nnsight, and leaving it untouched afterwards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from nnsight import NNsight
+
+from recast_probe.errors import UnsupportedPipelineError, VerificationError
+from recast_probe.families.base import AttentionCall
+
+# nnsight takes over the interpreter's trace function while it reads a block: one trace at a time.
+_ONE_TRACE = threading.RLock()
+
+_ABSENT = object()
+_NNSIGHT_ATTRIBUTES = ("forward", "__nnsight__")
+
+
+class CallHandler(Protocol):
+    """Who decides what happens in each call of the transformer."""
+
+    def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The transformer is about to run; returns other inputs, or None to leave them."""
+
+    def blocks(self) -> Sequence[int]:
+        """Blocks whose attention is computed by ``attend`` in this call, ascending."""
+
+    def attend(
+        self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """The attention output of one block, in place of the pipeline's own."""
+
+    def finished(self) -> bool:
+        """True when nothing after this call is needed."""
+
+
+@contextmanager
+def instrumented(module: torch.nn.Module) -> Iterator[NNsight]:
+    """Wrap a module for nnsight, and take every trace of it off again on the way out.
+
+    nnsight installs its controllers as instance attributes and leaves them there. They are removed
+    here, also after an exception or Ctrl-C, so that the module is as it was before.
+    """
+    before = [
+        (part, {name: part.__dict__.get(name, _ABSENT) for name in _NNSIGHT_ATTRIBUTES})
+        for part in module.modules()
+    ]
+    try:
+        yield NNsight(module)
+    finally:
+        for part, attributes in before:
+            if attributes["__nnsight__"] is not _ABSENT:
+                continue  # somebody else's nnsight wrapper, installed before this one
+            for name, value in attributes.items():
+                if value is _ABSENT:
+                    part.__dict__.pop(name, None)
+                else:
+                    part.__dict__[name] = value
+
+
+def _attention_operation(model: NNsight, call: AttentionCall) -> Any:
+    """Follow the operations of a call down to attention; only inside a trace."""
+    operation = model.get(call.module)
+    for name in call.operations:
+        try:
+            operation = getattr(operation.source, name)
+        except AttributeError as error:
+            raise UnsupportedPipelineError(
+                f"No call {name} was found in {call.module} ({error}). The attention processor of "
+                "this block is not the one that the probe knows; set the default processor."
+            ) from error
+    return operation
+
+
+def trace_calls(
+    transformer: torch.nn.Module,
+    attention_calls: Sequence[AttentionCall],
+    calls: int,
+    run: Callable[[], Any],
+    handler: CallHandler,
+) -> Any:
+    """Run a pipeline and hand every call of its transformer to a handler.
+
+    Attention of the handler's blocks is computed once, by the handler: nnsight skips the pipeline's
+    own call and puts the handler's output in its place. All other blocks run as they are.
+
+    Args:
+        transformer: the module to trace.
+        attention_calls: where each block computes attention, by block index.
+        calls: how many times the run calls the transformer.
+        run: calls the pipeline.
+        handler: see CallHandler.
+
+    Returns:
+        What ``run`` returned, or None when the handler had it stopped early.
+
+    Raises:
+        VerificationError: the pipeline called the transformer another number of times.
+    """
+    outcome: list[Any] = []
+
+    def run_pipeline(_: bool) -> None:
+        outcome.append(run())
+
+    with _ONE_TRACE, instrumented(transformer) as model:
+        # the True is only there because a trace without any input would wait for an invoke
+        with model.trace(True, fn=run_pipeline) as tracer:
+            # Every call from 0 on is visited and its inputs read first: a loop that starts later,
+            # or reads an operation first, silently binds to the wrong call.
+            for call in tracer.iter[:calls]:
+                arguments, inputs = model.inputs
+                edited = handler.begin(call, inputs)
+                if edited is not None:
+                    model.inputs = (arguments, dict(edited))
+                for block in handler.blocks():
+                    operation = _attention_operation(model, attention_calls[block])
+                    attention_arguments, options = operation.inputs
+                    operation.skip(handler.attend(block, attention_arguments, options))
+                if handler.finished():
+                    tracer.stop()
+        made = model.interleaver.counts.get("model.input", 0)
+    if outcome and made != calls:
+        raise VerificationError(
+            f"The pipeline called its transformer {made} times, and {calls} calls were expected; "
+            "the recorded steps cannot be trusted."
+        )
+    return outcome[0] if outcome else None
