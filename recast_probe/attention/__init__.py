@@ -1,0 +1,15 @@
+"""Tensors only: exact attention with its statistics as a by-product."""
+
+from __future__ import annotations
+
+from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
+from recast_probe.attention.readout import PairStatistics, Readout, attend
+from recast_probe.attention.reference import dense_reference
+
+__all__ = [
+    "PairStatistics",
+    "Readout",
+    "attend",
+    "attention_with_log_sum_exp",
+    "dense_reference",
+]

@@ -1,0 +1,57 @@
+"""The same statistics the slow, obvious way: a dense float64 softmax, for checking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
+from recast_probe.layout import TokenLayout
+
+
+def dense_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout,
+    *,
+    pairs: Sequence[tuple[str, str]] = GENERATION_TO_REFERENCE,
+    scale: float | None = None,
+) -> Readout:
+    """What `attend` returns, in float64 from the whole attention matrix.
+
+    Needs 8 bytes * batch * heads * sequence ** 2 of memory several times over: for tests and
+    spot checks only.
+    """
+    q, k, v = (tensor.permute(0, 2, 1, 3).double() for tensor in (query, key, value))
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    probability = (q @ k.transpose(-1, -2) * scale).softmax(-1)
+    spans = {name: layout.span(name) for name in layout.groups}
+    mass = torch.stack(
+        [
+            torch.stack(
+                [probability[:, :, rows, columns].sum(-1).mean(-1) for columns in spans.values()],
+                dim=-1,
+            )
+            for rows in spans.values()
+        ],
+        dim=-2,
+    )
+    statistics = {}
+    for source, target in pairs:
+        block = probability[:, :, layout.span(source), layout.span(target)]
+        score = block.mean(-2)
+        statistics[source, target] = PairStatistics(
+            score, _bits(score), _bits(block).mean(-1)
+        )
+    output = (probability @ v).permute(0, 2, 1, 3)
+    error = float((probability.sum(-1) - 1).abs().max())
+    return Readout(output, statistics, mass, layout.groups, error, "dense float64")
+
+
+def _bits(weights: Tensor) -> Tensor:
+    share = weights / weights.sum(-1, keepdim=True)
+    return -torch.special.xlogy(share, share).sum(-1) / math.log(2)

@@ -1,0 +1,23 @@
+"""Errors written for people: what was wrong, with the value, and what to do."""
+
+from __future__ import annotations
+
+
+class RecastProbeError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(RecastProbeError, ValueError):
+    """An argument, image, mask or file that cannot be used; nothing was written."""
+
+
+class ProfileFileError(RecastProbeError):
+    """A profile file that is damaged, foreign, or newer than this version."""
+
+
+class UnsupportedPipelineError(RecastProbeError, TypeError):
+    """A pipeline whose family is not known."""
+
+
+class VerificationError(RecastProbeError):
+    """A run-time check of exactness failed; the numbers must not be used."""

@@ -1,0 +1,112 @@
+"""Which positions of an attention sequence are text, generation and reference tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recast_probe.errors import InputError
+
+GROUPS = ("text", "generation", "reference")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows and columns of the tokens of one image."""
+
+    rows: int
+    columns: int
+
+    def __post_init__(self) -> None:
+        if self.rows < 1 or self.columns < 1:
+            raise InputError(f"A token grid needs at least 1 x 1 tokens, got {self}.")
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        return self.rows * self.columns
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.columns}"
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The sequence inside attention: text, generation, then one or several reference images.
+
+    This is the order of diffusers; the paper's Eq. 1 writes the reference first. Without a
+    reference image, `references` is empty and the reference group spans no position.
+    """
+
+    text: int
+    generation: Grid
+    references: tuple[Grid, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.text < 0:
+            raise InputError(f"A layout cannot have {self.text} text tokens.")
+        object.__setattr__(self, "references", tuple(self.references))
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The token groups, in order of position."""
+        return GROUPS
+
+    @property
+    def reference_tokens(self) -> int:
+        """Number of reference tokens of all reference images."""
+        return sum(grid.size for grid in self.references)
+
+    @property
+    def total(self) -> int:
+        """Length of the sequence."""
+        return self.text + self.generation.size + self.reference_tokens
+
+    def span(self, group: str) -> slice:
+        """Positions of a group: "text", "generation", "reference" or "reference_<i>".
+
+        Raises:
+            InputError: no such group.
+        """
+        starts = {
+            "text": (0, self.text),
+            "generation": (self.text, self.generation.size),
+            "reference": (self.text + self.generation.size, self.reference_tokens),
+        }
+        start = starts["reference"][0]
+        for index, grid in enumerate(self.references):
+            starts[f"reference_{index}"] = (start, grid.size)
+            start += grid.size
+        if group not in starts:
+            raise InputError(f"There is no token group {group!r}; there are {', '.join(starts)}.")
+        first, size = starts[group]
+        return slice(first, first + size)
+
+    def reference_coordinates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image index, row and column of every reference token, each int64 (reference tokens,)."""
+        parts = [
+            np.stack([np.full(grid.size, index), *np.divmod(np.arange(grid.size), grid.columns)])
+            for index, grid in enumerate(self.references)
+        ]
+        image, row, column = np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
+        return image, row, column
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, for JSON; the inverse of `from_dict`."""
+        return {
+            "text": self.text,
+            "generation": [self.generation.rows, self.generation.columns],
+            "references": [[grid.rows, grid.columns] for grid in self.references],
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenLayout:
+        """The layout that `to_dict` wrote."""
+        return cls(
+            text=int(values["text"]),
+            generation=Grid(*values["generation"]),
+            references=tuple(Grid(*grid) for grid in values["references"]),
+        )
