@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -35,8 +36,7 @@ def attention_with_log_sum_exp(
         scale: factor on the scores; 1 / sqrt(dim) by default.
     """
     q, k, v = (tensor.permute(0, 2, 1, 3) for tensor in (query, key, value))
-    if scale is None:
-        scale = query.shape[-1] ** -0.5
+    # a scale of None goes through as None: a default worked out here can differ in the last bit
     choice = torch._fused_sdp_choice(q, k, v, scale=scale)
     if choice == SDPBackend.FLASH_ATTENTION.value and q.device.type == "cpu":
         output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -58,32 +58,38 @@ def attention_with_log_sum_exp(
         backend = "cudnn"
     else:
         output = functional.scaled_dot_product_attention(q, k, v, scale=scale)
-        lse = streamed_log_sum_exp(q, k, scale)
+        lse = streamed_log_sum_exp(q, k, default_scale(query) if scale is None else scale)
         backend = f"{q.device.type} {SDPBackend(choice).name.lower()}, log-sum-exp in chunks"
     # kernels pad the query axis or add a unit axis; the order of the leading axes is the same
     lse = lse.reshape(*q.shape[:2], -1)[..., : q.shape[2]].float()
     return AttentionResult(output.permute(0, 2, 1, 3), lse, backend)
 
 
+def default_scale(query: Tensor) -> float:
+    """1 / sqrt(dim), rounded as PyTorch rounds it."""
+    return 1 / math.sqrt(query.shape[-1])
+
+
 def streamed_log_sum_exp(query: Tensor, key: Tensor, scale: float) -> Tensor:
     """Row log-sum-exp (batch, head, query) in chunks of rows; inputs (batch, head, token, dim)."""
-    keys = _wide(key).transpose(-1, -2)
+    keys = at_least_float32(key).transpose(-1, -2)
     parts = [
-        (_wide(rows) @ keys).mul_(scale).logsumexp(-1)
+        (at_least_float32(rows) @ keys).mul_(scale).logsumexp(-1)
         for rows in query.split(ROWS_AT_A_TIME, dim=2)
     ]
     return torch.cat(parts, dim=-1)
 
 
-def _cuda_flash(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _cuda_flash(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> tuple[Tensor, Tensor]:
     # flash attention on CUDA takes head sizes in multiples of 8; PyTorch pads with zeros as well
     width = q.shape[-1]
     if width % 8:
+        scale = 1 / math.sqrt(width) if scale is None else scale
         q, k, v = (functional.pad(tensor, (0, 8 - width % 8)) for tensor in (q, k, v))
     output, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, scale=scale)
     return output[..., :width], lse
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """At least float32: half-precision inputs are multiplied and summed in float32."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -14,7 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recast_probe.attention.log_sum_exp import _wide, attention_with_log_sum_exp
+from recast_probe.attention.log_sum_exp import (
+    at_least_float32,
+    attention_with_log_sum_exp,
+    default_scale,
+)
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
@@ -95,15 +99,19 @@ def attend(
         VerificationError: probabilities do not sum to 1: the log-sum-exp is not this attention's.
     """
     _check(query, key, value, layout, pairs, mass_table, chunk, heads)
-    if scale is None:
-        scale = query.shape[-1] ** -0.5
     result = attention_with_log_sum_exp(query, key, value, scale)
+    if scale is None:
+        scale = default_scale(query)
     lse = result.log_sum_exp
     if heads is not None:
         index = torch.as_tensor(list(heads), device=query.device)
         query, key, lse = query[:, :, index], key[:, :, index], lse[:, index]
     stream = _Stream(
-        query.permute(0, 2, 1, 3), _wide(key).permute(0, 2, 3, 1), lse[..., None], scale, layout
+        query.permute(0, 2, 1, 3),
+        at_least_float32(key).permute(0, 2, 3, 1),
+        lse[..., None],
+        scale,
+        layout,
     )
     row_bytes = 3 * 4 * query.shape[0] * query.shape[2] * layout.total
     chunk = chunk or max(1, CHUNK_BYTES // row_bytes)
@@ -147,7 +155,7 @@ class _Stream:
 
     def log_probabilities(self, rows: slice | Tensor, columns: slice) -> Tensor:
         """Natural logarithm of the probabilities, at least float32 (batch, head, row, column)."""
-        scores = _wide(self.query[:, :, rows]) @ self.keys[..., columns]
+        scores = at_least_float32(self.query[:, :, rows]) @ self.keys[..., columns]
         return scores.mul_(self.scale).sub_(self.lse[:, :, rows])
 
     def read(

@@ -44,9 +44,7 @@ def dense_reference(
     for source, target in pairs:
         block = probability[:, :, layout.span(source), layout.span(target)]
         score = block.mean(-2)
-        statistics[source, target] = PairStatistics(
-            score, _bits(score), _bits(block).mean(-1)
-        )
+        statistics[source, target] = PairStatistics(score, _bits(score), _bits(block).mean(-1))
     output = (probability @ v).permute(0, 2, 1, 3)
     error = float((probability.sum(-1) - 1).abs().max())
     return Readout(output, statistics, mass, layout.groups, error, "dense float64")

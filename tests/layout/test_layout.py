@@ -1,0 +1,44 @@
+"""Token positions by group."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recast_probe.errors import InputError
+from recast_probe.layout import Grid, TokenLayout
+
+grids = st.builds(Grid, st.integers(1, 6), st.integers(1, 6))
+layouts = st.builds(TokenLayout, st.integers(0, 9), grids, st.lists(grids, max_size=3).map(tuple))
+
+
+@given(layouts)
+def test_groups_tile_the_sequence(layout):
+    positions = np.arange(layout.total)
+    parts = [positions[layout.span(group)] for group in layout.groups]
+    np.testing.assert_array_equal(np.concatenate(parts), positions)
+    images = [positions[layout.span(f"reference_{i}")] for i in range(len(layout.references))]
+    np.testing.assert_array_equal(np.concatenate([parts[2][:0], *images]), parts[2])
+
+
+@given(layouts)
+def test_coordinates_name_every_reference_token_once(layout):
+    image, row, column = layout.reference_coordinates()
+    assert len(set(zip(image, row, column, strict=True))) == layout.reference_tokens
+    for i, r, c in zip(image, row, column, strict=True):
+        assert r < layout.references[i].rows and c < layout.references[i].columns
+
+
+@given(layouts)
+def test_dictionary_round_trip(layout):
+    assert TokenLayout.from_dict(layout.to_dict()) == layout
+
+
+def test_unknown_groups_and_empty_grids_are_refused():
+    layout = TokenLayout(4, Grid(2, 2), (Grid(2, 3),))
+    with pytest.raises(InputError, match="'padding'.*text, generation, reference, reference_0"):
+        layout.span("padding")
+    with pytest.raises(InputError, match="0 x 3"):
+        Grid(0, 3)
