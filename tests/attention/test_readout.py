@@ -48,10 +48,12 @@ def test_float32_statistics_equal_a_dense_softmax(layout, batch, heads, width, c
     inputs = random_inputs(layout, batch, heads, width, seed, spread=spread)
     found = attend(*inputs, layout, pairs=EVERY_PAIR, chunk=chunk)
     dense = dense_reference(*inputs, layout, pairs=EVERY_PAIR)
-    torch.testing.assert_close(found.mass.double(), dense.mass, atol=2e-6, rtol=0)
+    torch.testing.assert_close(found.mass.double(), dense.mass, atol=5e-6, rtol=0)
     for pair in EVERY_PAIR:
         a, b = found.pairs[pair], dense.pairs[pair]
-        torch.testing.assert_close(a.score.double(), b.score, atol=1e-6, rtol=0)
+        # logits of spread 3 reach 30, where float32 itself is rounded to 2e-6
+        exactness = 1e-6 if spread <= 1 else 5e-6
+        torch.testing.assert_close(a.score.double(), b.score, atol=exactness, rtol=0)
         for bits in ("marginal_entropy", "conditional_entropy"):
             torch.testing.assert_close(
                 getattr(a, bits).double(), getattr(b, bits), atol=1e-4, rtol=0
