@@ -1,0 +1,97 @@
+"""How many reference tokens share the attention, over the steps and block by block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import seaborn as sns
+from matplotlib.ticker import MaxNLocator
+
+from recast_probe.figures.steps import point_forward, time_axis
+from recast_probe.figures.style import (
+    BLUE,
+    ORANGE,
+    SECONDARY,
+    Chart,
+    bare_bar,
+    chart,
+    heat_colours,
+    house_style,
+)
+
+if TYPE_CHECKING:
+    from recast_probe.diagnostics import Entropy
+
+
+def entropy_curves(result: Entropy) -> Chart:
+    """Marginal and conditional entropy in bits over the steps, and every block's own.
+
+    The right-hand scale gives the same as an effective number of tokens (2 to the power of the
+    bits). The dashed line is the maximum: all reference tokens attended alike.
+    """
+    blocks = np.asarray(result.block_marginal["block"])
+    positions, label = time_axis(result.marginal)
+    with house_style():
+        figure = chart(
+            9.4,
+            3.5,
+            title="How widely attention spreads over the reference",
+            note="Bits of entropy: one bit less means half as many tokens share the attention.",
+            selection=result.selection,
+        )
+        curves, heat = figure.subplots(1, 2, width_ratios=[1.12, 1])
+        marker = "o" if len(positions) <= 30 else None
+        style = {"marker": marker, "markersize": 4.5, "markeredgecolor": "white"}
+        curves.axhline(result.maximum, color=SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
+        curves.text(
+            0.99,
+            result.maximum,
+            f"Maximum, {result.maximum:.1f} bits",
+            transform=curves.get_yaxis_transform(),
+            ha="right",
+            va="bottom",
+            size=8.5,
+            color=SECONDARY,
+        )
+        for values, colour, name in (
+            (result.marginal, BLUE, "Marginal: all positions together"),
+            (result.conditional, ORANGE, "Conditional: one position at a time"),
+        ):
+            curves.plot(positions, np.asarray(values), color=colour, label=name, **style)
+        lowest = min(float(result.marginal.min()), float(result.conditional.min()))
+        span = max(result.maximum - lowest, 0.5)
+        curves.set_ylim(lowest - 0.3 * span, result.maximum + 0.12 * span)
+        point_forward(curves, positions)
+        curves.set(xlabel=label, ylabel="Entropy (bits)")
+        curves.yaxis.set_major_locator(MaxNLocator(6))
+        curves.legend(loc="lower left")
+        tokens = curves.secondary_yaxis("right", functions=(np.exp2, _bits))
+        tokens.set_ylabel("Effective tokens")
+        tokens.spines["right"].set_visible(False)
+        curves.set_title("Over the steps")
+
+        sns.heatmap(
+            np.asarray(result.block_marginal.transpose("block", "step")),
+            ax=heat,
+            cmap=heat_colours(),
+            vmax=result.maximum,
+            xticklabels=False,
+            yticklabels=False,
+            cbar_kws={"label": "Entropy (bits)", "aspect": 24, "pad": 0.03},
+            rasterized=True,
+        )
+        bare_bar(heat.collections[0].colorbar)
+        every = max(1, round(len(blocks) / 12))
+        heat.set_yticks(np.arange(0, len(blocks), every) + 0.5, blocks[::every], rotation=0)
+        marks = np.unique(np.linspace(0, len(positions) - 1, min(6, len(positions))).astype(int))
+        heat.set_xticks(marks + 0.5, [f"{positions[mark]:.0f}" for mark in marks])
+        heat.tick_params(length=0)
+        heat.set(xlabel=label, ylabel="Block")
+        heat.grid(False)
+        heat.set_title("In every block")
+    return figure
+
+
+def _bits(tokens: np.ndarray) -> np.ndarray:
+    return np.log2(np.maximum(tokens, 1e-12))

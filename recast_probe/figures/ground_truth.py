@@ -1,0 +1,126 @@
+"""Does the attention lie on the subject: a score map against the subject's mask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.colors import Normalize
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.figures.overlay import draw_map
+from recast_probe.figures.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    HAIRLINE,
+    INK,
+    SECONDARY,
+    Chart,
+    chart,
+    house_style,
+)
+
+if TYPE_CHECKING:
+    from recast_probe.diagnostics import Overlap
+
+METRICS = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "precision_at_k": "Precision at k",
+    "iou_at_k": "IoU at k",
+    "mass_share": "Attention on the mask",
+}
+
+
+def overlap(
+    result: Overlap,
+    score: np.ndarray,
+    mask: np.ndarray,
+    image: Image.Image | None = None,
+) -> Chart:
+    """Score map with the mask's outline, the agreement beside its null, and AUROC by block.
+
+    `score` and `mask` are (rows, columns) on the reference grid, as `profile.reference_map` and
+    `mask_to_grid` give them; `image` is laid under the map. A grey bar is the interval in which
+    the number lies when the mask is shifted at random. Raises InputError for unequal shapes.
+    """
+    score, mask = np.asarray(score, dtype=float), np.asarray(mask) >= 0.5
+    if score.shape != mask.shape or score.ndim != 2:
+        raise InputError(
+            f"score has shape {score.shape} and mask {mask.shape}; "
+            "both must be (rows, columns) on the reference grid."
+        )
+    blocks = np.asarray(result.block_auroc["block"])
+    with house_style():
+        figure = chart(
+            10.2,
+            3.1,
+            title="Does the attention lie on the subject?",
+            note=f"The mask covers {result.base_rate:.0%} of the reference and receives "
+            f"{result.mass_share:.0%} of the attention ({result.enrichment:.1f} times its share). "
+            f"AUROC p = {result.p_value:.2g} against shifted masks; k = {result.k} tokens.",
+            selection=result.selection,
+        )
+        picture, metrics, by_block = figure.subplots(1, 3, width_ratios=[1, 1.1, 1])
+
+        draw_map(picture, score, image, Normalize(0, float(score.max())))
+        for start, end in outline(mask):
+            picture.plot(*zip(start, end, strict=True), color="white", linewidth=1.8)
+        picture.set_anchor("W")
+        picture.set_title("Score, with the mask's outline")
+
+        shown = [(key, name) for key, name in METRICS.items() if hasattr(result, key)]
+        for place, (key, _) in enumerate(shown):
+            observed = float(getattr(result, key))
+            if key in result.null:
+                null = result.null[key]
+                metrics.plot(
+                    [null.low, null.high],
+                    [place, place],
+                    color=HAIRLINE,
+                    linewidth=9,
+                    solid_capstyle="butt",
+                )
+                metrics.plot([null.mean], [place], "|", color=GREY, markersize=9, zorder=3)
+            metrics.plot([observed], [place], "o", color=BLUE, markersize=8, zorder=4)
+            metrics.annotate(
+                f"{observed:.2f}",
+                (observed, place),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="center",
+                size=8.5,
+                weight="bold",
+                color=INK,
+            )
+        metrics.set(xlim=(-0.02, 1.06), ylim=(len(shown) - 0.4, -0.7))
+        metrics.set_yticks(range(len(shown)), [name for _, name in shown])
+        metrics.tick_params(axis="y", labelcolor=INK)
+        metrics.grid(True, axis="x")
+        metrics.grid(False, axis="y")
+        metrics.spines["left"].set_visible(False)
+        metrics.set_xlabel("Blue: measured. Grey: with shifted masks.")
+        metrics.set_title("Agreement")
+
+        values = np.asarray(result.block_auroc, dtype=float)
+        by_block.axhline(0.5, color=SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
+        by_block.vlines(range(len(blocks)), 0.5, values, color=HAIRLINE, linewidth=1.4)
+        by_block.plot(range(len(blocks)), values, "o", color=GREEN, markersize=5.5)
+        every = max(1, round(len(blocks) / 10))
+        by_block.set_xticks(range(0, len(blocks), every), blocks[::every])
+        by_block.set(xlabel="Block", ylabel="AUROC (0.5: chance)", ylim=(0, 1.02))
+        by_block.set_title("In every block")
+    return figure
+
+
+def outline(mask: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Edges (start, end), each point (column, row), between marked and unmarked grid cells."""
+    padded = np.pad(np.asarray(mask, dtype=bool), 1)
+    edges = []
+    for row, column in zip(*np.nonzero(padded[:, 1:] != padded[:, :-1]), strict=True):
+        edges.append(((int(column), int(row) - 1), (int(column), int(row))))
+    for row, column in zip(*np.nonzero(padded[1:] != padded[:-1]), strict=True):
+        edges.append(((int(column) - 1, int(row)), (int(column), int(row))))
+    return edges

@@ -1,0 +1,41 @@
+"""Figures on disk: PNG and PDF, the same bytes for the same figure."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from recast_probe.figures.style import house_style
+
+METADATA = {
+    "png": {"Software": "recast_probe"},
+    "pdf": {"Creator": "recast_probe", "Producer": "recast_probe", "CreationDate": None},
+}
+
+
+def save_figure(figure: Figure, stem: str | Path, dots_per_inch: int = 200) -> list[Path]:
+    """Write STEM.png and STEM.pdf and return their paths.
+
+    Folders are made. Each file appears whole or not at all: it is written beside its place and
+    then renamed. No dates are stored. Raises OSError when the place cannot be written.
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, metadata in METADATA.items():
+        target = stem.with_name(f"{stem.name}.{kind}")
+        handle, temporary = tempfile.mkstemp(dir=stem.parent, suffix=".tmp")
+        os.close(handle)
+        try:
+            with house_style():
+                figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=metadata)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        written.append(target)
+    return written

@@ -1,0 +1,138 @@
+"""Key numbers with their explanations in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Number:
+    """A key number of a report: its value, what it is called, and what it means."""
+
+    value: float | int | str | None
+    explanation: str = ""
+    label: str = ""
+    unit: str = ""
+
+
+# Label, explanation and unit for the names that diagnostics use in their summaries.
+KNOWN = {
+    "fraction": ("Top tokens counted", "Share of the reference tokens called the top.", ""),
+    "top_share_of_mean_score": (
+        "Attention on the top tokens",
+        "Share of the mean attention that the most attended tokens hold together.",
+        "",
+    ),
+    "mean_of_block_top_shares": (
+        "Attention on each block's top tokens",
+        "The same share, taken in every block with its own top tokens, then averaged.",
+        "",
+    ),
+    "gini_of_mean_score": (
+        "Gini of the mean attention",
+        "0: every reference token gets the same attention. 1: one token gets all.",
+        "",
+    ),
+    "mean_of_block_ginis": (
+        "Gini of the blocks",
+        "The same index taken in every block, then averaged.",
+        "",
+    ),
+    "mass_share": (
+        "Attention on the subject",
+        "Share of the attention to the reference that falls on the mask.",
+        "",
+    ),
+    "base_rate": ("Size of the subject", "Share of the reference tokens in the mask.", ""),
+    "enrichment": (
+        "Preference for the subject",
+        "Attention on the mask compared with its size: 1 means no preference.",
+        "times",
+    ),
+    "precision_at_k": ("Precision of the top k", "Share of the top tokens inside the mask.", ""),
+    "iou_at_k": (
+        "Overlap of the top k",
+        "Top tokens inside the mask, out of all that are top or masked.",
+        "",
+    ),
+    "auroc": (
+        "Subject told from background (AUROC)",
+        "Chance that a token of the subject gets more attention than another: 0.5 is chance.",
+        "",
+    ),
+    "average_precision": (
+        "Average precision",
+        "Share of subject tokens met while going down the ranking, averaged; 1 is perfect.",
+        "",
+    ),
+    "k": ("Top tokens", "Number of reference tokens called the top.", "tokens"),
+    "p_value": (
+        "p-value",
+        "How often a randomly shifted mask agrees as well or better.",
+        "",
+    ),
+    "maximum": ("Highest possible entropy", "Reached when all tokens get the same.", "bits"),
+    "mean_spearman": (
+        "Agreement of rankings (Spearman)",
+        "1: the same order of tokens. 0: unrelated orders.",
+        "",
+    ),
+    "mean_kendall": (
+        "Agreement of rankings (Kendall)",
+        "1: every pair of tokens in the same order. 0: as many against as for.",
+        "",
+    ),
+    "mean_jaccard": (
+        "Shared top tokens (Jaccard)",
+        "Tokens in the top of both rankings, out of those in the top of either.",
+        "",
+    ),
+    "mean_rank_biased_overlap": (
+        "Rank-biased overlap",
+        "Agreement that counts the best ranks most; 1 is the same order.",
+        "",
+    ),
+}
+
+
+def explained(name: str, value: Number | float | int | str | None) -> Number:
+    """A summary's entry as a Number, with the known label and explanation where it brings none."""
+    readable = name.replace("_", " ")
+    label, explanation, unit = KNOWN.get(name, (readable[:1].upper() + readable[1:], "", ""))
+    if not isinstance(value, Number):
+        return Number(value, explanation, label, unit)
+    return Number(
+        value.value, value.explanation or explanation, value.label or label, value.unit or unit
+    )
+
+
+def is_number(value: Any) -> bool:
+    """True for integers and floats of Python and NumPy, not for True and False."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def formatted(value: Any) -> str:
+    """A value for people: three significant digits, thousands apart, no bare nan or None."""
+    if value is None:
+        return "not available"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if not is_number(value):
+        return str(value)
+    if isinstance(value, (int, np.integer)):
+        return f"{int(value):,}"
+    number = float(value)
+    if math.isnan(number):
+        return "not available"
+    if math.isinf(number):
+        return "infinite" if number > 0 else "minus infinite"
+    if number == 0:
+        return "0"
+    size = math.floor(math.log10(abs(number)))
+    if size < -4:
+        return f"{number:.2e}"
+    return f"{number:,.{min(max(2 - size, 0), 6)}f}"
