@@ -1,4 +1,4 @@
-"""Reading reference images and masks: one place that decides orientation, colour and transparency."""
+"""Reading reference images and masks: orientation, colour and transparency are decided here."""
 
 from __future__ import annotations
 

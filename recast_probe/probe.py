@@ -32,8 +32,8 @@ MassTable = Literal["all", "queried"]
 class Probe:
     """Reads and changes how a pipeline uses its reference tokens.
 
-    The pipeline is traced with nnsight and is left untouched after every call. One probe runs in
-    one thread at a time.
+    The pipeline is traced with nnsight and is left untouched after every call. Runs of several
+    threads wait for one another.
 
     Args:
         pipe: a built diffusers pipeline: with LoRA, quantised, offloaded, on any device.
@@ -114,11 +114,13 @@ class Probe:
         return mask_to_grid(values, self.layout(image, **pipeline_arguments).references[0])
 
     @overload
-    def profile(self, image: ImageSource, prompt: str, **settings: Any) -> AttentionProfile: ...
+    def profile(
+        self, image: ImageSource, prompt: str, *arguments: Any, **settings: Any
+    ) -> AttentionProfile: ...
 
     @overload
     def profile(
-        self, image: ImageSource, prompt: Sequence[str], **settings: Any
+        self, image: ImageSource, prompt: Sequence[str], *arguments: Any, **settings: Any
     ) -> list[AttentionProfile]: ...
 
     def profile(

@@ -37,10 +37,10 @@ def attention_backend(transformer: torch.nn.Module) -> str:
     """The attention backend that diffusers would use for this transformer."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
-    processors = getattr(transformer, "attn_processors", {})
-    names = {str(getattr(p, "_attention_backend", None) or "") for p in processors.values()}
     active = _AttentionBackendRegistry.get_active_backend()[0]
-    return ", ".join(sorted(name or str(getattr(active, "value", active)) for name in names))
+    processors = getattr(transformer, "attn_processors", {}).values()
+    backends = {getattr(each, "_attention_backend", None) or active for each in processors}
+    return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in backends))
 
 
 def plain(value: Any) -> Any:

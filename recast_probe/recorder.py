@@ -91,7 +91,7 @@ class Recorder:
         if kept is None:
             self._score[at] = score
         else:
-            self._score[(*at, slice(None), kept)] = score
+            self._score[at][..., kept] = score
         self._mass[at] = mass
         self._conditional_entropy[at] = pair.conditional_entropy.float().cpu().numpy()
         self.fired[place] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,7 @@ def as_indices(name: str, selection: Any, count: int) -> list[int]:
     """
     if selection is None:
         return list(range(count))
-    values = [selection] if isinstance(selection, int) else list(selection)
+    values = list(selection) if isinstance(selection, Iterable) else [selection]
     indices = sorted({whole_number(name, value, 0) for value in values})
     if not indices:
         raise InputError(f"{name} selects nothing; leave it out to select all.")

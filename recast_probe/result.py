@@ -118,10 +118,8 @@ class RunResult:
 
     def _repr_html_(self) -> str:
         pictures = "".join(
-            '<img style="max-width: 256px; image-rendering: auto" alt="{}" '
-            'src="data:image/png;base64,{}">'.format(
-                html.escape(prompt, quote=True), base64.b64encode(png_bytes(image)).decode()
-            )
+            f'<img style="max-width: 256px" alt="{html.escape(prompt, quote=True)}" '
+            f'src="data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}">'
             for image, prompt in zip(self.images, self.provenance["prompts"], strict=True)
         )
         prompts = html.escape("; ".join(self.provenance["prompts"]))

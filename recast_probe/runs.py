@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from recast_probe.probe import Probe
 
 MASS_TABLES = ("all", "queried")
+
+# nnsight traces one thread at a time, and a pipeline has one scheduler
+_ONE_RUN = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def run(
     recorder = make_recorder(probe, request, selection, interventions, branch_names)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
-    with quiet(pipeline):
+    with _ONE_RUN, quiet(pipeline):
         started = _clock(transformer)
         session = Session(
             family=family,

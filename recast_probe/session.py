@@ -88,8 +88,6 @@ class Session:
 
     def _begin_step(self, step: int) -> None:
         self.step, self._seen = step, set()
-        if step:
-            self._bar.update()
         context = StepContext(self.run, step, self._profile_so_far)
         self._keep = None
         for intervention in self.interventions:
@@ -129,9 +127,9 @@ class Session:
         names = list(self.branches)
         branch = names[order]
         if len(names) > 1:
-            given = self.family.observed_embedding(inputs).detach().float().cpu()
+            given = self.family.observed_embedding(inputs).float()
             distances = [
-                float((given - embedding.detach().float().cpu()).abs().max())
+                float((given - embedding.to(given)).abs().max())
                 for embedding in self.branches.values()
                 if embedding is not None
             ]
@@ -150,13 +148,12 @@ class Session:
             return ()
         return self.recorder.blocks
 
-    def finished(self) -> bool:
-        """True when a run that only wants a profile has all of it."""
-        return (
-            self.stop_early
-            and self.step == self.last_step
-            and len(self._seen) == len(self.branches)
-        )
+    def end(self) -> bool:
+        """Count a step that is done; True when a run that only wants a profile has all of it."""
+        if len(self._seen) < len(self.branches):
+            return False
+        self._bar.update()
+        return self.stop_early and self.step == self.last_step
 
     def attend(
         self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -12,9 +11,6 @@ from nnsight import NNsight
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall
-
-# nnsight takes over the interpreter's trace function while it reads a block: one trace at a time.
-_ONE_TRACE = threading.RLock()
 
 _ABSENT = object()
 _NNSIGHT_ATTRIBUTES = ("forward", "__nnsight__")
@@ -34,8 +30,8 @@ class CallHandler(Protocol):
     ) -> torch.Tensor:
         """The attention output of one block, in place of the pipeline's own."""
 
-    def finished(self) -> bool:
-        """True when nothing after this call is needed."""
+    def end(self) -> bool:
+        """All that was asked of this call is done; True when nothing after it is needed."""
 
 
 @contextmanager
@@ -106,7 +102,7 @@ def trace_calls(
     def run_pipeline(_: bool) -> None:
         outcome.append(run())
 
-    with _ONE_TRACE, instrumented(transformer) as model:
+    with instrumented(transformer) as model:
         # the True is only there because a trace without any input would wait for an invoke
         with model.trace(True, fn=run_pipeline) as tracer:
             # Every call from 0 on is visited and its inputs read first: a loop that starts later,
@@ -120,7 +116,7 @@ def trace_calls(
                     operation = _attention_operation(model, attention_calls[block])
                     attention_arguments, options = operation.inputs
                     operation.skip(handler.attend(block, attention_arguments, options))
-                if handler.finished():
+                if handler.end():
                     tracer.stop()
         made = model.interleaver.counts.get("model.input", 0)
     if outcome and made != calls:

@@ -77,7 +77,7 @@ class Certificate:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{'passed' if holds else '<b>FAILED</b>'}</td></tr>"
+            f"<tr><td>{html.escape(name)}</td><td>{'passed' if holds else 'FAILED'}</td></tr>"
             for name, holds in self.checks.items()
         )
         return f"<table>{rows}</table>"

@@ -103,6 +103,11 @@ def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKont
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         )
+        # stronger than the default initialisation, so that reference and prompt show in the image
+        with torch.no_grad():
+            for parameter in transformer.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(2)
         scheduler = FlowMatchEulerDiscreteScheduler(
             shift=3.0,
             use_dynamic_shifting=True,

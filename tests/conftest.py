@@ -1,0 +1,57 @@
+"""Shared fixtures: one tiny pipeline, saved to a folder and loaded by diffusers itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxKontextPipeline
+from PIL import Image
+
+from recast_probe.probe import Probe
+from tests import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """One thread is fastest for tiny models, and makes results repeatable."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers repository of the tiny pipeline."""
+    return tiny.save_tiny_pipeline(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_folder: Path) -> FluxKontextPipeline:
+    """The tiny pipeline as diffusers loads it; tests must leave it as it is."""
+    loaded = FluxKontextPipeline.from_pretrained(tiny_folder)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def probe(pipeline: FluxKontextPipeline) -> Probe:
+    """A probe of the tiny pipeline."""
+    return Probe(pipeline)
+
+
+@pytest.fixture(scope="session")
+def image() -> Image.Image:
+    """A random square reference."""
+    return tiny.tiny_image()
+
+
+@pytest.fixture()
+def plain(pipeline: FluxKontextPipeline, probe: Probe):
+    """Makes an image with the pipeline alone, as uint8 array."""
+
+    def make(*arguments, **settings) -> np.ndarray:
+        output = pipeline(**probe.pipeline_arguments(*arguments, **settings))
+        return np.asarray(output.images[0])
+
+    return make

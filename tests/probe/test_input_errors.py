@@ -1,0 +1,142 @@
+"""Everything a user can get wrong is said before anything runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recast_probe.errors import InputError, RecastProbeError, UnsupportedPipelineError
+from recast_probe.probe import Probe
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs(pipeline):
+    """The transformer must not be called in these tests."""
+
+    def fail(*_):
+        raise AssertionError("the transformer was called")
+
+    hook = pipeline.transformer.register_forward_pre_hook(fail)
+    yield
+    hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": []}, "list of prompts is empty"),
+        ({"prompt": 3}, "must be a text or a list of texts"),
+        ({"prompt": ["fox", None]}, "must be a text or a list of texts"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": -3}, "steps"),
+        ({"steps": 2.5}, "not 2.5"),
+        ({"steps": True}, "not True"),
+        ({"seed": -1}, "seed"),
+        ({"seed": "today"}, "seed"),
+        ({"blocks": "middle"}, "middle"),
+        ({"blocks": 5}, "5"),
+        ({"blocks": "single.3"}, "single.3"),
+        ({"profile_steps": 4}, "profile_steps holds 4, but the run has 0 to 3"),
+        ({"profile_steps": []}, "selects nothing"),
+        ({"profile_steps": [-1]}, "profile_steps"),
+        ({"profile_steps": 1.5}, "not 1.5"),
+        ({"heads": 2}, "heads holds 2"),
+        ({"heads": []}, "selects nothing"),
+        ({"mass_table": "some"}, "mass_table"),
+        ({"colour": "red"}, "takes no argument 'colour'. It takes"),
+        ({"num_inference_steps": 3}, "use steps of the probe"),
+        ({"generator": None, "latents": 1, "output_type": "latent"}, "'output_type' is set"),
+        ({"sigmas": [1.0, 0.5]}, "sigmas has 2 entries, but steps=4"),
+        ({"height": 0}, "height"),
+        ({"height": 4, "width": 4000}, "generation tokens"),
+        ({"image": 3}, "PIL image or the path"),
+        ({"image": None}, "no reference tokens"),
+        ({"image": "nowhere.png"}, "no file 'nowhere.png'"),
+        ({"image": Image.new("RGB", (8, 300)), "_auto_resize": False}, "smaller than one token"),
+    ],
+)
+def test_wrong_arguments(probe, image, settings, message):
+    arguments = {"image": image, "prompt": "fox", "steps": 4, "progress": False, **settings}
+    with pytest.raises(InputError, match=message):
+        probe.profile(**arguments)
+
+
+def test_images_that_cannot_be_read(probe, image, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        probe.profile(text, "fox")
+    image.save(tmp_path / "whole.png")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    with pytest.raises(InputError, match=r"cut\.png"):
+        probe.profile(cut, "fox")
+    with pytest.raises(InputError, match="no file"):
+        probe.profile(tmp_path, "fox")
+
+
+def test_interventions_must_be_interventions(probe, image):
+    with pytest.raises(InputError, match="not an intervention"):
+        probe.generate(image, "fox", interventions=["prune"])
+
+
+def test_a_mask_of_another_shape(probe):
+    image = tiny.tiny_image(96, 64)
+    with pytest.raises(InputError, match=r"64 x 96 pixels and the image 96 x 64"):
+        probe.reference_mask(Image.new("L", (64, 96), 255), image)
+    with pytest.raises(InputError, match="two-dimensional"):
+        probe.reference_mask(np.ones((4, 4, 3)), image)
+    with pytest.raises(InputError, match="not finite"):
+        probe.reference_mask(np.full((64, 96), np.nan), image)
+
+
+class OtherPipeline:
+    pass
+
+
+def test_other_pipelines_are_named_with_what_is_supported():
+    with pytest.raises(UnsupportedPipelineError, match=r"OtherPipeline.*FluxKontextPipeline"):
+        Probe(OtherPipeline())
+    with pytest.raises(TypeError):
+        Probe(OtherPipeline())
+
+
+def test_a_processor_that_cannot_be_traced():
+    from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
+
+    pipe = tiny.build_tiny_pipeline()
+    block = pipe.transformer.transformer_blocks[1]
+    block.attn.set_processor(FluxIPAdapterAttnProcessor(hidden_size=32, cross_attention_dim=8))
+    with pytest.raises(UnsupportedPipelineError, match=r"transformer_blocks\.1\.attn.*unload_ip"):
+        Probe(pipe)
+
+
+def test_a_compiled_transformer():
+    pipe = tiny.build_tiny_pipeline()
+    pipe.transformer.transformer_blocks[0].compile()
+    with pytest.raises(UnsupportedPipelineError, match="before compiling"):
+        Probe(pipe)
+
+
+def test_a_pipeline_without_a_part():
+    pipe = tiny.build_tiny_pipeline()
+    pipe.vae = None
+    with pytest.raises(UnsupportedPipelineError, match="vae"):
+        Probe(pipe)
+
+
+def test_masked_attention_is_refused(image):
+    """joint_attention_kwargs can carry a mask into attention; the statistics know none."""
+    pipe = tiny.build_tiny_pipeline()
+    mask = torch.ones(1, 1, 1, tiny.TEXT_TOKENS + 32, dtype=torch.bool)
+    with pytest.raises((UnsupportedPipelineError, RecastProbeError), match="mask"):
+        Probe(pipe).profile(
+            image,
+            "fox",
+            steps=1,
+            progress=False,
+            joint_attention_kwargs={"attention_mask": mask},
+        )

@@ -1,0 +1,221 @@
+"""Attention planted by hand in the weights comes back out of the diagnostics.
+
+The transformer is set so that a token's hidden state is constant over the blocks and says only
+whether it is "bright": LayerNorm then makes it +c or -c times one direction. Every query is the
+same vector; keys are + or - that vector. It lies in the slowest rotary dimension, so positions
+have no influence. A bright reference token then gets exactly exp(2 * LOGIT) times the attention of
+a dark one, in every block, head and step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recast_probe.diagnostics.entropy import entropy
+from recast_probe.diagnostics.overlap import overlap
+from recast_probe.diagnostics.skew import skew
+from recast_probe.diagnostics.stability import stability
+from recast_probe.probe import Probe
+from recast_probe.selection.rankings import cross_image
+from tests import tiny
+
+LOGIT = 1.0
+SLOW = 8  # the slowest rotary pair of the row axis is dimensions 8 and 9 of a head
+FAST = (4, 10)  # the fastest pairs of the row axis and of the column axis
+TARGET = np.zeros((4, 4), dtype=bool)
+TARGET[1:3, 2:4] = True
+
+
+@torch.no_grad()
+def still(transformer) -> None:
+    """No block changes the hidden states: modulation gives shift 0, scale 0, gate 0."""
+    for name, parameter in transformer.named_parameters():
+        if ".linear." in name and ".norm" in name:
+            parameter.zero_()
+
+
+@torch.no_grad()
+def plant_queries(attention, heads: int, logit: float, dimensions) -> None:
+    """All queries equal, whatever the token; logits of q and an equal key are ``logit``."""
+    size = tiny.HEAD_DIMENSION
+    vector = torch.zeros(size)
+    vector[list(dimensions)] = 1.0
+    gain = logit / size**0.5  # RMSNorm makes q and k of length sqrt(size); the scale is size**-0.5
+    pairs = [(attention.to_q, attention.norm_q)]
+    if hasattr(attention, "add_q_proj"):
+        pairs.append((attention.add_q_proj, attention.norm_added_q))
+    for projection, norm in pairs:
+        projection.weight.zero_()
+        projection.bias.copy_(vector.repeat(heads))
+        norm.weight.fill_(gain)
+
+
+def blocks(transformer):
+    return [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+
+@torch.no_grad()
+def reference_latents(pipe, image) -> torch.Tensor:
+    """(tokens, channels) of the reference, as the pipeline packs them."""
+    pixels = pipe.image_processor.preprocess(image, *image.size[::-1])
+    latents = pipe._encode_vae_image(pixels, torch.Generator())
+    channels, height, width = latents.shape[1:]
+    return pipe._pack_latents(latents, 1, channels, height, width)[0]
+
+
+@torch.no_grad()
+def plant_targets(pipe, image, target: np.ndarray) -> None:
+    """Make the reference tokens of ``target`` bright and all others dark."""
+    transformer = pipe.transformer
+    still(transformer)
+    latents = reference_latents(pipe, image).double()
+    wanted = torch.as_tensor(target.reshape(-1)).double() * 2 - 1
+    with_one = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
+    solution = torch.linalg.lstsq(with_one, wanted, driver="gelsd").solution
+    brightness = with_one @ solution
+    assert (brightness.sign() == wanted).all() and brightness.abs().min() > 0.2
+    embedder = transformer.x_embedder
+    embedder.weight.zero_()
+    embedder.bias.zero_()
+    for row, sign in ((0, 1.0), (1, -1.0)):
+        embedder.weight[row] = sign * solution[:-1].float() * 100
+        embedder.bias[row] = sign * solution[-1].float() * 100
+    transformer.context_embedder.weight.zero_()
+    transformer.context_embedder.bias.zero_()
+    transformer.context_embedder.bias[:2] = torch.tensor([-1.0, 1.0])
+    for block in blocks(transformer):
+        attention = block.attn
+        plant_queries(attention, tiny.HEADS, LOGIT, [SLOW])
+        keys = [(attention.to_k, attention.norm_k)]
+        if hasattr(attention, "add_k_proj"):
+            keys.append((attention.add_k_proj, attention.norm_added_k))
+        for projection, norm in keys:
+            projection.weight.zero_()
+            projection.bias.zero_()
+            for head in range(tiny.HEADS):
+                projection.weight[head * tiny.HEAD_DIMENSION + SLOW, 0] = 1.0
+                projection.weight[head * tiny.HEAD_DIMENSION + SLOW, 1] = -1.0
+            norm.weight.fill_(1.0)
+
+
+@pytest.fixture(scope="module")
+def planted(image):
+    pipe = tiny.build_tiny_pipeline(seed=3)
+    plant_targets(pipe, image, TARGET)
+    return Probe(pipe)
+
+
+@pytest.fixture(scope="module")
+def profiles(planted, image):
+    return [planted.profile(image, "fox", steps=3, seed=seed, progress=False) for seed in (0, 1)]
+
+
+def planted_distribution() -> np.ndarray:
+    weight = np.exp(np.where(TARGET.reshape(-1), LOGIT, -LOGIT))
+    return weight / weight.sum()
+
+
+def test_the_scores_are_planted(profiles):
+    expected = planted_distribution()
+    for profile in profiles:
+        scores = profile.dataset["score"]
+        normalised = scores / scores.sum("token")
+        # the slowest rotary pair still turns by up to 0.006 radians
+        np.testing.assert_allclose(
+            normalised, np.broadcast_to(expected, normalised.shape), rtol=2e-4
+        )
+
+
+def test_skew(profiles):
+    found = skew(profiles[0], fraction=0.25)
+    share = planted_distribution()[TARGET.reshape(-1)].sum()
+    assert found.top_share_of_mean_score == pytest.approx(share, rel=1e-3)
+    assert found.mean_of_block_top_shares == pytest.approx(share, rel=1e-3)
+
+
+def test_entropy(profiles):
+    """All queries look the same way, so both entropies are equal and share no information."""
+    distribution = planted_distribution()
+    bits = -(distribution * np.log2(distribution)).sum()
+    found = entropy(profiles[0])
+    np.testing.assert_allclose(found.marginal, bits, atol=1e-3)
+    np.testing.assert_allclose(found.conditional, bits, atol=1e-3)
+    np.testing.assert_allclose(found.mutual_information, 0, atol=1e-3)
+    assert found.maximum == 4
+
+
+def test_overlap(profiles):
+    found = overlap(profiles[0], TARGET, fraction=0.25)
+    share = planted_distribution()[TARGET.reshape(-1)].sum()
+    assert found.auroc == 1 and found.precision_at_k == 1 and found.iou_at_k == 1
+    assert found.mass_share == pytest.approx(share, rel=1e-3)
+    assert found.enrichment == pytest.approx(share / 0.25, rel=1e-3)
+    # the other way round
+    wrong = overlap(profiles[0], ~TARGET, fraction=0.25)
+    assert wrong.auroc == 0 and wrong.precision_at_k == 0
+
+
+def test_stability(profiles):
+    """The planted ranking has two levels; both runs have the same top quarter."""
+    assert stability(profiles, fraction=0.25).jaccard.values[0, 1] == 1
+    ranking = cross_image(profiles[0], blocks="all", steps=0)
+    np.testing.assert_array_equal(ranking.top(4), np.flatnonzero(TARGET))
+
+
+def test_positions_planted_in_the_rotary_embedding(image):
+    """Keys equal to queries in the fastest rotary pairs: each token looks at its own place.
+
+    The logit is LOGIT / 2 * (cos(row difference) + cos(column difference)) for every pair of image
+    tokens, so both entropies and the mutual information follow.
+    """
+    pipe = tiny.build_tiny_pipeline(seed=3)
+    still(pipe.transformer)
+    logit = 4.0
+    with torch.no_grad():
+        for block in blocks(pipe.transformer):
+            plant_queries(block.attn, tiny.HEADS, logit, FAST)
+            for name, norm in (("to_k", "norm_k"), ("add_k_proj", "norm_added_k")):
+                projection = getattr(block.attn, name, None)
+                if projection is not None:
+                    projection.weight.zero_()
+                    vector = torch.zeros(tiny.HEAD_DIMENSION)
+                    vector[list(FAST)] = 1.0
+                    projection.bias.copy_(vector.repeat(tiny.HEADS))
+                    getattr(block.attn, norm).weight.fill_(1.0)
+    profile = Probe(pipe).profile(image, "fox", steps=1, progress=False)
+    rows, columns = np.divmod(np.arange(16), 4)
+    logits = np.cos(rows[:, None] - rows) + np.cos(columns[:, None] - columns)
+    text = np.cos(rows) + np.cos(columns)
+    weights = np.exp(logit / 2 * logits)
+    row_sums = 2 * weights.sum(1) + tiny.TEXT_TOKENS * np.exp(logit / 2 * text)
+    scores = (weights / row_sums[:, None]).mean(0)
+    np.testing.assert_allclose(
+        profile.score, np.broadcast_to(scores, profile.score.shape), rtol=1e-4
+    )
+    probability = weights / weights.sum(1, keepdims=True)
+    conditional = -(probability * np.log2(probability)).sum(1).mean()
+    mean = scores / scores.sum()
+    marginal = -(mean * np.log2(mean)).sum()
+    found = entropy(profile)
+    np.testing.assert_allclose(found.conditional, conditional, atol=1e-3)
+    np.testing.assert_allclose(found.marginal, marginal, atol=1e-3)
+    np.testing.assert_allclose(found.mutual_information, marginal - conditional, atol=1e-3)
+    assert marginal - conditional > 0.2
+
+
+def test_random_weights_and_shuffled_masks_show_nothing(probe, image):
+    """The null control: what is found where there is nothing to find."""
+    profile = probe.profile(image, "fox", steps=2, progress=False)
+    generator = np.random.default_rng(0)
+    aurocs, enrichments = [], []
+    for _ in range(400):
+        mask = generator.permutation(TARGET.reshape(-1)).reshape(4, 4)
+        found = overlap(profile, mask, null_draws=0)
+        aurocs.append(found.auroc)
+        enrichments.append(found.enrichment)
+    for values, expected in ((aurocs, 0.5), (enrichments, 1.0)):
+        error = np.std(values) / np.sqrt(len(values))
+        assert abs(np.mean(values) - expected) < 4 * error
+        assert np.std(values) > 0
