@@ -61,12 +61,20 @@ def entropy_curves(result: Entropy) -> Chart:
             curves.plot(positions, np.asarray(values), color=colour, label=name, **style)
         lowest = min(float(result.marginal.min()), float(result.conditional.min()))
         span = max(result.maximum - lowest, 0.5)
-        curves.set_ylim(lowest - 0.3 * span, result.maximum + 0.12 * span)
+        lower, upper = lowest - 0.3 * span, result.maximum + 0.12 * span
+        curves.set_ylim(lower, upper)
         point_forward(curves, positions)
         curves.set(xlabel=label, ylabel="Entropy (bits)")
         curves.yaxis.set_major_locator(MaxNLocator(6))
+        if len(positions) == 1:
+            curves.set_xticks(positions)
         curves.legend(loc="lower left")
         tokens = curves.secondary_yaxis("right", functions=(np.exp2, _bits))
+        bits = [tick for tick in curves.get_yticks() if lower <= tick <= upper]
+        tokens.set_yticks(
+            np.exp2(bits),
+            [f"{count:,.0f}" if count >= 10 else f"{count:.1f}" for count in np.exp2(bits)],
+        )
         tokens.set_ylabel("Effective tokens")
         tokens.spines["right"].set_visible(False)
         curves.set_title("Over the steps")

@@ -33,10 +33,10 @@ def importance_over_reference(
 
     Colours say how many times an equal share of the attention a token receives, on one scale for
     all panels, so a block without preference looks flat. `image` is the reference as the model
-    saw it; without it the maps stand alone. `reference` chooses among several reference images.
+    saw it; without it the maps stand alone. A token that was removed in a selected step is grey. `reference` chooses among several reference images.
     Raises InputError for a selection that the profile does not hold.
     """
-    choice = {"steps": steps, "heads": heads, "branch": branch}
+    choice: dict[str, Any] = {"steps": steps, "heads": heads, "branch": branch}
 
     def share(selected: Any) -> np.ndarray:
         score = profile.mean_score(blocks=selected, **choice)
@@ -47,7 +47,12 @@ def importance_over_reference(
 
     indices = [int(block) for block in profile.select(blocks=blocks, **choice)["block"]]
     mean, panels = share(blocks), [share([index]) for index in indices]
-    highest = float(np.quantile(np.stack([mean, *panels]), 0.995))
+    if np.isnan(mean).all():
+        raise InputError(
+            "No reference token was present in all of the selected steps; select steps before "
+            "tokens were removed."
+        )
+    highest = float(np.nanquantile(np.stack([mean, *panels]), 0.995))
     scale = Normalize(0, max(highest, 1.5))
 
     columns = min(len(panels), 10 if len(panels) > 16 else 4 if len(panels) > 6 else 3)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgb
 from PIL import Image
 
-from recast_probe.figures.style import bare, glow_colours
+from recast_probe.figures.style import GREY, bare, glow_colours
 
 
 def draw_map(
@@ -16,10 +16,11 @@ def draw_map(
     """Draw `values` (rows, columns) as flat cells; the image shows through as light and shade.
 
     Soft light keeps the colour of the scale where the image is of middle grey, so that colours
-    can be read from the bar beside them. Data coordinates are (column, row) of the grid.
+    can be read from the bar beside them; cells without a value are grey. Data coordinates are (column, row) of the grid.
     """
     rows, columns = values.shape
-    colours = glow_colours()(scale(values))[..., :3]
+    colours = glow_colours()(scale(np.nan_to_num(values)))[..., :3]
+    colours[np.isnan(values)] = to_rgb(GREY)
     if image is not None:
         factor = max(1, round(pixels / max(rows, columns)))
         colours = colours.repeat(factor, axis=0).repeat(factor, axis=1)

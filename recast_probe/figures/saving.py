@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from recast_probe.figures.style import house_style
+from recast_probe.io import atomic_path
 
 METADATA = {
     "png": {"Software": "recast_probe"},
@@ -27,15 +26,7 @@ def save_figure(figure: Figure, stem: str | Path, dots_per_inch: int = 200) -> l
     written = []
     for kind, metadata in METADATA.items():
         target = stem.with_name(f"{stem.name}.{kind}")
-        handle, temporary = tempfile.mkstemp(dir=stem.parent, suffix=".tmp")
-        os.close(handle)
-        try:
-            with house_style():
-                figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=metadata)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with atomic_path(target) as temporary, house_style():
+            figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=metadata)
         written.append(target)
     return written

