@@ -85,7 +85,9 @@ class LatentPool:
             self._refill()
         self._draws += 1
         size = len(self._batches[0].captions)
-        picks = [divmod(int(i), size) for i in self._rng.integers(len(self._batches) * size, size=size)]
+        picks = [
+            divmod(int(i), size) for i in self._rng.integers(len(self._batches) * size, size=size)
+        ]
         return Batch(
             *(
                 torch.stack([getattr(self._batches[b], field)[i] for b, i in picks])

@@ -212,9 +212,7 @@ def learning_rate_share(plan: TrainingPlan, samples: list[int]) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * rest))
 
 
-def export(
-    checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: Path
-) -> None:
+def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: Path) -> None:
     """Write the averaged weights as a pipeline folder that plain diffusers loads."""
     tensors, progress = load_checkpoint(checkpoint)
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in progress["config"].items()}
