@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,22 +13,11 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.io import write_bytes, write_json
 
 if TYPE_CHECKING:
     from recast_probe.profile import AttentionProfile
     from recast_probe.selection.rankings import Ranking
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file in the same folder, then a rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -103,11 +89,8 @@ class RunResult:
                 "reference_tokens_per_step": list(self.reference_tokens_per_step),
                 "seconds": self.seconds,
             }
-            write_atomically(
-                target.with_suffix(".json"), json.dumps(facts, indent=2, sort_keys=True).encode()
-            )
-            write_atomically(target, png_bytes(image))
-            written.append(target)
+            write_json(target.with_suffix(".json"), facts)
+            written.append(write_bytes(target, png_bytes(image)))
         return written
 
     def __repr__(self) -> str:

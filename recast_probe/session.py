@@ -208,7 +208,7 @@ class Session:
             raise VerificationError(
                 f"The probe's attention differs from the pipeline's own by "
                 f"{self.kernel_difference:.3g}; its attention backend is not plain softmax "
-                "attention. Call pipe.transformer.reset_attention_backend() first."
+                "attention. Call pipe.transformer.set_attention_backend('native') first."
             )
 
     def _profile_so_far(self) -> AttentionProfile:

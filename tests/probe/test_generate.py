@@ -103,11 +103,12 @@ def test_a_certificate_of_the_tiny_pipeline(probe, image):
     assert certificate._repr_html_().count("passed") == len(certificate.checks)
 
 
-def test_another_exact_backend_is_certified(tiny_folder, image):
-    probe = Probe.from_pretrained(tiny_folder)
-    probe.pipe.transformer.set_attention_backend("_native_math")
-    assert probe.verify(image, "fox").passed
-    model = probe.profile(image, "fox", **QUIET).provenance["model"]
+def test_another_exact_backend_is_certified(probe, image):
+    from diffusers.models.attention_dispatch import attention_backend
+
+    with attention_backend("_native_math"):
+        assert probe.verify(image, "fox").passed
+        model = probe.profile(image, "fox", **QUIET).provenance["model"]
     assert model["attention_backend"] == "_native_math"
 
 
