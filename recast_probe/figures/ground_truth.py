@@ -65,7 +65,7 @@ def overlap(
         )
         picture, metrics, by_block = figure.subplots(1, 3, width_ratios=[1, 1.1, 1])
 
-        draw_map(picture, score, image, Normalize(0, float(score.max())))
+        draw_map(picture, score, image, Normalize(0, float(np.nanmax(score))))
         for start, end in outline(mask):
             picture.plot(*zip(start, end, strict=True), color="white", linewidth=1.8)
         picture.set_anchor("W")

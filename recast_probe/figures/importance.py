@@ -33,8 +33,9 @@ def importance_over_reference(
 
     Colours say how many times an equal share of the attention a token receives, on one scale for
     all panels, so a block without preference looks flat. `image` is the reference as the model
-    saw it; without it the maps stand alone. A token that was removed in a selected step is grey. `reference` chooses among several reference images.
-    Raises InputError for a selection that the profile does not hold.
+    saw it; without it the maps stand alone. A token that was removed in a selected step is grey.
+    `reference` chooses among several reference images. Raises InputError for a selection that
+    the profile does not hold.
     """
     choice: dict[str, Any] = {"steps": steps, "heads": heads, "branch": branch}
 

@@ -16,7 +16,8 @@ def draw_map(
     """Draw `values` (rows, columns) as flat cells; the image shows through as light and shade.
 
     Soft light keeps the colour of the scale where the image is of middle grey, so that colours
-    can be read from the bar beside them; cells without a value are grey. Data coordinates are (column, row) of the grid.
+    can be read from the bar beside them; cells without a value are grey.
+    Data coordinates are (column, row) of the grid.
     """
     rows, columns = values.shape
     colours = glow_colours()(scale(np.nan_to_num(values)))[..., :3]
