@@ -1,0 +1,95 @@
+"""How spread out the attention to the reference is, in bits (Section 2.4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.results import Result, checked_scores, mean_over, warn_if_nan
+from recast_probe.profile import AttentionProfile, Indices
+
+
+@dataclass(frozen=True, repr=False)
+class Entropy(Result):
+    """Entropies of the normalised attention to the reference, all in bits.
+
+    Attributes:
+        marginal: (step,), of the score averaged over blocks and heads: the paper's curve.
+        conditional: (step,), mean over blocks and heads of the entropy that one generation
+            token's own distribution has.
+        mutual_information: (step,), mean over blocks and heads of that head's marginal minus its
+            conditional entropy: how much the position of a generation token says about where it
+            looks. Exact when all generation tokens give the reference equal mass, because the
+            marginal weighs them by mass and the conditional entropy equally.
+        effective_tokens: (step,), 2 ** marginal.
+        block_marginal, block_conditional: (step, block), mean over heads before and after.
+        maximum: log2 of the number of reference tokens.
+        selection: what was averaged.
+    """
+
+    marginal: xr.DataArray
+    conditional: xr.DataArray
+    mutual_information: xr.DataArray
+    effective_tokens: xr.DataArray
+    block_marginal: xr.DataArray
+    block_conditional: xr.DataArray
+    maximum: float
+    selection: str
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "first": float(self.marginal[0]),
+            "last": float(self.marginal[-1]),
+            "maximum": self.maximum,
+            "conditional_first": float(self.conditional[0]),
+            "conditional_last": float(self.conditional[-1]),
+            "mutual_information_first": float(self.mutual_information[0]),
+            "mutual_information_last": float(self.mutual_information[-1]),
+            "effective_tokens_first": float(self.effective_tokens[0]),
+            "effective_tokens_last": float(self.effective_tokens[-1]),
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Entropy({float(self.marginal[0]):.2f} to {float(self.marginal[-1]):.2f} of "
+            f"{self.maximum:.2f} bits; {self.selection})"
+        )
+
+
+def entropy(
+    profile: AttentionProfile,
+    *,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+) -> Entropy:
+    """Marginal and conditional entropy per step and block.
+
+    Raises:
+        InputError: scores that are NaN.
+    """
+    score = checked_scores(profile, blocks, steps, heads, branch)
+    per_query = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
+    by_step = score.isel(block=0, head=0, token=0, drop=True)
+    by_block = score.isel(head=0, token=0, drop=True)
+    per_block = mean_over(score, "head")
+    marginal = arrays.entropy_bits(per_block.mean(1))
+    block_marginal = arrays.entropy_bits(per_block)
+    warn_if_nan(block_marginal, "Blocks without any attention to the reference: entropy is NaN.")
+    information = arrays.entropy_bits(score.values) - per_query.values
+    return Entropy(
+        marginal=by_step.copy(data=marginal),
+        conditional=by_step.copy(data=mean_over(per_query, "block", "head")),
+        mutual_information=by_step.copy(data=information.mean((1, 2), dtype=np.float64)),
+        effective_tokens=by_step.copy(data=2**marginal),
+        block_marginal=by_block.copy(data=block_marginal),
+        block_conditional=by_block.copy(data=mean_over(per_query, "head")),
+        maximum=math.log2(score.sizes["token"]),
+        selection=profile.selection_text(blocks, steps, heads, branch),
+    )

@@ -1,0 +1,94 @@
+"""How unequally reference tokens share the attention (Section 2.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.results import Result, checked_scores, mean_over, warn_if_nan
+from recast_probe.errors import InputError
+from recast_probe.profile import AttentionProfile, Indices
+
+
+@dataclass(frozen=True, repr=False)
+class Skew(Result):
+    """Concentration of the scores, in two readings that the paper does not tell apart.
+
+    Attributes:
+        fraction: the top share of tokens that is asked about.
+        top_share_of_mean_score: mass on the top tokens of the score averaged over steps, blocks
+            and heads (Eq. 3), 0..1.
+        mean_of_block_top_shares: the same for each step and block (mean over heads), then
+            averaged; at least as large, since blocks may prefer different tokens.
+        gini_of_mean_score, mean_of_block_ginis: Gini coefficients in the same two readings.
+        block_top_shares: (step, block).
+        lorenz: (token_share,), share of mass held by the best tokens, of the mean score.
+        selection: what was averaged.
+    """
+
+    fraction: float
+    top_share_of_mean_score: float
+    mean_of_block_top_shares: float
+    gini_of_mean_score: float
+    mean_of_block_ginis: float
+    block_top_shares: xr.DataArray
+    lorenz: xr.DataArray
+    selection: str
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "fraction": self.fraction,
+            "top_share_of_mean_score": self.top_share_of_mean_score,
+            "mean_of_block_top_shares": self.mean_of_block_top_shares,
+            "gini_of_mean_score": self.gini_of_mean_score,
+            "mean_of_block_ginis": self.mean_of_block_ginis,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Skew(top {self.fraction:.0%} hold {self.top_share_of_mean_score:.1%} of the mean "
+            f"score, {self.mean_of_block_top_shares:.1%} per block; {self.selection})"
+        )
+
+
+def skew(
+    profile: AttentionProfile,
+    fraction: float = 0.25,
+    *,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+) -> Skew:
+    """Share of attention on the top `fraction` of reference tokens, Lorenz curve and Gini.
+
+    Raises:
+        InputError: a fraction outside (0, 1], or scores that are NaN.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    score = checked_scores(profile, blocks, steps, heads, branch)
+    per_block = mean_over(score, "head")
+    mean = per_block.mean((0, 1))
+    shares = arrays.top_share(per_block, fraction)
+    warn_if_nan(shares, "Blocks without any attention to the reference have no skew: NaN.")
+    held = arrays.lorenz_curve(mean)
+    return Skew(
+        fraction=fraction,
+        top_share_of_mean_score=float(arrays.top_share(mean, fraction)),
+        mean_of_block_top_shares=float(shares.mean()),
+        gini_of_mean_score=float(arrays.gini(mean)),
+        mean_of_block_ginis=float(arrays.gini(per_block).mean()),
+        block_top_shares=score.isel(head=0, token=0, drop=True).copy(data=shares),
+        lorenz=xr.DataArray(
+            held,
+            dims="token_share",
+            coords={"token_share": np.linspace(0, 1, len(held))},
+            name="mass_share",
+        ),
+        selection=profile.selection_text(blocks, steps, heads, branch),
+    )

@@ -1,0 +1,165 @@
+"""Do rankings agree: across prompts, seeds, steps, blocks and heads (Section 3.4)?"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.inference import Interval
+from recast_probe.diagnostics.results import Result, checked_scores, mean_over
+from recast_probe.errors import InputError
+from recast_probe.profile import AttentionProfile, Indices
+
+MEASURES = ("spearman", "kendall", "jaccard", "rank_biased_overlap")
+
+
+@dataclass(frozen=True, repr=False)
+class Stability(Result):
+    """Agreement between rankings, all pairs.
+
+    Attributes:
+        spearman, kendall, jaccard, rank_biased_overlap: (a, b) matrices; Jaccard of the top
+            fraction, rank-biased overlap with a persistence of 1 - 1 / (tokens in it).
+        mean_spearman, ...: mean over the pairs. The interval resamples the rankings, not the
+            pairs, which share rankings and are no independent samples; a ranking drawn twice is
+            not paired with itself. NaN ends below three rankings.
+        fraction: the top share of tokens.
+        selection: what each ranking was averaged over.
+    """
+
+    spearman: xr.DataArray
+    kendall: xr.DataArray
+    jaccard: xr.DataArray
+    rank_biased_overlap: xr.DataArray
+    mean_spearman: Interval
+    mean_kendall: Interval
+    mean_jaccard: Interval
+    mean_rank_biased_overlap: Interval
+    fraction: float
+    selection: str
+
+    def summary(self) -> dict[str, float]:
+        return {name: getattr(self, f"mean_{name}").mean for name in MEASURES}
+
+    def __repr__(self) -> str:
+        return (
+            f"Stability({self.spearman.sizes['a']} rankings, Spearman {self.mean_spearman}; "
+            f"{self.selection})"
+        )
+
+
+def stability(
+    profiles: Sequence[AttentionProfile],
+    labels: Sequence[str] | None = None,
+    fraction: float = 0.25,
+    *,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+    seed: int = 0,
+) -> Stability:
+    """Agreement of the mean scores of several profiles, as of one reference and many prompts.
+
+    Raises:
+        InputError: fewer than two profiles, another number of labels, or profiles of different
+            reference grids.
+    """
+    if len(profiles) < 2:
+        raise InputError(f"Stability compares at least 2 profiles, got {len(profiles)}.")
+    grids = {profile.layout.references for profile in profiles}
+    if len(grids) > 1:
+        raise InputError(
+            "These profiles have different reference grids, so their tokens cannot be compared: "
+            + "; ".join(sorted(", ".join(map(str, grid)) for grid in grids))
+        )
+    names = [str(i) for i in range(len(profiles))] if labels is None else [str(x) for x in labels]
+    if len(names) != len(profiles):
+        raise InputError(f"{len(profiles)} profiles need as many labels, got {len(names)}.")
+    scores = [
+        mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
+        for p in profiles
+    ]
+    text = profiles[0].selection_text(blocks, steps, heads, branch)
+    return _compare(np.stack(scores), names, fraction, text, seed)
+
+
+def stability_over(
+    profile: AttentionProfile,
+    dimension: Literal["step", "block", "head"],
+    fraction: float = 0.25,
+    *,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+    seed: int = 0,
+) -> Stability:
+    """Agreement between the steps, blocks or heads of one profile.
+
+    Raises:
+        InputError: an unknown dimension, or fewer than two entries along it.
+    """
+    if dimension not in ("step", "block", "head"):
+        raise InputError(f'dimension is "step", "block" or "head", not {dimension!r}.')
+    score = checked_scores(profile, blocks, steps, heads, branch)
+    if score.sizes[dimension] < 2:
+        raise InputError(f"There is only one {dimension} selected; nothing to compare it with.")
+    rest = [name for name in ("step", "block", "head") if name != dimension]
+    names = [f"{dimension} {label}" for label in score[dimension].values]
+    text = profile.selection_text(blocks, steps, heads, branch)
+    return _compare(mean_over(score, *rest), names, fraction, text, seed)
+
+
+def _compare(
+    scores: np.ndarray, names: list[str], fraction: float, selection: str, seed: int
+) -> Stability:
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    count = arrays.top_count(scores.shape[-1], fraction)
+    constant = np.ptp(scores, axis=-1) == 0
+    if constant.any():
+        flat = ", ".join(name for name, each in zip(names, constant, strict=True) if each)
+        warnings.warn(f"All scores are equal in {flat}: their agreement is NaN.", stacklevel=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's own warning about constant input
+        matrices = {
+            "spearman": arrays.spearman_matrix(scores),
+            "kendall": arrays.kendall_matrix(scores),
+            "jaccard": arrays.jaccard_matrix(scores, count),
+            "rank_biased_overlap": arrays.rank_biased_overlap_matrix(scores, 1 - 1 / count),
+        }
+    labelled = {}
+    for name, matrix in matrices.items():
+        matrix[constant, :] = matrix[:, constant] = np.nan
+        labelled[name] = xr.DataArray(
+            matrix, dims=("a", "b"), coords={"a": names, "b": names}, name=name
+        )
+    if len(names) < 3:
+        warnings.warn("Two rankings make one pair: its interval's ends are NaN.", stacklevel=3)
+    means = {f"mean_{name}": _mean_of_pairs(m, seed) for name, m in matrices.items()}
+    return Stability(**labelled, **means, fraction=fraction, selection=selection)
+
+
+def _mean_of_pairs(
+    matrix: np.ndarray, seed: int, confidence: float = 0.95, draws: int = 2000
+) -> Interval:
+    count = len(matrix)
+    upper = np.triu_indices(count, 1)
+    mean = float(matrix[upper].mean())
+    if count < 3 or np.isnan(mean):
+        return Interval(mean, np.nan, np.nan, confidence, count)
+    picks = np.random.default_rng(seed).integers(count, size=(draws, count))
+    first, second = picks[:, upper[0]], picks[:, upper[1]]
+    different = first != second
+    pairs = different.sum(-1)
+    sums = (matrix[first, second] * different).sum(-1)
+    means = sums[pairs > 0] / pairs[pairs > 0]
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(mean, float(low), float(high), confidence, count)
