@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from recast_probe.figures.style import (
     chart,
     heat_colours,
     house_style,
+    text_width,
 )
 
 if TYPE_CHECKING:
@@ -37,52 +39,56 @@ def stability_matrix(result: Stability, metric: str = "spearman") -> Chart:
     if metric not in METRICS:
         raise InputError(f"Unknown metric {metric!r}; choose one of {', '.join(METRICS)}.")
     matrix = getattr(result, metric)
-    labels = [str(label) for label in np.asarray(matrix[matrix.dims[0]])]
-    count = len(labels)
-    interval = getattr(result, f"mean_{metric}", None)
-    note = f"{METRICS[metric]} of every pair"
-    if interval is not None:
+    labels = [textwrap.shorten(str(label), 32, placeholder="...") for label in matrix["a"].values]
+    interval = getattr(result, f"mean_{metric}")
+    note = f"{METRICS[metric]} of every pair; mean {interval.mean:.2f}"
+    if np.isfinite(interval.low):
         note += (
-            f"; mean {interval.mean:.2f}, {interval.confidence:.0%} interval "
-            f"{interval.low:.2f} to {interval.high:.2f}"
+            f", {interval.confidence:.0%} interval {interval.low:.2f} to {interval.high:.2f}, "
+            f"{interval.count} rankings"
         )
-    correlation = metric in ("spearman", "kendall")
-    small = count <= 12
-    side = max(3.2, min(0.46 * count, 7.2))
-    longest = max(len(label) for label in labels)
+    count = len(labels)
+    named = count <= 40
+    side = max(2.4, min(0.46 * count, 7.2))
+    wide = max(text_width(label, 8.5) for label in labels) if named else 0.0
+    slanted = wide > 0.8 * side / count
+    left = wide + 0.12
+    below = (0.72 * wide if slanted else 0.12) + 0.16
     with house_style():
         figure = chart(
-            side + 1.0 + 0.068 * longest,
-            side + 0.3 + 0.045 * longest,
+            max(left + side + 0.75, 4.2),
+            side + below,
             title="How alike the rankings are",
             note=f"{note}.",
             selection=result.selection,
+            exact=True,
         )
-        axes = figure.subplots()
+        axes = figure.place(left, 0, side, side)
+        bar_height = min(side, 2.4)
+        bar_axes = figure.place(left + side + 0.16, 0, 0.13, bar_height)
+        correlation = metric in ("spearman", "kendall")
         sns.heatmap(
             np.asarray(matrix, dtype=float),
             ax=axes,
+            cbar_ax=bar_axes,
             mask=np.eye(count, dtype=bool),
             cmap=agreement_colours() if correlation else heat_colours(),
             vmin=-1 if correlation else 0,
             vmax=1,
-            square=True,
-            annot=small,
+            annot=count <= 12,
             fmt=".2f",
             annot_kws={"size": 8.5 if count <= 8 else 7},
             linewidths=1.5 if count <= 20 else 0,
             linecolor="white",
-            xticklabels=labels if count <= 40 else False,
-            yticklabels=labels if count <= 40 else False,
-            cbar_kws={"shrink": 0.6, "aspect": 20, "pad": 0.03},
+            xticklabels=labels if named else False,
+            yticklabels=labels if named else False,
         )
         bare_bar(axes.collections[0].colorbar)
         axes.set_facecolor(GRID)
-        axes.set_anchor("W")
         axes.tick_params(length=0)
         axes.tick_params(axis="y", rotation=0)
-        axes.tick_params(axis="x", rotation=45 if longest > 4 else 0)
-        if longest > 4:
+        axes.tick_params(axis="x", rotation=45 if slanted else 0)
+        if slanted:
             for text in axes.get_xticklabels():
                 text.set_horizontalalignment("right")
                 text.set_rotation_mode("anchor")

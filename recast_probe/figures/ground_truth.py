@@ -60,7 +60,8 @@ def overlap(
             title="Does the attention lie on the subject?",
             note=f"The mask covers {result.base_rate:.0%} of the reference and receives "
             f"{result.mass_share:.0%} of the attention ({result.enrichment:.1f} times its share). "
-            f"AUROC p = {result.p_value:.2g} against shifted masks; k = {result.k} tokens.",
+            f"k = {result.k} tokens."
+            + ("" if np.isnan(result.p_value) else f" AUROC p = {result.p_value:.2g}."),
             selection=result.selection,
         )
         picture, metrics, by_block = figure.subplots(1, 3, width_ratios=[1, 1.1, 1])
@@ -71,11 +72,10 @@ def overlap(
         picture.set_anchor("W")
         picture.set_title("Score, with the mask's outline")
 
-        shown = [(key, name) for key, name in METRICS.items() if hasattr(result, key)]
-        for place, (key, _) in enumerate(shown):
+        for place, key in enumerate(METRICS):
             observed = float(getattr(result, key))
-            if key in result.null:
-                null = result.null[key]
+            null = result.null.get(key)
+            if null is not None:
                 metrics.plot(
                     [null.low, null.high],
                     [place, place],
@@ -85,9 +85,10 @@ def overlap(
                 )
                 metrics.plot([null.mean], [place], "|", color=GREY, markersize=9, zorder=3)
             metrics.plot([observed], [place], "o", color=BLUE, markersize=8, zorder=4)
+            defined = np.isfinite(observed)
             metrics.annotate(
-                f"{observed:.2f}",
-                (observed, place),
+                f"{observed:.2f}" if defined else "not defined",
+                (observed if defined else 0.5, place),
                 xytext=(0, 8),
                 textcoords="offset points",
                 ha="center",
@@ -95,8 +96,8 @@ def overlap(
                 weight="bold",
                 color=INK,
             )
-        metrics.set(xlim=(-0.02, 1.06), ylim=(len(shown) - 0.4, -0.7))
-        metrics.set_yticks(range(len(shown)), [name for _, name in shown])
+        metrics.set(xlim=(-0.02, 1.06), ylim=(len(METRICS) - 0.4, -0.7))
+        metrics.set_yticks(range(len(METRICS)), list(METRICS.values()))
         metrics.tick_params(axis="y", labelcolor=INK)
         metrics.grid(True, axis="x")
         metrics.grid(False, axis="y")

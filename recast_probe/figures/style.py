@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, fontManager
+from matplotlib.font_manager import FontEntry, findfont, fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK = "#1f2430"
@@ -178,6 +179,16 @@ def chart(
 
 def _wrapped(text: str, characters: float) -> list[str]:
     return textwrap.wrap(text, max(int(characters), 16))
+
+
+def text_width(text: str, size: float) -> float:
+    """Width in inches of one line in the regular font at `size` points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # drawing warns of missing glyphs again
+        font = get_font([_FONTS / "Inter-Regular.ttf", findfont("DejaVu Sans")])
+        font.set_size(size, 72)
+        font.set_text(text)
+    return font.get_width_height()[0] / 64 / 72
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, str]:

@@ -75,23 +75,67 @@ KNOWN = {
         "How often a randomly shifted mask agrees as well or better.",
         "",
     ),
-    "maximum": ("Highest possible entropy", "Reached when all tokens get the same.", "bits"),
-    "mean_spearman": (
+    "first": (
+        "Entropy at the first step",
+        "How widely attention spreads over the reference; one bit less halves the tokens.",
+        "bits",
+    ),
+    "last": (
+        "Entropy at the last step",
+        "The same when the image is nearly done.",
+        "bits",
+    ),
+    "maximum": (
+        "Highest possible entropy",
+        "Reached when all reference tokens get the same.",
+        "bits",
+    ),
+    "conditional_first": (
+        "Entropy of one position, first step",
+        "How widely a single generated position spreads its attention, on average.",
+        "bits",
+    ),
+    "conditional_last": (
+        "Entropy of one position, last step",
+        "The same when the image is nearly done.",
+        "bits",
+    ),
+    "mutual_information_first": (
+        "Mutual information, first step",
+        "How much the position being generated says about where it looks.",
+        "bits",
+    ),
+    "mutual_information_last": (
+        "Mutual information, last step",
+        "The same when the image is nearly done.",
+        "bits",
+    ),
+    "effective_tokens_first": (
+        "Effective tokens, first step",
+        "So many tokens with equal shares would have the same entropy.",
+        "tokens",
+    ),
+    "effective_tokens_last": (
+        "Effective tokens, last step",
+        "The same when the image is nearly done.",
+        "tokens",
+    ),
+    "spearman": (
         "Agreement of rankings (Spearman)",
         "1: the same order of tokens. 0: unrelated orders.",
         "",
     ),
-    "mean_kendall": (
+    "kendall": (
         "Agreement of rankings (Kendall)",
         "1: every pair of tokens in the same order. 0: as many against as for.",
         "",
     ),
-    "mean_jaccard": (
+    "jaccard": (
         "Shared top tokens (Jaccard)",
         "Tokens in the top of both rankings, out of those in the top of either.",
         "",
     ),
-    "mean_rank_biased_overlap": (
+    "rank_biased_overlap": (
         "Rank-biased overlap",
         "Agreement that counts the best ranks most; 1 is the same order.",
         "",

@@ -14,9 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from recast_probe import diagnostics
 from recast_probe.errors import InputError
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.profile import AttentionProfile
 from recast_probe.report import Number, Section, write_report
-from recast_probe.report.numbers import explained, formatted
+from recast_probe.report.numbers import KNOWN, explained, formatted
 from recast_probe.report.page import render
 
 ATTACK = "</pre></style>\"'><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -224,3 +227,30 @@ def test_known_names_bring_an_explanation_and_own_words_win():
     own = explained("auroc", Number(0.93, "My words.", "My label"))
     assert (own.explanation, own.label) == ("My words.", "My label")
     assert explained("Speed-up", Number(1.4)).label == "Speed-up"
+
+
+def test_every_diagnostic_number_is_explained():
+    scores = np.random.default_rng(0).random((1, 2, 2, 1, 4))
+    made = [
+        AttentionProfile.build(
+            score=scores + shift * np.arange(4),
+            mass=np.full((1, 2, 2, 1, 3, 3), 1 / 3),
+            conditional_entropy=np.ones((1, 2, 2, 1)),
+            steps=[0, 1],
+            timesteps=[1000, 500],
+            sigmas=[1, 0.5],
+            blocks=[0, 1],
+            block_kinds=["double", "single"],
+            heads=[0],
+            layout=TokenLayout(text=1, generation=Grid(2, 2), references=(Grid(2, 2),)),
+        )
+        for shift in (0, 1, 2)
+    ]
+    summaries = {
+        **diagnostics.skew(made[0]).summary(),
+        **diagnostics.entropy(made[0]).summary(),
+        **diagnostics.overlap(made[0], np.array([[1, 0], [0, 0]])).summary(),
+        **diagnostics.stability(made).summary(),
+    }
+    assert set(summaries) == set(KNOWN)
+    assert all(explained(name, value).explanation for name, value in summaries.items())

@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import recast_probe.diagnostics as diagnostics
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.text import Text
+from PIL import Image
+from recast_probe.diagnostics import Interval
+
+from recast_probe import figures
+from recast_probe.errors import InputError
+from recast_probe.figures.ground_truth import outline
+from recast_probe.figures.style import ARM_COLOURS, SETTINGS, arm_colours, house_style
+
+# A warning (a glyph that no font has, a layout that does not fit) is a fault of the figure.
+pytestmark = pytest.mark.filterwarnings("error")
+
+SUBJECTS = 10
+ARMS = ("full", "ReCAST", "random", "none")
+
+
+@pytest.fixture(scope="module")
+def arms():
+    random = np.random.default_rng(0)
+    values = {
+        arm: random.normal(mean, 0.05, SUBJECTS)
+        for arm, mean in zip(ARMS, (0.8, 0.76, 0.6, 0.3), strict=True)
+    }
+    intervals = {arm: diagnostics.bootstrap_mean(scores) for arm, scores in values.items()}
+    return values, intervals
+
+
+@pytest.fixture(scope="module")
+def every_figure(profile, profiles, mask, picture, arms):
+    values, intervals = arms
+    score = profile.reference_map(profile.mean_score())[0]
+    labels = ["on a beach", "in snow", "at night", "costs $5 or $6"]
+    return {
+        "importance": figures.importance_over_reference(profile, picture),
+        "importance alone": figures.importance_over_reference(profile, blocks="single", steps=0),
+        "lorenz": figures.lorenz(diagnostics.skew(profile)),
+        "lorenz of blocks": figures.lorenz(
+            {f"block {b}": diagnostics.skew(profile, blocks=b) for b in (0, 3)}
+        ),
+        "entropy": figures.entropy_curves(diagnostics.entropy(profile)),
+        "overlap": figures.overlap(diagnostics.overlap(profile, mask), score, mask, picture),
+        "stability": figures.stability_matrix(diagnostics.stability(profiles, labels=labels)),
+        "identity": figures.identity_by_arm(
+            values, intervals, metric="Cosine", selection="10 subjects, seed 0"
+        ),
+        "budget": figures.budget_curve(
+            {"ReCAST": [48, 6, 8, 12], "none": [0] * 4}, 48, selection="from step 1"
+        ),
+        "images": figures.image_grid(
+            [{"Reference": picture, "ReCAST": picture, "None": None}] * 2,
+            ["a fox", "costs $5 and $6 " + "very long " * 40],
+            selection="12 steps, seed 0",
+            captions=[{"ReCAST": "0.91"}, {}],
+        ),
+    }
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+NAMES = (
+    "importance",
+    "importance alone",
+    "lorenz",
+    "lorenz of blocks",
+    "entropy",
+    "overlap",
+    "stability",
+    "identity",
+    "budget",
+    "images",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_text_lies_inside_the_figure(every_figure, name):
+    figure = every_figure[name]
+    with house_style():
+        figure.draw_without_rendering()
+    width, height = figure.bbox.width, figure.bbox.height
+    for axes in figure.axes:
+        box = axes.get_tightbbox()
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_title_and_selection_overlap_no_axes(every_figure, name):
+    figure = every_figure[name]
+    with house_style():
+        figure.draw_without_rendering()
+    for text in figure.texts:
+        frame = text.get_window_extent()
+        for axes in figure.axes:
+            assert not frame.overlaps(axes.get_tightbbox()), (text.get_text(), axes.get_title())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_has_a_title_and_prints_its_selection(every_figure, profile, name):
+    figure = every_figure[name]
+    assert isinstance(figure, Figure)
+    title, *_, selection = (text.get_text() for text in figure.texts)
+    assert len(title) > 10
+    expected = {
+        "importance": profile.selection_text(),
+        "importance alone": profile.selection_text(blocks="single", steps=0),
+        "identity": "10 subjects, seed 0",
+        "budget": "From step 1",
+        "images": "12 steps, seed 0",
+    }.get(name, "all heads")
+    assert expected.lower() in selection.replace("\n", " ").lower()
+
+
+def test_figures_leave_no_global_state(profile):
+    before = dict(mpl.rcParams)
+    figures.lorenz(diagnostics.skew(profile))
+    assert plt.get_fignums() == []
+    assert {key for key in SETTINGS if before[key] != mpl.rcParams[key]} == set()
+
+
+def test_the_shipped_font_is_used():
+    with house_style():
+        assert findfont("Inter").endswith("Inter-Regular.ttf")
+        assert findfont("Inter:bold").endswith("Inter-SemiBold.ttf")
+
+
+def test_figures_show_themselves_in_notebooks(every_figure):
+    content, size = every_figure["budget"]._repr_png_()
+    assert content.startswith(b"\x89PNG")
+    assert size["width"] == round(100 * every_figure["budget"].get_figwidth())
+
+
+def test_importance_has_a_panel_for_the_reference_the_mean_and_every_block(every_figure):
+    titles = [axes.get_title(loc="left") for axes in every_figure["importance"].axes]
+    assert titles[:2] == ["Reference", "Mean of the blocks"]
+    assert titles[2:8] == [
+        "Block 0, double",
+        *(f"Block {block}, single" for block in range(1, 6)),
+    ]
+    alone = [axes.get_title(loc="left") for axes in every_figure["importance alone"].axes]
+    assert alone[:6] == ["Mean of the blocks", *(f"Block {block}, single" for block in range(1, 6))]
+
+
+def test_importance_draws_the_mean_score_where_it_is(profile, every_figure):
+    axes = every_figure["importance alone"].axes[0]
+    drawn = np.asarray(axes.images[0].get_array()).sum(axis=-1)
+    score = profile.reference_map(profile.mean_score(blocks="single", steps=0))[0]
+    assert np.unravel_index(drawn.argmax(), drawn.shape) == np.unravel_index(
+        np.asarray(score).argmax(), score.shape
+    )
+
+
+def test_importance_of_an_unknown_reference_is_refused(profile):
+    with pytest.raises(InputError, match="reference is 1"):
+        figures.importance_over_reference(profile, reference=1)
+
+
+def test_lorenz_draws_the_curve_and_marks_the_fraction(profile, every_figure):
+    result = diagnostics.skew(profile)
+    axes = every_figure["lorenz"].axes[0]
+    curve, point = axes.lines[1].get_xydata(), axes.lines[2].get_xydata()
+    assert curve[:, 1] == pytest.approx(np.asarray(result.lorenz))
+    assert point[0] == pytest.approx([result.fraction, result.top_share_of_mean_score])
+    assert f"{result.top_share_of_mean_score:.0%}" in texts(every_figure["lorenz"])
+    legend = every_figure["lorenz of blocks"].axes[0].get_legend()
+    assert [text.get_text().split(":")[0] for text in legend.get_texts()] == ["block 0", "block 3"]
+    with pytest.raises(InputError, match="at least one"):
+        figures.lorenz({})
+
+
+def test_entropy_draws_both_curves_the_maximum_and_every_block(profile, every_figure):
+    result = diagnostics.entropy(profile)
+    curves, heat = every_figure["entropy"].axes[:2]
+    maximum, marginal, conditional = curves.lines[:3]
+    assert set(maximum.get_ydata()) == {result.maximum}
+    assert marginal.get_xydata()[:, 0] == pytest.approx([1000, 750, 500, 250])
+    assert marginal.get_ydata() == pytest.approx(np.asarray(result.marginal))
+    assert conditional.get_ydata() == pytest.approx(np.asarray(result.conditional))
+    left, right = curves.get_xlim()
+    assert left > right, "time runs to the right while timesteps count down"
+    cells = heat.collections[0].get_array()
+    expected = np.asarray(result.block_marginal.transpose("block", "step"))
+    assert np.asarray(cells).reshape(expected.shape) == pytest.approx(expected)
+
+
+def test_entropy_of_a_single_step_can_be_drawn(profile):
+    figure = figures.entropy_curves(diagnostics.entropy(profile, steps=[2]))
+    with house_style():
+        figure.draw_without_rendering()
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["500"]
+
+
+def test_overlap_draws_measures_nulls_and_blocks(profile, mask, every_figure):
+    result = diagnostics.overlap(profile, mask)
+    _, metrics, by_block = every_figure["overlap"].axes
+    drawn = {float(line.get_xdata()[0]) for line in metrics.lines if line.get_marker() == "o"}
+    assert result.auroc in drawn and result.precision_at_k in drawn
+    bars = [tuple(line.get_xdata()) for line in metrics.lines if len(line.get_xdata()) == 2]
+    assert (result.null["auroc"].low, result.null["auroc"].high) in bars
+    assert by_block.lines[1].get_ydata() == pytest.approx(np.asarray(result.block_auroc))
+    with pytest.raises(InputError, match="shape"):
+        figures.overlap(result, np.zeros((2, 2)), mask)
+
+
+def test_an_outline_separates_marked_from_unmarked_cells():
+    cell = np.zeros((3, 4), dtype=bool)
+    cell[1, 2] = True
+    assert {frozenset(edge) for edge in outline(cell)} == {
+        frozenset({(2, 1), (2, 2)}),
+        frozenset({(3, 1), (3, 2)}),
+        frozenset({(2, 1), (3, 1)}),
+        frozenset({(2, 2), (3, 2)}),
+    }
+    ends = Counter(point for edge in outline(np.ones((2, 5))) for point in edge)
+    assert len(outline(np.ones((2, 5)))) == 14 and set(ends.values()) == {2}
+    assert outline(np.zeros((2, 2))) == []
+
+
+def test_stability_shows_every_pair_but_no_diagonal(profiles, every_figure):
+    matrix = np.asarray(diagnostics.stability(profiles).spearman)
+    cells = np.ma.asarray(every_figure["stability"].axes[0].collections[0].get_array())
+    cells = cells.reshape(matrix.shape)
+    assert np.ma.getmaskarray(cells).tolist() == np.eye(4, dtype=bool).tolist()
+    off = ~np.eye(4, dtype=bool)
+    assert np.asarray(cells)[off] == pytest.approx(matrix[off])
+    assert "costs $5 or $6" in texts(every_figure["stability"])
+    with pytest.raises(InputError, match="rank_biased_overlap"):
+        figures.stability_matrix(diagnostics.stability(profiles), "pearson")
+
+
+@pytest.mark.parametrize("metric", ["spearman", "kendall", "jaccard", "rank_biased_overlap"])
+def test_every_stability_measure_can_be_drawn(profiles, metric):
+    figure = figures.stability_matrix(diagnostics.stability(profiles), metric)
+    with house_style():
+        figure.draw_without_rendering()
+
+
+def test_identity_draws_every_subject_and_every_interval(arms, every_figure):
+    values, intervals = arms
+    axes = every_figure["identity"].axes[0]
+    subjects = [line for line in axes.lines if len(line.get_xdata()) == len(ARMS)]
+    assert len(subjects) == SUBJECTS
+    assert subjects[3].get_ydata() == pytest.approx([values[arm][3] for arm in ARMS])
+    bars = [tuple(line.get_ydata()) for line in axes.lines if len(line.get_ydata()) == 2]
+    assert (intervals["random"].low, intervals["random"].high) in bars
+    assert "95%" in texts(every_figure["identity"]) and "10 subjects" in texts(
+        every_figure["identity"]
+    )
+    with pytest.raises(InputError, match="same number"):
+        figures.identity_by_arm({"a": [1, 2], "b": [1]}, intervals, metric="m", selection="s")
+
+
+def test_an_arm_without_interval_is_drawn_without_bar():
+    unknown = Interval(mean=0.5, low=math.nan, high=math.nan, confidence=0.95, count=1)
+    figure = figures.identity_by_arm(
+        {"full": [0.5]}, {"full": unknown}, metric="m", selection="one subject"
+    )
+    with house_style():
+        figure.draw_without_rendering()
+    assert "0.50" in texts(figure)
+
+
+def test_budget_draws_every_step_and_says_the_mean(every_figure):
+    figure = every_figure["budget"]
+    steps = figure.axes[0].patches[0].get_data()
+    assert list(steps.values) == [48, 6, 8, 12]
+    assert list(steps.edges) == [-0.5, 0.5, 1.5, 2.5, 3.5]
+    assert "mean 18" in texts(figure) or "mean 19" in texts(figure)
+    for empty in ({}, {"ReCAST": []}):
+        with pytest.raises(InputError, match="at least one"):
+            figures.budget_curve(empty, 48, selection="s")
+
+
+def test_image_grid_keeps_rows_and_columns_in_order(every_figure, picture):
+    axes = every_figure["images"].axes
+    assert [one.get_title() for one in axes[:4]] == ["", "Reference", "ReCAST", "None"]
+    assert [len(one.images) for one in axes] == [0, 1, 1, 0] * 2
+    assert axes[2].get_xlabel() == "0.91"
+    assert "..." in axes[4].texts[0].get_text()
+    for rows, prompts in (
+        ([], []),
+        ([{"a": picture}], ["x", "y"]),
+        ([{"a": picture}, {"b": picture}], ["x", "y"]),
+        ([{"a": None}], ["x"]),
+    ):
+        with pytest.raises(InputError):
+            figures.image_grid(rows, prompts, selection="s")
+
+
+def test_arms_keep_their_colours():
+    assert arm_colours(["ReCAST", "full"])["ReCAST"] == ARM_COLOURS["recast"]
+    assert arm_colours(["x", "ReCAST"])["ReCAST"] == ARM_COLOURS["recast"]
+    many = arm_colours(["full", "ReCAST, 64", "ReCAST, 32", "merging", "random"])
+    assert many["ReCAST, 64"] == ARM_COLOURS["recast"]
+    assert len(set(many.values())) == 5
+    assert all(to_hex(colour) == colour for colour in many.values())
+
+
+def test_saved_figures_are_whole_and_the_same_every_time(profile, tmp_path):
+    def draw() -> Figure:
+        return figures.lorenz(diagnostics.skew(profile))
+
+    first = figures.save_figure(draw(), tmp_path / "new" / "lorenz.v1")
+    second = figures.save_figure(draw(), tmp_path / "again")
+    assert [path.name for path in first] == ["lorenz.v1.png", "lorenz.v1.pdf"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "lorenz.v1.pdf",
+        "lorenz.v1.png",
+    ]
+    with Image.open(first[0]) as image:
+        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+        assert image.info["Software"] == "recast_probe"
+    assert first[1].read_bytes().startswith(b"%PDF")
+    assert b"CreationDate" not in first[1].read_bytes()
+
+
+def test_a_failed_save_leaves_nothing_behind(profile, tmp_path, monkeypatch):
+    figure = figures.lorenz(diagnostics.skew(profile))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        figures.save_figure(figure, tmp_path / "lorenz")
+    assert list(tmp_path.iterdir()) == []
