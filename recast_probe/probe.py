@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
-from recast_probe.diagnostics.overlap import mask_to_grid
+from recast_probe.diagnostics import mask_to_grid
 from recast_probe.families import find_family
 from recast_probe.fingerprint import model_fingerprint, weights_state
 from recast_probe.images import ImageSource, MaskSource, check_same_shape, load_image, load_mask
@@ -40,9 +40,8 @@ class Probe:
         name: what results call the model; by default what it was loaded from.
 
     Attributes:
-        pipe: the pipeline.
-        family: the family it belongs to.
-        name: what results call the model.
+        pipe, name: as given.
+        family: the family that the pipeline belongs to.
         block_kinds: "double" or "single" for every block, by global zero-based index.
         heads: attention heads in a block.
 
@@ -75,9 +74,7 @@ class Probe:
     ) -> Probe:
         """Load a pipeline from the Hugging Face hub or a local folder; see ``load_pipeline``.
 
-        Raises:
-            InputError: not found, incomplete, gated, offline, or an unknown dtype or device.
-            UnsupportedPipelineError: it is another pipeline.
+        Raises InputError where it cannot be had, UnsupportedPipelineError where it is another.
         """
         pipe = load_pipeline(name, dtype=dtype, device=device)
         return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
@@ -153,7 +150,6 @@ class Probe:
             profile_steps: step indices to record, 0 = highest noise; None for all.
             heads: heads to record; None for all.
             guidance_scale, true_cfg_scale, negative_prompt: as in the pipeline.
-            progress: show a progress bar.
             mass_table: "all" for the attention mass between all token groups, "queried" (faster)
                 for generation queries only.
             pipeline_arguments: anything else that the pipeline takes, such as height and width.
@@ -208,7 +204,7 @@ class Probe:
         Args:
             image: the reference; None runs without one.
             interventions: applied together: a token stays in a step if none of them drops it.
-            profile: record attention of ``blocks``, ``profile_steps`` and ``heads``. Tokens that
+            profile: record attention of ``blocks``, ``profile_steps`` and ``heads``; tokens that
                 are absent in a step have the score NaN there.
 
         The other arguments are those of ``profile``.
@@ -252,9 +248,7 @@ class Probe:
         Returns:
             A result whose ``profile`` holds the profiled step and whose ``ranking`` was used.
 
-        Raises:
-            InputError: a budget or step that does not fit the run; nothing has run.
-            VerificationError: a check of exactness failed during the run.
+        Raises InputError and VerificationError as ``generate`` does.
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         if budget is None:
@@ -288,8 +282,7 @@ class Probe:
         **pipeline_arguments: Any,
     ) -> dict[str, Any]:
         """What the probe passes to the pipeline: ``pipe(**arguments)`` makes the same image."""
-        request = self._request(image, prompt, steps, seed, pipeline_arguments)
-        return request.pipeline_arguments()
+        return self._request(image, prompt, steps, seed, pipeline_arguments).pipeline_arguments()
 
     def _request(
         self, image: Any, prompt: Any, steps: Any, seed: Any, arguments: dict[str, Any]
@@ -297,8 +290,7 @@ class Probe:
         return make_request(self.family, self.pipe, image, prompt, steps, seed, arguments)
 
     def __repr__(self) -> str:
-        double = self.block_kinds.count("double")
-        single = self.block_kinds.count("single")
+        double, single = (self.block_kinds.count(kind) for kind in ("double", "single"))
         return (
             f"Probe({self.name}: {type(self.pipe).__name__}, {double} double-stream and {single} "
             f"single-stream blocks, {self.heads} heads, on {self.pipe.device})"

@@ -79,7 +79,7 @@ class FluxKontext(Family):
         ]
 
     def heads(self, pipeline: Any) -> int:
-        return int(self.transformer(pipeline).config.num_attention_heads)
+        return int(pipeline.transformer.config.num_attention_heads)
 
     def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
         side = getattr(pipeline.vae.config, "sample_size", None)
@@ -186,7 +186,7 @@ class FluxKontext(Family):
             scheduler,
             steps,
             "cpu",
-            sigmas=np.linspace(1.0, 1 / steps, steps) if sigmas is None else sigmas,
+            sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
             mu=shift,
         )
         count = len(timesteps)

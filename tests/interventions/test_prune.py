@@ -87,6 +87,15 @@ def test_pruning_starts_where_it_is_told(probe, image, seen):
     assert [hidden.shape[1] - 16 for hidden, _ in calls] == [16, *budget[1:]]
 
 
+def test_the_sigma_clock_runs_on_the_sigmas_of_the_run(probe, image):
+    budget = Adaptive(2, 12, gamma=1.0, clock="sigma")
+    sigmas = probe.profile(image, "fox", **QUIET).dataset["sigma"].values
+    result = probe.generate(image, "fox", interventions=[Prune(random(16, 0), budget)], **QUIET)
+    expected = [2 + int(10 * (1 - sigma) + 0.5) for sigma in sigmas]
+    assert result.reference_tokens_per_step == tuple(expected)
+    assert expected[0] == 2 and expected != sorted(set(expected))[:1] * 4
+
+
 def test_both_branches_are_pruned(probe, image, seen):
     calls, _ = seen
     settings = {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}
