@@ -46,7 +46,7 @@ def image() -> Image.Image:
     return tiny.tiny_image()
 
 
-@pytest.fixture()
+@pytest.fixture
 def plain(pipeline: FluxKontextPipeline, probe: Probe):
     """Makes an image with the pipeline alone, as uint8 array."""
 

@@ -75,7 +75,8 @@ def test_arguments_follow_from_the_models_config(pipeline, family):
         "_auto_resize": False,
     }
     large = family.call_arguments(pipeline, {"max_area": 1024 * 1024})
-    assert large["_auto_resize"] is True and large["height"] == 1024
+    assert large["_auto_resize"] is True
+    assert large["height"] == 1024
     assert family.call_arguments(pipeline, {"width": 96})["width"] == 96
 
 
@@ -129,7 +130,8 @@ def test_the_predicted_schedule_is_the_observed_one(pipeline, family, steps):
     pipeline(prompt="fox", generator=torch.Generator().manual_seed(0), **arguments)
     np.testing.assert_allclose(schedule.timesteps, pipeline.scheduler.timesteps, rtol=1e-6)
     np.testing.assert_allclose(schedule.sigmas, pipeline.scheduler.sigmas[:-1], rtol=1e-6)
-    assert len(schedule) == steps and schedule.sigmas[0] == 1
+    assert len(schedule) == steps
+    assert schedule.sigmas[0] == 1
 
 
 def ids(*grids: tuple[int, int, int]) -> torch.Tensor:
@@ -159,5 +161,6 @@ def test_masks_go_the_way_of_the_reference(probe):
     mask = np.zeros((48, 96))
     mask[:, 48:] = 1
     grid = probe.reference_mask(mask, tiny.tiny_image(96, 48))
-    assert grid.shape == (2, 5) and grid.dtype == bool
+    assert grid.shape == (2, 5)
+    assert grid.dtype == bool
     np.testing.assert_array_equal(grid[0, [0, 1, 3, 4]], [False, False, True, True])

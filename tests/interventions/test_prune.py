@@ -19,7 +19,7 @@ def pixels(result) -> np.ndarray:
     return np.asarray(result.image).astype(int)
 
 
-@pytest.fixture()
+@pytest.fixture
 def seen(pipeline):
     """Shapes and ids of every transformer call as the first block gets them."""
     calls = []
@@ -55,12 +55,14 @@ def test_kept_tokens_are_the_best_and_stay_where_they_were(probe, image, seen):
     calls.clear()
     ids.clear()
     result = probe.generate(image, "fox", interventions=[Prune(ranking, 3)], **QUIET)
-    assert result.reference_tokens_per_step == (3, 3, 3, 3) and result.mean_budget == 3
+    assert result.reference_tokens_per_step == (3, 3, 3, 3)
+    assert result.mean_budget == 3
     kept = [*range(16), 16 + 2, 16 + 5, 16 + 9]
     np.testing.assert_array_equal(calls[0][0], full[0][0][:, kept])
     text = calls[0][1]
     np.testing.assert_array_equal(ids[0], full_ids[0][[*range(text), *(text + np.array(kept))]])
-    assert calls[0][0].shape[1] == 19 and len(calls) == 4
+    assert calls[0][0].shape[1] == 19
+    assert len(calls) == 4
 
 
 def test_pruning_changes_the_image_more_the_more_is_pruned(probe, plain, image):
@@ -93,7 +95,8 @@ def test_the_sigma_clock_runs_on_the_sigmas_of_the_run(probe, image):
     result = probe.generate(image, "fox", interventions=[Prune(random(16, 0), budget)], **QUIET)
     expected = [2 + int(10 * (1 - sigma) + 0.5) for sigma in sigmas]
     assert result.reference_tokens_per_step == tuple(expected)
-    assert expected[0] == 2 and expected != sorted(set(expected))[:1] * 4
+    assert expected[0] == 2
+    assert expected != sorted(set(expected))[:1] * 4
 
 
 def test_both_branches_are_pruned(probe, image, seen):
@@ -166,8 +169,10 @@ def test_budgets_that_do_not_fit_are_refused_before_anything_runs(
 def test_settings_are_described_for_the_record(probe, image):
     prune = Prune(random(16, seed=4), Adaptive(2, 8, gamma=1.0), start=1)
     described = prune.describe()
-    assert described["budget"]["name"] == "Adaptive" and described["budget"]["minimum"] == 2
-    assert described["ranking"]["tokens"] == 16 and len(described["ranking"]["sha256"]) == 64
+    assert described["budget"]["name"] == "Adaptive"
+    assert described["budget"]["minimum"] == 2
+    assert described["ranking"]["tokens"] == 16
+    assert len(described["ranking"]["sha256"]) == 64
     other = Prune(random(16, seed=5), Adaptive(2, 8, gamma=1.0), start=1).describe()
     assert other["ranking"]["sha256"] != described["ranking"]["sha256"]
     result = probe.generate(image, "fox", interventions=[prune], **QUIET)
@@ -208,7 +213,8 @@ class TestRecast:
             **QUIET,
         )
         scores = result.profile.dataset["score"]
-        assert list(scores["block"].values) == [0, 2, 3, 4] and list(scores["step"].values) == [
+        assert list(scores["block"].values) == [0, 2, 3, 4]
+        assert list(scores["step"].values) == [
             0,
             1,
         ]

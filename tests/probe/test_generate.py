@@ -56,8 +56,10 @@ def test_the_latents_are_bit_identical_in_every_step(probe, image):
 def test_the_image_is_bit_identical_without_a_profile(probe, plain, image):
     result = probe.generate(image, "fox", **QUIET)
     np.testing.assert_array_equal(np.asarray(result.image), plain(image, "fox", steps=3))
-    assert result.profile is None and result.ranking is None
-    assert result.reference_tokens_per_step == (16, 16, 16) and result.mean_budget == 16
+    assert result.profile is None
+    assert result.ranking is None
+    assert result.reference_tokens_per_step == (16, 16, 16)
+    assert result.mean_budget == 16
 
 
 def test_reference_prompt_and_seed_show_in_the_image(plain, image):
@@ -130,7 +132,8 @@ def test_a_certificate_can_fail():
         "untouched": False,
     }.items():
         bad = Certificate(**{**vars(good), field: value})
-        assert not bad.passed and str(bad).count("FAILED") == 1
+        assert not bad.passed
+        assert str(bad).count("FAILED") == 1
 
 
 def test_another_attention_is_refused(probe, image, monkeypatch):
@@ -156,7 +159,7 @@ def state(pipeline):
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def fresh(tiny_folder) -> Probe:
     return Probe.from_pretrained(tiny_folder)
 
@@ -231,9 +234,11 @@ def test_results_are_saved_with_their_provenance(probe, image, tmp_path):
     (path,) = result.save(tmp_path / "fox.png")
     np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(result.image))
     facts = json.loads(path.with_suffix(".json").read_text())
-    assert facts["prompt"] == "a <b>fox</b>" and facts["reference_tokens_per_step"] == [16] * 3
+    assert facts["prompt"] == "a <b>fox</b>"
+    assert facts["reference_tokens_per_step"] == [16] * 3
     assert sorted(file.name for file in tmp_path.iterdir()) == ["fox.json", "fox.png"]
-    assert "<b>" not in result._repr_html_() and "a &lt;b&gt;fox" in result._repr_html_()
+    assert "<b>" not in result._repr_html_()
+    assert "a &lt;b&gt;fox" in result._repr_html_()
     two = probe.generate(image, ["fox", "snow"], interventions=[WithoutReference()], **QUIET)
     paths = two.save(tmp_path / "two.png")
     assert [file.name for file in paths] == ["two_0.png", "two_1.png"]

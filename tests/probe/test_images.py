@@ -12,7 +12,7 @@ from recast_probe.images import check_same_shape, image_digest, load_image, load
 ORIENTATION = 0x0112
 
 
-@pytest.fixture()
+@pytest.fixture
 def picture() -> Image.Image:
     pixels = np.zeros((4, 6, 3), dtype=np.uint8)
     pixels[0, 0] = [255, 0, 0]
@@ -37,7 +37,8 @@ def test_transparency_becomes_white(picture):
     layer = picture.convert("RGBA")
     layer.putalpha(Image.fromarray(np.repeat([[0], [255], [255], [255]], 6, 1).astype(np.uint8)))
     pixels = np.asarray(load_image(layer))
-    assert (pixels[0] == 255).all() and pixels.shape == (4, 6, 3)
+    assert (pixels[0] == 255).all()
+    assert pixels.shape == (4, 6, 3)
     np.testing.assert_array_equal(pixels[3, 5], [0, 0, 255])
     palette = picture.quantize(4)
     palette.info["transparency"] = palette.getpixel((5, 3))
@@ -53,7 +54,8 @@ def test_every_mode_becomes_rgb(mode):
         else Image.fromarray(grey).convert("RGB").convert(mode)
     )
     loaded = load_image(image)
-    assert loaded.mode == "RGB" and loaded.size == (5, 3)
+    assert loaded.mode == "RGB"
+    assert loaded.size == (5, 3)
     if mode not in ("1", "P"):
         assert abs(np.asarray(loaded).astype(int) - 128).max() <= 2
 
@@ -94,6 +96,7 @@ def test_masks_of_another_shape(size):
 
 def test_the_digest_knows_pixels_and_size(picture):
     digest = image_digest(picture)
-    assert digest == image_digest(picture.copy()) and len(digest) == 64
+    assert digest == image_digest(picture.copy())
+    assert len(digest) == 64
     assert digest != image_digest(picture.transpose(Image.Transpose.ROTATE_180))
     assert image_digest(Image.new("RGB", (2, 3))) != image_digest(Image.new("RGB", (3, 2)))

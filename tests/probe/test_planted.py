@@ -75,7 +75,8 @@ def plant_targets(pipe, image, target: np.ndarray) -> None:
     with_one = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
     solution = torch.linalg.lstsq(with_one, wanted, driver="gelsd").solution
     brightness = with_one @ solution
-    assert (brightness.sign() == wanted).all() and brightness.abs().min() > 0.2
+    assert (brightness.sign() == wanted).all()
+    assert brightness.abs().min() > 0.2
     embedder = transformer.x_embedder
     embedder.weight.zero_()
     embedder.bias.zero_()
@@ -149,12 +150,15 @@ def test_entropy(profiles):
 def test_overlap(profiles):
     found = overlap(profiles[0], TARGET, fraction=0.25)
     share = planted_distribution()[TARGET.reshape(-1)].sum()
-    assert found.auroc == 1 and found.precision_at_k == 1 and found.iou_at_k == 1
+    assert found.auroc == 1
+    assert found.precision_at_k == 1
+    assert found.iou_at_k == 1
     assert found.mass_share == pytest.approx(share, rel=1e-3)
     assert found.enrichment == pytest.approx(share / 0.25, rel=1e-3)
     # the other way round
     wrong = overlap(profiles[0], ~TARGET, fraction=0.25)
-    assert wrong.auroc == 0 and wrong.precision_at_k == 0
+    assert wrong.auroc == 0
+    assert wrong.precision_at_k == 0
 
 
 def test_stability(profiles):

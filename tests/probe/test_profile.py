@@ -68,7 +68,8 @@ def test_both_branches_of_true_guidance(probe, image):
     settings = {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}
     profile = probe.profile(image, "a red fox", steps=STEPS, progress=False, **settings)
     expected, timesteps = dense_profile(probe, image, "a red fox", **settings)
-    assert len(expected) == 2 * STEPS and np.array_equal(timesteps[::2], timesteps[1::2])
+    assert len(expected) == 2 * STEPS
+    assert np.array_equal(timesteps[::2], timesteps[1::2])
     scores = profile.dataset["score"]
     assert list(scores["branch"].values) == ["conditional", "unconditional"]
     np.testing.assert_allclose(scores.values[0], expected[::2, 0], rtol=2e-5)
@@ -136,7 +137,8 @@ def test_several_prompts_are_one_batch_and_the_same_as_one_by_one(probe, image, 
 
 def test_a_list_of_one_prompt_gives_a_list(probe, image):
     profiles = probe.profile(image, ["fox"], steps=1, progress=False)
-    assert isinstance(profiles, list) and len(profiles) == 1
+    assert isinstance(profiles, list)
+    assert len(profiles) == 1
 
 
 def test_several_prompts_with_true_guidance(probe, image):
@@ -152,7 +154,7 @@ class Counter:
     count = 0
 
 
-@pytest.fixture()
+@pytest.fixture
 def calls(pipeline):
     """Counts the calls of the transformer."""
     counter = Counter()
@@ -208,7 +210,9 @@ def test_blocks_that_are_not_selected_run_untouched(probe, image, monkeypatch):
 
 def test_provenance_says_how_a_profile_was_made(probe, image):
     provenance = probe.profile(image, "fox", steps=2, seed=5, progress=False).provenance
-    assert provenance["prompt"] == "fox" and provenance["seed"] == 5 and provenance["steps"] == 2
+    assert provenance["prompt"] == "fox"
+    assert provenance["seed"] == 5
+    assert provenance["steps"] == 2
     assert provenance["model"]["fingerprint"] == probe.fingerprint
     assert provenance["model"]["attention_backend"] == "native"
     assert {"torch", "diffusers", "nnsight", "python"} <= set(provenance["versions"])
