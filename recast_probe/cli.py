@@ -1,0 +1,56 @@
+"""The `recast-probe` command."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from recast_probe.commands import demo, diagnose, doctor, generate, pocket, profile
+from recast_probe.errors import RecastProbeError
+
+app = typer.Typer(
+    name="recast-probe",
+    help="Find out how an in-context diffusion transformer uses its reference image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("profile")(profile.profile)
+app.command("diagnose")(diagnose.diagnose)
+app.command("generate")(generate.generate)
+app.command("doctor")(doctor.doctor)
+app.add_typer(pocket.app, name="pocket")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; errors that people can mend are one message and exit code 2."""
+    try:
+        app(arguments, standalone_mode=False)
+    except RecastProbeError as error:
+        _fail(str(error), 2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+            raise
+        _fail(f"{error.strerror}: {error.filename or 'the output folder'}. Nothing was lost.", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("Interrupted.", 130)
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except Exception as error:
+        # usage errors of the command line know how to show themselves
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            raise SystemExit(error.exit_code) from None
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"recast-probe: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

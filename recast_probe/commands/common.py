@@ -1,0 +1,88 @@
+"""Options and output that the commands share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recast_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from recast_probe.probe import Probe
+
+Model = Annotated[
+    str, typer.Option(help="'pocket' (bundled), a local diffusers folder, or a hub repository.")
+]
+Device = Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")]
+DataType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Steps = Annotated[int, typer.Option(help="Denoising steps.")]
+Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Image = Annotated[Path, typer.Option(help="The reference image.")]
+Blocks = Annotated[
+    str, typer.Option(help="all, double, single, paper, or indices and names: 2,5,single.0.")
+]
+
+
+def open_probe(model: str, dtype: str, device: str) -> Probe:
+    """The probe of a model named on the command line; heavy imports happen here."""
+    from recast_probe.probe import Probe
+
+    if model == "pocket":
+        return Probe.pocket()
+    return Probe.from_pretrained(model, dtype=dtype, device=device)
+
+
+def parse_blocks(text: str) -> Any:
+    """ "single", or a list for "2,5,single.0"."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise InputError("--blocks is empty; say all, double, single, paper, or name blocks.")
+    chosen = [int(part) if part.isdecimal() else part for part in parts]
+    return chosen[0] if len(chosen) == 1 else chosen
+
+
+def output_folder(out: Path) -> Path:
+    """The folder for results, made if it is not there."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def emit(values: Mapping[str, Any], as_json: bool) -> None:
+    """Print the results: one JSON object, or a line a number."""
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False, allow_nan=False, default=str))
+        return
+    for name, value in _flat(values):
+        print(f"{name:42} {f'{value:.4f}' if isinstance(value, float) else value}")
+
+
+def note(message: str) -> None:
+    """Tell the user something without touching standard output."""
+    print(message, file=sys.stderr)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append((f"{prefix}{name}", value))
+    return rows
+
+
+def without_nan(values: Any) -> Any:
+    """The same values with None for numbers that do not exist, as strict JSON needs."""
+    if isinstance(values, Mapping):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    return None if isinstance(values, float) and values != values else values

@@ -1,0 +1,30 @@
+"""`recast-probe demo`: the main job on the bundled model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recast_probe.commands.common import Json, Model, Seed, Steps, emit, note, open_probe
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/demo"),
+    references: Annotated[int, typer.Option(help="How many of the 24 shipped samples.")] = 4,
+    prompts: Annotated[int, typer.Option(help="Prompts for each, 1 to 3.")] = 3,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    model: Model = "pocket",
+    as_json: Json = False,
+) -> None:
+    """Profile, diagnose and prune on shipped references; write summary, figures and report."""
+    from recast_probe.commands.common import output_folder
+    from recast_probe.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(references=references, prompts=prompts, steps=steps, seed=seed)
+    folder = output_folder(out)
+    summary = run_demo(open_probe(model, "auto", "cpu"), folder, settings)
+    emit(summary, as_json)
+    note(f"Report: {folder / 'report.html'}")

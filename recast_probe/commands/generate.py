@@ -1,0 +1,160 @@
+"""`recast-probe generate`: an image with all, the best, random or no reference tokens."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recast_probe.commands.common import (
+    Blocks,
+    DataType,
+    Device,
+    Image,
+    Json,
+    Model,
+    Seed,
+    Steps,
+    emit,
+    open_probe,
+    output_folder,
+    parse_blocks,
+)
+
+
+class Method(str, Enum):
+    """What is done to the reference tokens."""
+
+    full = "full"
+    recast = "recast"
+    random = "random"
+    none = "none"
+
+
+class Clock(str, Enum):
+    """What Eq. 4's t / T is."""
+
+    step = "step"
+    sigma = "sigma"
+
+
+def generate(
+    image: Image,
+    prompt: Annotated[list[str], typer.Option(help="A prompt; repeat for several.")],
+    out: Annotated[Path, typer.Option(help="Folder for the images.")],
+    method: Annotated[Method, typer.Option(help="Which reference tokens stay.")] = Method.full,
+    budget: Annotated[
+        int | None, typer.Option(help="The same number of tokens in every step.")
+    ] = None,
+    minimum: Annotated[int | None, typer.Option(help="Eq. 4: tokens at the highest noise.")] = None,
+    maximum: Annotated[int | None, typer.Option(help="Eq. 4: tokens at the lowest noise.")] = None,
+    gamma: Annotated[float, typer.Option(help="Eq. 4: exponent.")] = 2.0,
+    clock: Annotated[Clock, typer.Option(help="Eq. 4: clock.")] = Clock.step,
+    blocks: Blocks = "paper",
+    model: Model = "pocket",
+    mask: Annotated[
+        Path | None, typer.Option(help="Where the subject is, to score its identity.")
+    ] = None,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    dtype: DataType = "auto",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Generate; the image and its provenance are written beside each other.
+
+    With --mask the subject's identity is scored as if it stood in the same place in the output.
+    """
+    from recast_probe.errors import InputError
+    from recast_probe.images import check_same_shape, load_image, load_mask
+
+    if budget is not None and (minimum is not None or maximum is not None):
+        raise InputError("Give either --budget or --minimum and --maximum.")
+    if (minimum is None) != (maximum is None):
+        raise InputError("Eq. 4 needs both --minimum and --maximum.")
+    picture = load_image(image)
+    subject = None
+    if mask is not None:
+        subject = load_mask(mask)
+        check_same_shape(subject, picture)
+    probe = open_probe(model, dtype, device)
+    tokens = probe.layout(picture).reference_tokens
+    schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
+    folder = output_folder(out)
+    rows = []
+    for number, text in enumerate(prompt):
+        result = _run(probe, method, picture, text, schedule, parse_blocks(blocks), steps, seed)
+        stem = f"{method.value}-{number:02d}-seed{seed}"
+        (file,) = result.save(folder / f"{stem}.png")
+        row: dict[str, Any] = {
+            "file": str(file),
+            "prompt": text,
+            "mean_budget": result.mean_budget,
+            "seconds": result.seconds,
+        }
+        if result.profile is not None:
+            row["profile"] = str(result.profile.save(folder / f"{stem}.nc"))
+        if subject is not None:
+            row["identity"] = _identity(result.image, picture, subject)
+        rows.append(row)
+    facts = {"model": probe.name, "method": method.value, "seed": seed, "steps": steps}
+    emit(facts | {"images": rows if as_json else dict(enumerate(rows))}, as_json)
+
+
+def _schedule(
+    budget: int | None,
+    minimum: int | None,
+    maximum: int | None,
+    gamma: float,
+    clock: Any,
+    tokens: int,
+) -> Any:
+    from recast_probe.selection import Adaptive, Fixed
+
+    if budget is not None:
+        return Fixed(budget)
+    if minimum is not None and maximum is not None:
+        return Adaptive(minimum, maximum, gamma, clock)
+    paper = Adaptive.paper(tokens, clock)
+    return Adaptive(paper.minimum, paper.maximum, gamma, clock)
+
+
+def _run(
+    probe: Any,
+    method: Method,
+    image: Any,
+    prompt: str,
+    schedule: Any,
+    blocks: Any,
+    steps: int,
+    seed: int,
+) -> Any:
+    from recast_probe import rank
+    from recast_probe.interventions import Prune, WithoutReference
+
+    common = {"steps": steps, "seed": seed}
+    if method is Method.recast:
+        return probe.recast(image, prompt, budget=schedule, blocks=blocks, **common)
+    interventions: list[Any] = []
+    if method is Method.random:
+        ranking = rank.random(probe.layout(image).reference_tokens, seed)
+        # step 0 in full, as ReCAST has it, so that both process as many tokens
+        interventions = [Prune(ranking, schedule, start=1)]
+    elif method is Method.none:
+        interventions = [WithoutReference()]
+    return probe.generate(image, prompt, interventions=interventions, **common)
+
+
+def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:
+    import numpy as np
+    from PIL import Image as Pictures
+
+    from recast_probe.identity import IdentityScorer
+
+    def sized(size: tuple[int, int]) -> np.ndarray:
+        picture = Pictures.fromarray((mask * 255).astype(np.uint8)).resize(size)
+        return np.asarray(picture) > 127
+
+    return IdentityScorer().score(output, sized(output.size), reference, sized(reference.size))

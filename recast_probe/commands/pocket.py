@@ -1,0 +1,120 @@
+"""`recast-probe pocket`: train and evaluate the bundled model."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recast_probe.commands.common import Json, Seed, Steps, emit, note
+
+app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
+FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
+NAMES = "unicode-emoji-json@0.9.0"
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Option(help="A pipeline folder; the shipped model by default.")
+    ] = None,
+    subjects: Annotated[int, typer.Option(help="How many of the 150 held-out ones.")] = 150,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Does the model copy subjects it never saw? Retrieval, removal and swap."""
+    from diffusers import FluxKontextPipeline
+    from tqdm import tqdm
+
+    from recast_probe import pocket
+    from recast_probe.pocket.evaluate import evaluate as run
+
+    pipeline = (
+        pocket.load()
+        if model is None
+        else FluxKontextPipeline.from_pretrained(model, local_files_only=True)
+    )
+    with tqdm(total=3 * subjects, desc="Images", file=sys.stderr) as bar:
+
+        def progress(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        result = run(pipeline, subjects=subjects, steps=steps, seed=seed, progress=progress)
+    emit(result.summary(), as_json)
+
+
+@app.command()
+def assets(
+    out: Annotated[Path, typer.Option(help="Folder for subjects.npz.")],
+    fluent: Annotated[
+        Path | None, typer.Option(help=f"Tarball of {FLUENT}; fetched with npm by default.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help=f"Tarball of {NAMES}; fetched with npm by default.")
+    ] = None,
+    noto: Annotated[
+        Path | None, typer.Option(help="NotoColorEmoji.ttf, for a second drawing style.")
+    ] = None,
+) -> None:
+    """Make the training pack of drawn subjects."""
+    from recast_probe.pocket.subjects import build_pack
+
+    with tempfile.TemporaryDirectory() as scratch:
+        found = build_pack(
+            fluent or _npm(FLUENT, Path(scratch)), names or _npm(NAMES, Path(scratch)), out, noto
+        )
+    note(f"{found['training']} training subjects in {out / 'subjects.npz'}.")
+
+
+@app.command()
+def train(
+    pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
+    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 70_000,
+    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 34_000,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that draw scenes; 0 for none.")] = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train Pocket Kontext, or go on from the checkpoint in --out."""
+    from recast_probe.pocket.recipe import run
+
+    progress = run(
+        pack,
+        out,
+        small_samples=small_samples,
+        full_samples=full_samples,
+        device=device,
+        minutes=minutes,
+        workers=workers,
+        seed=seed,
+        log=note,
+    )
+    emit(progress | {"model": str(out / "model")}, as_json)
+
+
+def _npm(package: str, folder: Path) -> Path:
+    from recast_probe.errors import InputError
+
+    npm = shutil.which("npm")
+    if npm is None:
+        raise InputError(
+            f"npm is not installed, so {package} cannot be fetched. Install Node.js, or fetch the "
+            "two tarballs elsewhere and name them with --fluent and --names."
+        )
+    run = subprocess.run(
+        [npm, "pack", "--silent", package], cwd=folder, capture_output=True, text=True
+    )
+    if run.returncode:
+        raise InputError(f"npm could not fetch {package}: {run.stderr.strip()[-300:]}")
+    return folder / run.stdout.strip().splitlines()[-1]

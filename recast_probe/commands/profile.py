@@ -1,0 +1,80 @@
+"""`recast-probe profile`: record attention on a user's model and image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recast_probe.commands.common import (
+    Blocks,
+    DataType,
+    Device,
+    Image,
+    Json,
+    Model,
+    Seed,
+    Steps,
+    emit,
+    note,
+    open_probe,
+    output_folder,
+    parse_blocks,
+    without_nan,
+)
+
+
+def profile(
+    image: Image,
+    prompt: Annotated[list[str], typer.Option(help="A prompt; repeat for several.")],
+    out: Annotated[Path, typer.Option(help="Folder for profiles.")],
+    model: Model = "pocket",
+    mask: Annotated[
+        Path | None, typer.Option(help="Foreground mask of the reference, for overlap.")
+    ] = None,
+    steps: Steps = 28,
+    seed: Seed = 0,
+    blocks: Blocks = "all",
+    profile_steps: Annotated[
+        str, typer.Option(help="Step indices to record, such as 0,13,27; all by default.")
+    ] = "",
+    dtype: DataType = "auto",
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Record how much attention each reference token gets; one profile a prompt."""
+    from recast_probe.commands.diagnose import numbers
+    from recast_probe.errors import InputError
+
+    try:
+        chosen = [int(part) for part in profile_steps.split(",") if part.strip()] or None
+    except ValueError:
+        raise InputError(
+            f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
+        ) from None
+    probe = open_probe(model, dtype, device)
+    grid_mask = None if mask is None else probe.reference_mask(mask, image)
+    profiles = probe.profile(
+        image,
+        list(prompt),
+        steps=steps,
+        seed=seed,
+        blocks=parse_blocks(blocks),
+        profile_steps=chosen,
+    )
+    folder = output_folder(out)
+    files = [each.save(folder / f"profile-{i:02d}.nc") for i, each in enumerate(profiles)]
+    found = [
+        {"file": str(file), "prompt": text, **numbers(each, grid_mask)}
+        for file, text, each in zip(files, prompt, profiles, strict=True)
+    ]
+    emit(
+        without_nan(
+            {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed, "profiles": found}
+            if as_json
+            else {row["file"]: row for row in found}
+        ),
+        as_json,
+    )
+    note(f"{len(files)} profile(s) in {folder}; look at them with `recast-probe diagnose`.")

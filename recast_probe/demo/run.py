@@ -1,0 +1,84 @@
+"""The demo from samples to report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from recast_probe import pocket
+from recast_probe.demo.arms import ARMS, Run, cases, perform
+from recast_probe.demo.measure import measure, summarise
+from recast_probe.errors import InputError
+from recast_probe.io import write_json
+from recast_probe.probe import Probe
+from recast_probe.provenance import now, versions
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How large the demo is."""
+
+    references: int = 4
+    prompts: int = 3
+    steps: int = 28
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits = {"references": 24, "prompts": 3, "steps": 1000}
+        for name, most in limits.items():
+            value = getattr(self, name)
+            least = 2 if name == "steps" else 1
+            if not least <= value <= most:
+                raise InputError(f"{name} must lie in {least}..{most}, got {value}.")
+        if self.references * self.prompts < 2:
+            raise InputError("The demo compares runs: ask for at least 2 references or prompts.")
+
+
+def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -> dict[str, Any]:
+    """Run everything, write it to `out`, and return what `summary.json` holds.
+
+    Runs that are already in `out` with the same settings are read back. After Ctrl-C the runs
+    done so far stay there.
+    """
+    started = time.monotonic()
+    folder = out / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = cases(pocket.samples()[: settings.references], settings.prompts, settings.seed)
+    runs: dict[str, list[Run]] = {arm: [] for arm in ARMS}
+    bar = tqdm(total=len(chosen) * len(ARMS), desc="Runs", file=sys.stderr)
+    try:
+        for case in chosen:
+            for arm in ARMS:
+                bar.set_postfix_str(f"{case.sample.subject}, {arm}")
+                runs[arm].append(perform(probe, case, arm, settings.steps, folder))
+                bar.update()
+    except KeyboardInterrupt:
+        bar.close()
+        print(f"Interrupted: {bar.n} of {bar.total} runs are in {folder}.", file=sys.stderr)
+        print("The same command goes on from there.", file=sys.stderr)
+        raise
+    bar.close()
+    # matplotlib takes a second to import; only now it is needed
+    from recast_probe.demo.pages import draw, write_page
+
+    found = measure(probe, chosen, runs)
+    images = draw(probe, chosen, runs, found, out / "figures", settings.seed)
+    summary = {
+        "model": probe.name,
+        "fingerprint": probe.fingerprint,
+        "versions": versions(),
+        "created": now(),
+        "seed": settings.seed,
+        "settings": asdict(settings),
+        **summarise(found, runs, settings.seed),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+    facts = {key: summary[key] for key in ("model", "fingerprint", "versions", "settings")}
+    write_page(out / "report.html", summary, chosen, images, facts)
+    write_json(out / "summary.json", summary)
+    return summary
