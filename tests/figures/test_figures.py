@@ -3,22 +3,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import recast_probe.diagnostics as diagnostics
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
 from matplotlib.text import Text
-from PIL import Image
-from recast_probe.diagnostics import Interval
 
+import recast_probe.diagnostics as diagnostics
 from recast_probe import figures
+from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
 from recast_probe.figures.ground_truth import outline
-from recast_probe.figures.style import ARM_COLOURS, SETTINGS, arm_colours, house_style
+from recast_probe.figures.style import house_style
 
 # A warning (a glyph that no font has, a layout that does not fit) is a fault of the figure.
 pytestmark = pytest.mark.filterwarnings("error")
@@ -94,10 +89,10 @@ def test_every_text_lies_inside_the_figure(every_figure, name):
     width, height = figure.bbox.width, figure.bbox.height
     for axes in figure.axes:
         box = axes.get_tightbbox()
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -1
     for text in figure.texts:
         box = text.get_window_extent()
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0, text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,25 +120,6 @@ def test_every_figure_has_a_title_and_prints_its_selection(every_figure, profile
         "images": "12 steps, seed 0",
     }.get(name, "all heads")
     assert expected.lower() in selection.replace("\n", " ").lower()
-
-
-def test_figures_leave_no_global_state(profile):
-    before = dict(mpl.rcParams)
-    figures.lorenz(diagnostics.skew(profile))
-    assert plt.get_fignums() == []
-    assert {key for key in SETTINGS if before[key] != mpl.rcParams[key]} == set()
-
-
-def test_the_shipped_font_is_used():
-    with house_style():
-        assert findfont("Inter").endswith("Inter-Regular.ttf")
-        assert findfont("Inter:bold").endswith("Inter-SemiBold.ttf")
-
-
-def test_figures_show_themselves_in_notebooks(every_figure):
-    content, size = every_figure["budget"]._repr_png_()
-    assert content.startswith(b"\x89PNG")
-    assert size["width"] == round(100 * every_figure["budget"].get_figwidth())
 
 
 def test_importance_has_a_panel_for_the_reference_the_mean_and_every_block(every_figure):
@@ -210,7 +186,8 @@ def test_overlap_draws_measures_nulls_and_blocks(profile, mask, every_figure):
     result = diagnostics.overlap(profile, mask)
     _, metrics, by_block = every_figure["overlap"].axes
     drawn = {float(line.get_xdata()[0]) for line in metrics.lines if line.get_marker() == "o"}
-    assert result.auroc in drawn and result.precision_at_k in drawn
+    assert result.auroc in drawn
+    assert result.precision_at_k in drawn
     bars = [tuple(line.get_xdata()) for line in metrics.lines if len(line.get_xdata()) == 2]
     assert (result.null["auroc"].low, result.null["auroc"].high) in bars
     assert by_block.lines[1].get_ydata() == pytest.approx(np.asarray(result.block_auroc))
@@ -228,7 +205,8 @@ def test_an_outline_separates_marked_from_unmarked_cells():
         frozenset({(2, 2), (3, 2)}),
     }
     ends = Counter(point for edge in outline(np.ones((2, 5))) for point in edge)
-    assert len(outline(np.ones((2, 5)))) == 14 and set(ends.values()) == {2}
+    assert len(outline(np.ones((2, 5)))) == 14
+    assert set(ends.values()) == {2}
     assert outline(np.zeros((2, 2))) == []
 
 
@@ -259,9 +237,8 @@ def test_identity_draws_every_subject_and_every_interval(arms, every_figure):
     assert subjects[3].get_ydata() == pytest.approx([values[arm][3] for arm in ARMS])
     bars = [tuple(line.get_ydata()) for line in axes.lines if len(line.get_ydata()) == 2]
     assert (intervals["random"].low, intervals["random"].high) in bars
-    assert "95%" in texts(every_figure["identity"]) and "10 subjects" in texts(
-        every_figure["identity"]
-    )
+    assert "95%" in texts(every_figure["identity"])
+    assert "10 subjects" in texts(every_figure["identity"])
     with pytest.raises(InputError, match="same number"):
         figures.identity_by_arm({"a": [1, 2], "b": [1]}, intervals, metric="m", selection="s")
 
@@ -301,41 +278,3 @@ def test_image_grid_keeps_rows_and_columns_in_order(every_figure, picture):
     ):
         with pytest.raises(InputError):
             figures.image_grid(rows, prompts, selection="s")
-
-
-def test_arms_keep_their_colours():
-    assert arm_colours(["ReCAST", "full"])["ReCAST"] == ARM_COLOURS["recast"]
-    assert arm_colours(["x", "ReCAST"])["ReCAST"] == ARM_COLOURS["recast"]
-    many = arm_colours(["full", "ReCAST, 64", "ReCAST, 32", "merging", "random"])
-    assert many["ReCAST, 64"] == ARM_COLOURS["recast"]
-    assert len(set(many.values())) == 5
-    assert all(to_hex(colour) == colour for colour in many.values())
-
-
-def test_saved_figures_are_whole_and_the_same_every_time(profile, tmp_path):
-    def draw() -> Figure:
-        return figures.lorenz(diagnostics.skew(profile))
-
-    first = figures.save_figure(draw(), tmp_path / "new" / "lorenz.v1")
-    second = figures.save_figure(draw(), tmp_path / "again")
-    assert [path.name for path in first] == ["lorenz.v1.png", "lorenz.v1.pdf"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "lorenz.v1.pdf",
-        "lorenz.v1.png",
-    ]
-    with Image.open(first[0]) as image:
-        assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
-        assert image.info["Software"] == "recast_probe"
-    assert first[1].read_bytes().startswith(b"%PDF")
-    assert b"CreationDate" not in first[1].read_bytes()
-
-
-def test_a_failed_save_leaves_nothing_behind(profile, tmp_path, monkeypatch):
-    figure = figures.lorenz(diagnostics.skew(profile))
-    monkeypatch.setattr(
-        Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
-    )
-    with pytest.raises(OSError, match="disk full"):
-        figures.save_figure(figure, tmp_path / "lorenz")
-    assert list(tmp_path.iterdir()) == []

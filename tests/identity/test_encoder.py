@@ -29,7 +29,8 @@ def test_features_are_those_of_the_published_checkpoint():
     rows, columns = np.mgrid[0:128, 0:128]
     image = np.stack([2 * rows, 2 * columns, 255 - rows - columns], axis=-1).astype(np.uint8)
     values = features([Image.fromarray(image)])[0]
-    assert values.shape == (1280,) and values.dtype == np.float32
+    assert values.shape == (1280,)
+    assert values.dtype == np.float32
     assert values[list(PINNED)] == pytest.approx(list(PINNED.values()), abs=2e-3)
 
 
@@ -57,7 +58,8 @@ def test_scores_of_one_pair(composites):
     own = identity_score(image, mask, other, other_mask)
     foreign = identity_score(image, mask, stranger, stranger_mask)
     assert set(own) == {"mobilenet", "colour"}
-    assert own["mobilenet"] > foreign["mobilenet"] and own["colour"] > foreign["colour"]
+    assert own["mobilenet"] > foreign["mobilenet"]
+    assert own["colour"] > foreign["colour"]
     assert identity_score(image, mask, image, mask) == pytest.approx(
         {"mobilenet": 1.0, "colour": 1.0}, abs=1e-5
     )

@@ -128,7 +128,8 @@ def test_document_parts(tmp_path):
     assert page.startswith("<!DOCTYPE html>")
     assert reader.tags[0] == ("html", {"lang": "en"})
     assert [reader.count(tag) for tag in ("h1", "h2", "details", "nav")] == [1, 3, 1, 1]
-    assert "prefers-color-scheme: dark" in page and "@media print" in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
     targets = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}
     links = {(attributes["href"] or "")[1:] for tag, attributes in reader.tags if tag == "a"}
     assert links == targets == {"section-1", "section-2", "section-3"}
@@ -195,7 +196,8 @@ def test_tables_align_numbers_and_keep_gaps():
     heads = [attributes.get("class") for tag, attributes in reader.tags if tag == "th"]
     assert heads == [None, "numeric", None]
     assert reader.count("td") == 6
-    assert "0.910" in reader.text and "not available" in reader.text
+    assert "0.910" in reader.text
+    assert "not available" in reader.text
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,9 @@ def test_numbers_for_people(value, text):
 
 def test_known_names_bring_an_explanation_and_own_words_win():
     known = explained("auroc", 0.93)
-    assert known.value == 0.93 and known.label != "auroc" and "chance" in known.explanation
+    assert known.value == 0.93
+    assert known.label != "auroc"
+    assert "chance" in known.explanation
     own = explained("auroc", Number(0.93, "My words.", "My label"))
     assert (own.explanation, own.label) == ("My words.", "My label")
     assert explained("Speed-up", Number(1.4)).label == "Speed-up"
