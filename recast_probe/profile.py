@@ -12,18 +12,17 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.blocks import select_blocks
-from recast_probe.errors import InputError, ProfileFileError
-from recast_probe.io import atomic_path
+from recast_probe.errors import InputError
 from recast_probe.layout import GROUPS, TokenLayout
-
-FORMAT = "recast_probe.AttentionProfile"
-FORMAT_VERSION = 1
-BRANCHES = ("conditional", "unconditional")
-DIMENSIONS = {
-    "score": ("branch", "step", "block", "head", "token"),
-    "mass": ("branch", "step", "block", "head", "query_group", "key_group"),
-    "conditional_entropy": ("branch", "step", "block", "head"),
-}
+from recast_probe.profile_file import (
+    DIMENSIONS,
+    FORMAT,
+    FORMAT_VERSION,
+    check_dataset,
+    read_dataset,
+    write_dataset,
+)
+from recast_probe.wording import plural, spans
 
 Indices = int | Sequence[int] | None
 
@@ -41,7 +40,7 @@ class AttentionProfile:
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
-        _check(dataset)
+        check_dataset(dataset)
         self.dataset = dataset
 
     @classmethod
@@ -71,15 +70,17 @@ class AttentionProfile:
             InputError: shapes that do not fit, or provenance that is not JSON.
         """
         reference, row, column = layout.reference_coordinates()
-        kinds = [block_kinds[block] for block in blocks]
         values = {"score": score, "mass": mass, "conditional_entropy": conditional_entropy}
         try:
+            if min(blocks, default=0) < 0:
+                raise ValueError(f"block indices start at 0, got {list(blocks)}")
+            kinds = [block_kinds[block] for block in blocks]
             attributes = {
                 "format": FORMAT,
                 "format_version": FORMAT_VERSION,
                 "layout": json.dumps(layout.to_dict()),
                 "block_kinds": json.dumps(list(block_kinds)),
-                "provenance": json.dumps(provenance or {}, ensure_ascii=False, allow_nan=False),
+                "provenance": json.dumps(provenance or {}, allow_nan=False),
             }
             dataset = xr.Dataset(
                 {
@@ -103,7 +104,7 @@ class AttentionProfile:
                 },
                 attrs=attributes,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, IndexError) as error:
             raise InputError(f"These arrays make no attention profile: {error}") from error
         return cls(dataset)
 
@@ -192,24 +193,23 @@ class AttentionProfile:
         heads: Indices = None,
         branch: str = "conditional",
     ) -> str:
-        """What a selection means here, for figures: "blocks single (2-7), steps 0-27, all heads"."""
+        """A selection in words, for figures: "blocks single (2-7), steps 0-27, all heads"."""
         chosen = self.select(blocks, steps, heads, branch)
         numbers = {name: chosen[name].values.tolist() for name in ("block", "step", "head")}
         named = f"{blocks} " if isinstance(blocks, str) and blocks != "all" else ""
-        spans = _spans(numbers["block"])
+        found = spans(numbers["block"])
         parts = [
-            f"{_plural('block', numbers['block'])} {f'{named}({spans})' if named else spans}",
-            f"{_plural('step', numbers['step'])} {_spans(numbers['step'])}",
+            f"{plural('block', numbers['block'])} {f'{named}({found})' if named else found}",
+            f"{plural('step', numbers['step'])} {spans(numbers['step'])}",
             "all heads"
-            if heads is None
-            else f"{_plural('head', numbers['head'])} {_spans(numbers['head'])}",
+            if heads is None and numbers["head"] == list(range(len(numbers["head"])))
+            else f"{plural('head', numbers['head'])} {spans(numbers['head'])}",
         ]
         return ", ".join(parts if branch == "conditional" else [*parts, f"{branch} branch"])
 
     def reference_map(self, values: Any) -> list[np.ndarray]:
         """Values (token,) as one (rows, columns) array per reference image."""
-        flat = np.asarray(values)
-        grids = self.layout.references
+        flat, grids = np.asarray(values), self.layout.references
         if flat.shape != (sum(grid.size for grid in grids),):
             raise InputError(
                 f"Expected one value for each of the {self.layout.reference_tokens} reference "
@@ -232,10 +232,7 @@ class AttentionProfile:
             raise InputError(f"Profiles are saved as netCDF: {str(path)!r} must end in .nc.")
         if not path.parent.is_dir():
             raise InputError(f"The folder {str(path.parent)!r} does not exist; make it first.")
-        compressed = {name: {"zlib": True, "complevel": 1} for name in DIMENSIONS}
-        with atomic_path(path) as temporary:
-            self.dataset.to_netcdf(temporary, engine="h5netcdf", encoding=compressed)
-        return path
+        return write_dataset(path, self.dataset)
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionProfile:
@@ -244,36 +241,7 @@ class AttentionProfile:
         Raises:
             ProfileFileError: missing, damaged, foreign, or of a newer version.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise ProfileFileError(f"There is no profile file at {path}.")
-        try:
-            with xr.open_dataset(path, engine="h5netcdf") as opened:
-                attributes = dict(opened.attrs)
-                if attributes.get("format") != FORMAT:
-                    raise ProfileFileError(
-                        f"{path} is netCDF, but not an attention profile of recast_probe."
-                    )
-                if int(attributes.get("format_version", 0)) > FORMAT_VERSION:
-                    raise ProfileFileError(
-                        f"{path} has profile format {attributes['format_version']}, and this "
-                        f"recast_probe reads up to {FORMAT_VERSION}; upgrade recast_probe."
-                    )
-                dataset = opened.load()
-            for name, values in dataset.coords.items():
-                if values.dtype.kind in "OT":
-                    dataset[name] = values.astype(np.str_)
-            # reading leaves how the file was stored in `encoding`; it is not part of the profile
-            return cls(dataset.drop_encoding())
-        except ProfileFileError:
-            raise
-        except InputError as error:
-            raise ProfileFileError(f"{path} is damaged: {error}") from error
-        except Exception as error:
-            raise ProfileFileError(
-                f"{path} cannot be read as an attention profile: it is damaged or not netCDF-4 "
-                f"({type(error).__name__}: {error})."
-            ) from error
+        return cls(read_dataset(path))
 
     def identical(self, other: AttentionProfile) -> bool:
         """Same values (NaN equals NaN), types, labels and attributes."""
@@ -292,12 +260,12 @@ class AttentionProfile:
         )
 
     def _repr_html_(self) -> str:
-        facts = self.provenance
-        rows = {
+        facts, wanted = self.provenance, ("prompt", "seed", "steps", "created")
+        rows: dict[str, Any] = {
             "recorded": self.selection_text(),
             "branches": ", ".join(str(b) for b in self.dataset["branch"].values),
             "reference grids": ", ".join(str(grid) for grid in self.layout.references),
-            **{key: facts[key] for key in ("prompt", "seed", "steps", "created") if key in facts},
+            **{key: facts[key] for key in wanted if key in facts},
         }
         body = "".join(
             f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
@@ -313,8 +281,7 @@ class AttentionProfile:
         group = isinstance(blocks, str) and "." not in blocks
         if not named or (len(named) < len(wanted) and not group):
             raise InputError(
-                f"blocks={blocks!r} was not recorded in this profile; it holds blocks "
-                f"{_spans(recorded)}."
+                f"blocks={blocks!r} was not recorded; this profile holds blocks {spans(recorded)}."
             )
         return named
 
@@ -327,42 +294,6 @@ def _indices(name: str, wanted: Indices, recorded: np.ndarray) -> list[int]:
     if missing or not numbers:
         raise InputError(
             f"{name} {missing or wanted} was not recorded in this profile; it holds "
-            f"{_spans(recorded.tolist())}."
+            f"{spans(recorded.tolist())}."
         )
-    return [int(number) for number in numbers]
-
-
-def _spans(numbers: Sequence[int]) -> str:
-    """ "0-3, 7" for [0, 1, 2, 3, 7]."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
-
-
-def _plural(word: str, numbers: Sequence[int]) -> str:
-    return word if len(numbers) == 1 else f"{word}s"
-
-
-def _check(dataset: xr.Dataset) -> None:
-    for name, dimensions in DIMENSIONS.items():
-        if name not in dataset or dataset[name].dims != dimensions:
-            raise InputError(f"A profile needs {name} with dimensions {', '.join(dimensions)}.")
-        if not dataset[name].size:
-            raise InputError(f"The profile's {name} is empty.")
-    for name in ("timestep", "sigma", "block_kind", "row", "column", "reference"):
-        if name not in dataset.coords:
-            raise InputError(f"A profile needs the coordinate {name}.")
-    for name in ("layout", "block_kinds", "provenance"):
-        try:
-            json.loads(dataset.attrs[name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The profile's attribute {name} is missing or no JSON.") from error
-    tokens = TokenLayout.from_dict(json.loads(dataset.attrs["layout"])).reference_tokens
-    if tokens != dataset.sizes["token"]:
-        raise InputError(
-            f"The profile has {dataset.sizes['token']} tokens, but its layout has {tokens}."
-        )
+    return sorted({int(number) for number in numbers})

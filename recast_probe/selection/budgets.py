@@ -45,6 +45,8 @@ class Fixed(_Schedule):
 
     def __post_init__(self) -> None:
         _at_least_one("tokens", self.tokens)
+        # numpy's integers cannot be written as JSON
+        object.__setattr__(self, "tokens", int(self.tokens))
 
     def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
         """`tokens`, whatever the step."""
@@ -78,6 +80,8 @@ class Adaptive(_Schedule):
             raise InputError(
                 f"The maximum budget {self.maximum} is below the minimum {self.minimum}."
             )
+        object.__setattr__(self, "minimum", int(self.minimum))
+        object.__setattr__(self, "maximum", int(self.maximum))
         if not (self.gamma > 0 and math.isfinite(self.gamma)):
             raise InputError(f"gamma must be a number above 0, got {self.gamma}.")
         if self.clock not in ("step", "sigma"):
@@ -87,10 +91,9 @@ class Adaptive(_Schedule):
     def paper(cls, tokens: int, clock: Literal["step", "sigma"] = "step") -> Adaptive:
         """The paper's 256 to 1,024 of 4,096 with gamma 2, scaled to `tokens` reference tokens."""
         _at_least_one("tokens", tokens)
-        scaled = [
-            max(1, round(tokens * share / PAPER_TOKENS)) for share in (PAPER_MINIMUM, PAPER_MAXIMUM)
-        ]
-        return cls(*scaled, gamma=2.0, clock=clock)
+        minimum = max(1, round(tokens * PAPER_MINIMUM / PAPER_TOKENS))
+        maximum = max(1, round(tokens * PAPER_MAXIMUM / PAPER_TOKENS))
+        return cls(minimum, maximum, gamma=2.0, clock=clock)
 
     def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
         """Eq. 4 at that step, rounded half up."""

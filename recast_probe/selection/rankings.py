@@ -33,9 +33,15 @@ class Ranking:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        order = np.asarray(self.order, dtype=np.int64)
-        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):
+        given = np.asarray(self.order)
+        order = given.astype(np.int64)  # a copy, which later changes by the caller do not reach
+        if (
+            given.dtype.kind not in "iu"
+            or order.ndim != 1
+            or not np.array_equal(np.sort(order), np.arange(len(order)))
+        ):
             raise InputError("A ranking's order must name each of its tokens exactly once.")
+        order.flags.writeable = False
         object.__setattr__(self, "order", order)
 
     @classmethod

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
+import subprocess
+import sys
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast_probe import io
@@ -17,6 +21,9 @@ from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError, ProfileFileError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profile import AttentionProfile
+from recast_probe.profile_file import write_dataset
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 
 KINDS = ["double"] * 2 + ["single"] * 4
 LAYOUT = TokenLayout(5, Grid(2, 3), (Grid(2, 2), Grid(1, 3)))
@@ -39,6 +46,11 @@ def make_profile(seed=0, branches=("conditional", "unconditional"), provenance=N
         branches=branches,
         provenance=provenance or {"prompt": "ein Fuchs 🦊 <b>„naïve“</b>", "seed": 3},
     )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return make_profile().save(tmp_path_factory.mktemp("saved") / "fox.nc")
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -65,8 +77,10 @@ def test_selection_and_mean_follow_the_labels():
     np.testing.assert_allclose(mean.values, expected)
     assert np.shares_memory(profile.select().values, raw), "selecting everything copied"
     assert profile.selection_text(blocks="single", steps=5) == (
-        "blocks single (2-3, 5), step 5, all heads"
+        "blocks single (2-3, 5), step 5, heads 0, 3"
     )
+    repeated = profile.mean_score(steps=[5, 0, 5])
+    np.testing.assert_array_equal(repeated, profile.mean_score(steps=[0, 5]))
     assert profile.selection_text(heads=0) == "blocks 1-3, 5, steps 0-1, 5, head 0"
 
 
@@ -110,21 +124,25 @@ def damaged(path, kind):
     make_profile().save(path)
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:-500])
+    elif kind == "changed by a tool":
+        with h5py.File(path, "r+") as file:
+            file["score"][...] = 0
     elif kind == "text":
         path.write_text("not a profile")
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "foreign":
         xr.Dataset({"temperature": ("x", [1.0, 2.0])}).to_netcdf(path, engine="h5netcdf")
+    elif kind == "foreign with a checksum":
+        write_dataset(path, xr.Dataset({"temperature": ("x", [1.0, 2.0])}))
     elif kind == "newer":
-        dataset = make_profile().dataset.assign_attrs(format_version=99)
-        dataset.to_netcdf(path, engine="h5netcdf")
+        write_dataset(path, make_profile().dataset.assign_attrs(format_version=99))
     elif kind == "no layout":
         dataset = make_profile().dataset
         dataset.attrs.pop("layout")
-        dataset.to_netcdf(path, engine="h5netcdf")
+        write_dataset(path, dataset)
     elif kind == "no scores":
-        make_profile().dataset.drop_vars("score").to_netcdf(path, engine="h5netcdf")
+        write_dataset(path, make_profile().dataset.drop_vars("score"))
     else:
         path.unlink()
 
@@ -132,21 +150,61 @@ def damaged(path, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("truncated", "damaged"),
-        ("text", "damaged or not netCDF"),
-        ("empty", "damaged or not netCDF"),
+        ("truncated", "cut short"),
+        ("changed by a tool", "changed by another program|do not match the checksum"),
+        ("text", "not a netCDF-4 file"),
+        ("empty", "not a netCDF-4 file"),
         ("foreign", "not an attention profile"),
+        ("foreign with a checksum", "not an attention profile"),
         ("newer", "format 99.*upgrade"),
         ("no layout", "layout is missing"),
         ("no scores", "needs score"),
         ("missing", "no profile file"),
     ],
 )
-def test_bad_files_give_one_clear_error(tmp_path, kind, message):
+def test_bad_files_give_one_clear_error(tmp_path, capfd, kind, message):
     path = tmp_path / "bad.nc"
     damaged(path, kind)
     with pytest.raises(ProfileFileError, match=message):
         AttentionProfile.load(path)
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_no_changed_byte_goes_unnoticed(saved, data):
+    content = bytearray(saved.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    path = saved.with_name("changed.nc")
+    path.write_bytes(content)
+    with pytest.raises(ProfileFileError):
+        AttentionProfile.load(path)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_no_missing_end_goes_unnoticed(saved, data):
+    content = saved.read_bytes()
+    path = saved.with_name("short.nc")
+    path.write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
+    with pytest.raises(ProfileFileError):
+        AttentionProfile.load(path)
+
+
+def test_other_programs_can_read_the_file(saved):
+    with xr.open_dataset(saved, engine="h5netcdf") as opened:
+        assert opened["score"].dims == ("branch", "step", "block", "head", "token")
+    with h5py.File(saved) as file:
+        assert file["score"].shape == (2, 3, 4, 2, 7)
+
+
+@pytest.mark.parametrize("prompt", ["nul \0 byte", "half of an emoji \ud83e", "long " * 40_000])
+def test_any_prompt_comes_back(tmp_path, prompt):
+    profile = make_profile(provenance={"prompt": prompt})
+    loaded = AttentionProfile.load(profile.save(tmp_path / "fox.nc"))
+    assert loaded.identical(profile) and loaded.provenance == {"prompt": prompt}
 
 
 def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
@@ -161,6 +219,28 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
         make_profile(seed=2).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file size are POSIX")
+@pytest.mark.parametrize("limit", [0, 3_000, 20_000])
+def test_a_file_that_cannot_grow_leaves_the_process_alive(tmp_path, limit):
+    """The system itself refuses to write more, as on a full disk; HDF5 must not notice."""
+    path = make_profile(seed=1).save(tmp_path / "fox.nc")
+    before = path.read_bytes()
+    assert len(before) > limit
+    code = (
+        "import resource, sys\n"
+        "from recast_probe.profile import AttentionProfile\n"
+        "profile = AttentionProfile.load(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try:\n    profile.save(sys.argv[1])\n"
+        "except OSError as error:\n    print(error.errno)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(limit)], capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, str(errno.EFBIG), "")
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
@@ -216,5 +296,5 @@ def test_the_papers_blocks_are_never_empty(double, single):
 
 @pytest.mark.parametrize("selection", ["triple", "single.38", 57, -1, [], True, None, 1.5])
 def test_unknown_blocks_are_named_with_what_there_is(selection):
-    with pytest.raises(InputError, match="blocks 0 to 56|selects no block"):
+    with pytest.raises(InputError, match=r"blocks 0 to 56|selects no block"):
         select_blocks(selection, FLUX)

@@ -50,6 +50,20 @@ def test_ties_keep_the_order_of_the_tokens():
     assert ranking.top(3).tolist() == [0, 1, 3]
 
 
+def test_a_ranking_does_not_follow_its_source():
+    order = np.array([2, 0, 1])
+    ranking = Ranking(order, "planted")
+    order[:] = 0
+    assert ranking.order.tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        ranking.order[0] = 1
+
+
+def test_budgets_are_plain_numbers():
+    assert type(Fixed(np.int64(3)).tokens) is int
+    assert type(Adaptive(np.int32(1), np.int64(9)).maximum) is int
+
+
 @pytest.mark.parametrize("count", [0, -1, 5])
 def test_impossible_counts_are_refused(count):
     with pytest.raises(InputError, match=f"Cannot keep {count} of 4"):
@@ -59,6 +73,8 @@ def test_impossible_counts_are_refused(count):
 def test_broken_rankings_are_refused():
     with pytest.raises(InputError, match="exactly once"):
         Ranking(np.array([0, 0, 1]), "broken")
+    with pytest.raises(InputError, match="exactly once"):
+        Ranking(np.array([0.2, 1.7]), "broken")
     with pytest.raises(InputError, match="not finite"):
         Ranking.from_score(np.array([0.0, np.nan]), "broken", {})
 
