@@ -1,0 +1,139 @@
+"""The house's rules: imports run downhill, nothing heavy or foreign is pulled in."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "recast_probe"
+# From the ground up; names on one line may import each other.
+FLOORS = [
+    {"errors", "wording", "__init__"},
+    {"io", "layout", "blocks"},
+    {"attention", "profile", "profile_file"},
+    {"diagnostics"},
+    {"selection", "rank"},
+    {"interventions", "images", "provenance", "fingerprint", "identity", "figures"},
+    {"families", "report"},
+    {"loading", "request", "result", "recorder", "tracing"},
+    {"session"},
+    {"runs"},
+    {"verification"},
+    {"probe", "pocket"},
+    {"demo", "doctor"},
+    {"commands"},
+    {"cli", "__main__"},
+]
+
+
+def floor(room: str) -> int:
+    for level, rooms in enumerate(FLOORS):
+        if room in rooms:
+            return level
+    raise AssertionError(f"{room} is on no floor: add it to FLOORS and docs/architecture.md")
+
+
+def imported_when_loaded(path: Path) -> set[str]:
+    """Rooms of the package that a module imports at run time, not only for type checkers."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            head, *rest = node.module.split(".")
+            if head == "recast_probe":
+                found.update(rest[:1] or {alias.name for alias in node.names})
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found.update(
+                parts[1] if len(parts) > 1 else "__init__"
+                for parts in names
+                if parts[0] == "recast_probe"
+            )
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_imports_run_downhill(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return  # the face loads every room when its names are used
+    for other in imported_when_loaded(path) - {room}:
+        lazily = room in ("probe",) and other == "pocket"
+        assert lazily or floor(other) <= floor(room), f"{room} imports {other}, which is above it"
+
+
+def test_torchvision_is_neither_needed_nor_pulled_in():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    assert not [name for name in wanted if name.startswith(("torchvision", "timm", "lpips"))]
+    assert "torchvision" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_tested_versions_are_pinned():
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for requirement in project["dependencies"] + extras["dev"] + extras["notebooks"]:
+        name = re.split(r"[<>=!;\[ ]", requirement)[0]
+        assert name in pins, f"{name} is not in constraints.txt"
+
+
+def test_the_project_speaks_only_of_itself():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    absolute = re.compile(r"(?<![\w.])/(?:root|work)/\w")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".ipynb", ".json"} and path.is_file():
+            assert not absolute.search(path.read_text()), f"{name} names a path of some machine"
+
+
+def test_the_command_is_installed_and_answers():
+    run = subprocess.run(
+        [sys.executable, "-m", "recast_probe.cli", "--help"], capture_output=True, text=True
+    )
+    assert run.returncode == 0
+    for command in ("demo", "profile", "diagnose", "generate", "doctor", "pocket"):
+        assert command in run.stdout
+
+
+def test_readme_commands_name_options_that_exist():
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    lines = re.findall(r"^recast-probe (.*?)(?:\s+#.*)?$", text, flags=re.MULTILINE)
+    assert len(lines) >= 10
+    known: dict[str, str] = {}
+    for line in lines:
+        words = line.split()
+        count = 2 if words[0] == "pocket" else 1
+        command = " ".join(words[:count])
+        if command not in known:
+            run = subprocess.run(
+                [sys.executable, "-m", "recast_probe.cli", *words[:count], "--help"],
+                capture_output=True,
+                text=True,
+                env={"COLUMNS": "300", "PATH": "", "NO_COLOR": "1", "TERM": "dumb"},
+            )
+            assert run.returncode == 0, run.stderr
+            known[command] = run.stdout
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in known[command], f"{command} has no option {option}"
