@@ -79,8 +79,8 @@ def _backend() -> str:
     from recast_probe.attention import attention_with_log_sum_exp
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tensors = [torch.randn(1, 16, 2, 64, device=device) for _ in range(3)]
-    return attention_with_log_sum_exp(*tensors).backend
+    tensor = torch.randn(1, 16, 2, 64, device=device)
+    return attention_with_log_sum_exp(tensor, tensor, tensor).backend
 
 
 def _memory() -> int:

@@ -107,9 +107,7 @@ def _report(
         )
     if agreement is not None:
         drawn["stability"] = figures.stability_matrix(agreement)
-    images = {
-        name: figures.save_figure(figure, folder / name)[0] for name, figure in drawn.items()
-    }
+    images = {name: figures.save_figure(figure, folder / name)[0] for name, figure in drawn.items()}
     titles = {
         "importance": "Where the generation looks",
         "lorenz": "How unequal",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ from recast_probe.commands.common import (
 )
 
 
-class Method(str, Enum):
+class Method(StrEnum):
     """What is done to the reference tokens."""
 
     full = "full"
@@ -33,7 +33,7 @@ class Method(str, Enum):
     none = "none"
 
 
-class Clock(str, Enum):
+class Clock(StrEnum):
     """What Eq. 4's t / T is."""
 
     step = "step"

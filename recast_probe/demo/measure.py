@@ -48,9 +48,7 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
     reference under its own.
     """
     scorer = IdentityScorer()
-    scores: dict[str, dict[str, list[float]]] = {
-        arm: {name: [] for name in SCORES} for arm in ARMS
-    }
+    scores: dict[str, dict[str, list[float]]] = {arm: {name: [] for name in SCORES} for arm in ARMS}
     for arm in ARMS:
         for case, run, full in zip(cases, runs[arm], runs["full"], strict=True):
             sample, mask = case.sample, case.target_mask
@@ -86,9 +84,7 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
     )
 
 
-def summarise(
-    found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int
-) -> dict[str, Any]:
+def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int) -> dict[str, Any]:
     """The numbers of `summary.json`; every mean comes with its bootstrap interval over the runs."""
 
     def interval(values: Sequence[float]) -> dict[str, float]:

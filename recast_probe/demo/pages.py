@@ -115,7 +115,7 @@ def write_page(
             f"{tokens} reference tokens.",
         ),
         "identity": Number(
-            value=f"{arms['recast']['identity']['mean']:.2f} / {arms['full']['identity']['mean']:.2f}",
+            value=" / ".join(f"{arms[arm]['identity']['mean']:.2f}" for arm in ("recast", "full")),
             label="Identity, ReCAST / full",
             explanation="Masked MobileNetV2 cosine to the reference's subject; random tokens keep "
             f"{arms['random']['identity']['mean']:.2f}, no reference "
