@@ -150,7 +150,7 @@ class _Stream:
     def __init__(
         self, query: Tensor, keys: Tensor, lse: Tensor, scale: float, layout: TokenLayout
     ) -> None:
-        # query (batch, head, token, dim), keys (batch, head, dim, token), lse (batch, head, token, 1)
+        # query (batch, head, token, dim), keys (batch, head, dim, token), lse (.., token, 1)
         self.query, self.keys, self.lse, self.scale, self.layout = query, keys, lse, scale, layout
 
     def log_probabilities(self, rows: slice | Tensor, columns: slice) -> Tensor:
@@ -173,7 +173,7 @@ class _Stream:
         error = 0.0
         for start in range(span.start, span.stop, chunk):
             rows = slice(start, min(start + chunk, span.stop))
-            total = 0.0
+            total = torch.zeros((), device=self.query.device)
             for name, place in columns.items():
                 if name == rest or place.start == place.stop:
                     continue
@@ -219,8 +219,8 @@ def _entropy_bits(weights: Tensor) -> Tensor:
     return -torch.special.xlogy(share, share).sum(-1) / math.log(2)
 
 
-def _distance_from_one(sums: Tensor | float) -> float:
-    difference = (torch.as_tensor(sums) - 1).abs().max()
+def _distance_from_one(sums: Tensor) -> float:
+    difference = (sums - 1).abs().max()
     return float(difference) if torch.isfinite(difference) else math.inf
 
 

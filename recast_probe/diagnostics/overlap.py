@@ -79,7 +79,7 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
     Raises:
         InputError: not two-dimensional, empty, or with values that are not finite.
     """
-    values = np.asarray(mask, dtype=np.float32)
+    values: np.ndarray = np.asarray(mask, dtype=np.float32)
     if values.ndim != 2 or not values.size:
         raise InputError(f"A mask has the shape (height, width), got {values.shape}.")
     if not np.isfinite(values).all():

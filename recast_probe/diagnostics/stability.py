@@ -135,16 +135,16 @@ def _compare(
             "jaccard": arrays.jaccard_matrix(scores, count),
             "rank_biased_overlap": arrays.rank_biased_overlap_matrix(scores, 1 - 1 / count),
         }
-    labelled = {}
+    found: dict[str, Any] = {}
     for name, matrix in matrices.items():
         matrix[constant, :] = matrix[:, constant] = np.nan
-        labelled[name] = xr.DataArray(
+        found[name] = xr.DataArray(
             matrix, dims=("a", "b"), coords={"a": names, "b": names}, name=name
         )
     if len(names) < 3:
         warnings.warn("Two rankings make one pair: its interval's ends are NaN.", stacklevel=3)
-    means = {f"mean_{name}": _mean_of_pairs(m, seed) for name, m in matrices.items()}
-    return Stability(**labelled, **means, fraction=fraction, selection=selection)
+    found |= {f"mean_{name}": _mean_of_pairs(m, seed) for name, m in matrices.items()}
+    return Stability(**found, fraction=fraction, selection=selection)
 
 
 def _mean_of_pairs(

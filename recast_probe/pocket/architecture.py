@@ -14,11 +14,10 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from .text import load_tokenizers
+from .text import TEXT_TOKENS, load_tokenizers
 
 PIXELS = 128
 TOKEN_PIXELS = 8
-TEXT_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,9 @@ class PocketConfig:
     text_width: int = 96
     pooled_width: int = 64
     text_layers: int = 2
+
+
+STANDARD = PocketConfig()
 
 
 def build_autoencoder(config: PocketConfig) -> AutoencoderKL:

@@ -88,22 +88,21 @@ class LatentPool:
         picks = [
             divmod(int(i), size) for i in self._rng.integers(len(self._batches) * size, size=size)
         ]
-        return Batch(
-            *(
-                torch.stack([getattr(self._batches[b], field)[i] for b, i in picks])
-                for field in ("reference", "target", "foreground")
-            ),
-            captions=[self._batches[b].captions[i] for b, i in picks],
-        )
+
+        def mixed(field: str) -> torch.Tensor:
+            return torch.stack([getattr(self._batches[b], field)[i] for b, i in picks])
+
+        captions = [self._batches[b].captions[i] for b, i in picks]
+        return Batch(mixed("reference"), mixed("target"), mixed("foreground"), captions)
 
     @torch.no_grad()
     def _refill(self) -> None:
         reference, target, foreground, captions = next(self._tasks)
         pictures = torch.cat([reference, target]).to(self._device)
         latents = self._autoencoder.encode(pictures).latent_dist.mean.float()
-        tokens = pack(latents)
+        references, targets = pack(latents).chunk(2)
         self._batches.append(
-            Batch(*tokens.chunk(2), foreground.to(self._device), captions=list(captions))
+            Batch(references, targets, foreground.to(self._device), list(captions))
         )
         if len(self._batches) > self._capacity:
             self._batches.pop(int(self._rng.integers(len(self._batches) // 2)))

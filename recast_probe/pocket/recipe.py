@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from .architecture import PocketConfig, build_autoencoder
+from .architecture import STANDARD, PocketConfig, build_autoencoder
 from .autoencoder import train_autoencoder
 from .scenes import sample_task
 from .subjects import Subject, load_pack
@@ -26,7 +26,7 @@ def run(
     small_samples: int,
     full_samples: int,
     autoencoder_steps: int = 4400,
-    config: PocketConfig = PocketConfig(),
+    config: PocketConfig = STANDARD,
     device: str = "cpu",
     minutes: float | None = None,
     workers: int = 0,

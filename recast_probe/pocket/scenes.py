@@ -100,7 +100,7 @@ def sample_task(
     subject: Subject | None = None,
     augment: bool = True,
 ) -> Task:
-    """Draw a task. `augment` varies the subject's hue, turn and mirror image beyond the drawings."""
+    """Draw a task. `augment` varies the subject's hue, turn and side beyond the drawings."""
     kind = kind or str(rng.choice(KINDS, p=(0.42, 0.34, 0.12, 0.12)))
     subject = subject or subjects[int(rng.integers(len(subjects)))]
     place, new_place = backgrounds.choose(rng), backgrounds.choose(rng)

@@ -1,4 +1,4 @@
-"""Drawn subjects with alpha: the training pack, the held-out split, and the shipped held-out sheet."""
+"""Drawn subjects with alpha: the training pack, and the held-out ones that ship."""
 
 from __future__ import annotations
 

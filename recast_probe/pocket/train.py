@@ -14,11 +14,11 @@ from diffusers import AutoencoderKL, FluxTransformer2DModel
 from torch import nn
 
 from . import architecture
-from .architecture import TEXT_TOKENS, TOKEN_PIXELS, PocketConfig, position_ids
+from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig, position_ids
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Batch, LatentPool
 from .subjects import load_pack
-from .text import load_tokenizers
+from .text import TEXT_TOKENS, load_tokenizers
 
 REFERENCE_DROPOUT = 0.08
 CAPTION_DROPOUT = 0.05
@@ -112,7 +112,7 @@ def train(
     checkpoint: Path,
     plan: TrainingPlan,
     *,
-    config: PocketConfig = PocketConfig(),
+    config: PocketConfig = STANDARD,
     device: str = "cpu",
     minutes: float | None = None,
     workers: int = 0,
@@ -215,7 +215,10 @@ def learning_rate_share(plan: TrainingPlan, samples: list[int]) -> float:
 def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: Path) -> None:
     """Write the averaged weights as a pipeline folder that plain diffusers loads."""
     tensors, progress = load_checkpoint(checkpoint)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in progress["config"].items()}
+    settings: dict = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in progress["config"].items()
+    }
     model = FlowModel(PocketConfig(**settings), tokenizers)
     state = {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
     model.load_state_dict(state)

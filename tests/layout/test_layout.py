@@ -28,7 +28,8 @@ def test_coordinates_name_every_reference_token_once(layout):
     image, row, column = layout.reference_coordinates()
     assert len(set(zip(image, row, column, strict=True))) == layout.reference_tokens
     for i, r, c in zip(image, row, column, strict=True):
-        assert r < layout.references[i].rows and c < layout.references[i].columns
+        assert r < layout.references[i].rows
+        assert c < layout.references[i].columns
 
 
 @given(layouts)
@@ -38,7 +39,7 @@ def test_dictionary_round_trip(layout):
 
 def test_unknown_groups_and_empty_grids_are_refused():
     layout = TokenLayout(4, Grid(2, 2), (Grid(2, 3),))
-    with pytest.raises(InputError, match="'padding'.*text, generation, reference, reference_0"):
+    with pytest.raises(InputError, match=r"'padding'.*text, generation, reference, reference_0"):
         layout.span("padding")
     with pytest.raises(InputError, match="0 x 3"):
         Grid(0, 3)

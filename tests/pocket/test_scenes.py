@@ -12,11 +12,9 @@ from recast_probe.pocket.scenes import COLUMNS, KINDS, ROWS, SIZES, Placement, V
 from recast_probe.pocket.subjects import HELD_OUT, held_out, held_out_keys
 
 
-@given(
-    st.sampled_from(sorted(SIZES)), st.sampled_from(ROWS), st.sampled_from(COLUMNS), st.integers()
-)
-@settings(deadline=None, max_examples=40)
-def test_named_placements_lie_inside_on_the_token_grid(size, row, column, _):
+@given(st.sampled_from(sorted(SIZES)), st.sampled_from(ROWS), st.sampled_from(COLUMNS))
+@settings(deadline=None)
+def test_named_placements_lie_inside_on_the_token_grid(size, row, column):
     placement = Placement.named(size, row, column)
     for edge in (placement.left, placement.top):
         assert edge % 8 == 0
@@ -28,7 +26,8 @@ def test_every_named_background_draws_and_depends_only_on_its_seed(name):
     first = backgrounds.draw(name, np.random.default_rng(3))
     again = backgrounds.draw(name, np.random.default_rng(3))
     assert first.shape == (128, 128, 3)
-    assert 0 <= first.min() and first.max() <= 256
+    assert first.min() >= 0
+    assert first.max() <= 256
     np.testing.assert_array_equal(first, again)
 
 
@@ -48,11 +47,13 @@ def test_tasks_keep_what_their_kind_promises(kind):
         task = sample_task(held_out(), np.random.default_rng(seed), kind=kind)
         same_place = task.reference.place == task.target.place
         if kind == "background":
-            assert task.reference.placement == task.target.placement and not same_place
+            assert task.reference.placement == task.target.placement
+            assert not same_place
             assert task.target.place in task.caption
             np.testing.assert_array_equal(task.reference.render()[1], task.target.render()[1])
         if kind == "recolour":
-            assert same_place and task.target.tint in task.caption
+            assert same_place
+            assert task.target.tint in task.caption
         if kind == "style":
             assert task.reference.style == task.target.style is not None
             assert task.target.subject.name in task.caption

@@ -45,7 +45,8 @@ def test_checkpoints_round_trip_in_small_files(tmp_path):
     assert progress == {"steps": 4}
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     sizes = [path.stat().st_size for path in (tmp_path / "c").glob("*.safetensors")]
-    assert len(sizes) > 1 and max(sizes) < 16_000_000
+    assert len(sizes) > 1
+    assert max(sizes) < 16_000_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
 
 
@@ -60,7 +61,8 @@ def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero():
     plan = TrainingPlan.standard(1000, 1000)
     shares = [learning_rate_share(plan, [n, 0]) for n in (0, 1000)]
     shares += [learning_rate_share(plan, [1000, n]) for n in (500, 1000)]
-    assert shares[0] < 0.1 and shares[1] == 1.0
+    assert shares[0] < 0.1
+    assert shares[1] == 1.0
     assert 0.02 < shares[2] < 1.0
     assert shares[3] == pytest.approx(0.02)
 
@@ -76,7 +78,8 @@ def test_training_resumes_learns_and_exports_a_plain_pipeline(workplace, tmp_pat
     longer = TrainingPlan((Stage(64, 800, 8), Stage(128, 8, 8)), capacity=64)
     progress = train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", longer, **common)
     assert any(line.startswith("resumed at step 40") for line in lines)
-    assert progress["samples"] == [800, 8] and progress["steps"] == 101
+    assert progress["samples"] == [800, 8]
+    assert progress["steps"] == 101
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
     export(tmp_path / "c", autoencoder, folder, tmp_path / "model")

@@ -60,7 +60,8 @@ def test_round_trip_is_exact(tmp_path):
     loaded = AttentionProfile.load(path)
     assert loaded.identical(profile)
     assert loaded.provenance == profile.provenance
-    assert loaded.layout == LAYOUT and loaded.block_kinds == KINDS
+    assert loaded.layout == LAYOUT
+    assert loaded.block_kinds == KINDS
     assert loaded.dataset["score"].dtype == np.float32
     again = loaded.save(tmp_path / "again.nc")
     assert AttentionProfile.load(again).identical(profile)
@@ -204,7 +205,8 @@ def test_other_programs_can_read_the_file(saved):
 def test_any_prompt_comes_back(tmp_path, prompt):
     profile = make_profile(provenance={"prompt": prompt})
     loaded = AttentionProfile.load(profile.save(tmp_path / "fox.nc"))
-    assert loaded.identical(profile) and loaded.provenance == {"prompt": prompt}
+    assert loaded.identical(profile)
+    assert loaded.provenance == {"prompt": prompt}
 
 
 def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
@@ -240,16 +242,23 @@ def test_a_file_that_cannot_grow_leaves_the_process_alive(tmp_path, limit):
         [sys.executable, "-c", code, str(path), str(limit)], capture_output=True, text=True
     )
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, str(errno.EFBIG), "")
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
 def test_atomic_files_survive_interruption(tmp_path, interruption):
     path = io.write_text(tmp_path / "a.txt", "first")
-    with pytest.raises(interruption), io.atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise interruption
-    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+    def write_half() -> None:
+        with io.atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise interruption
+
+    with pytest.raises(interruption):
+        write_half()
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
     io.write_json(path, {"ü": [1, None]})
     assert json.loads(path.read_text()) == {"ü": [1, None]}
     with pytest.raises(ValueError, match="JSON"):
@@ -265,7 +274,8 @@ def test_names_and_folders_that_cannot_be_written_are_refused(tmp_path):
 
 def test_html_escapes_the_prompt():
     text = make_profile(provenance={"prompt": "<script>x</script>"})._repr_html_()
-    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
 
 
 FLUX = ["double"] * 19 + ["single"] * 38
@@ -291,7 +301,8 @@ def test_block_selections_of_flux(selection, expected):
 def test_the_papers_blocks_are_never_empty(double, single):
     kinds = ["double"] * double + ["single"] * single
     chosen = select_blocks("paper", kinds)
-    assert chosen and set(chosen) <= set(select_blocks("single", kinds))
+    assert chosen
+    assert set(chosen) <= set(select_blocks("single", kinds))
 
 
 @pytest.mark.parametrize("selection", ["triple", "single.38", 57, -1, [], True, None, 1.5])

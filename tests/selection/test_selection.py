@@ -89,7 +89,8 @@ def test_random_rankings_follow_their_seed(tokens, seed):
 def test_equation_four_of_the_paper():
     budget = Adaptive(256, 1024)
     schedule = budget.schedule(28)
-    assert schedule[0] == 256 and schedule[-1] == 1024
+    assert schedule[0] == 256
+    assert schedule[-1] == 1024
     assert budget.mean(28) == pytest.approx(516.7, abs=0.5)
     assert (np.diff(schedule) >= 0).all()
     assert Adaptive.paper(4096) == budget
@@ -107,7 +108,8 @@ def test_the_sigma_clock_uses_the_schedulers_noise_levels():
 @given(st.integers(1, 500), st.integers(0, 500), st.floats(0.1, 5), st.integers(1, 60))
 def test_adaptive_budgets_grow_within_their_bounds(minimum, more, gamma, steps):
     schedule = Adaptive(minimum, minimum + more, gamma).schedule(steps)
-    assert schedule.min() >= minimum and schedule.max() <= minimum + more
+    assert schedule.min() >= minimum
+    assert schedule.max() <= minimum + more
     assert (np.diff(schedule) >= 0).all()
 
 
