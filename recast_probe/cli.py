@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import sys
+import warnings
+from typing import Any
 
 import typer
 
@@ -25,16 +27,27 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")
 
 
+# full, quota, file too large, read-only, not allowed: for the user to mend
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; errors that people can mend are one message and exit code 2."""
     try:
-        app(arguments, standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            app(arguments, standalone_mode=False)
     except RecastProbeError as error:
         _fail(str(error), 2)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in DISK:
             raise
-        _fail(f"{error.strerror}: {error.filename or 'the output folder'}. Nothing was lost.", 2)
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(
+            f"{error.strerror}{where}. What was finished before is kept, and no file is half "
+            "written; make room or choose another --out, and run the command again.",
+            2,
+        )
     except (KeyboardInterrupt, typer.Abort):
         _fail("Interrupted.", 130)
     except typer.Exit as stop:
@@ -45,6 +58,10 @@ def main(arguments: list[str] | None = None) -> None:
             error.show()
             raise SystemExit(error.exit_code) from None
         raise
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"recast-probe: {message}", file=sys.stderr)
 
 
 def _fail(message: str, code: int) -> None:

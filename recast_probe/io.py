@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def write_bytes(path: str | Path, data: bytes | memoryview) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write UTF-8 text atomically."""
     return write_bytes(path, text.encode())
+
+
+def without_nan(values: Any) -> Any:
+    """The same mappings and lists with None for NaN, as strict JSON needs."""
+    if isinstance(values, Mapping):
+        return {name: without_nan(value) for name, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [without_nan(value) for value in values]
+    return None if isinstance(values, float) and values != values else values
 
 
 def write_json(path: str | Path, values: Any) -> Path:

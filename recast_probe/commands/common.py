@@ -51,17 +51,22 @@ def output_folder(out: Path) -> Path:
     """The folder for results, made if it is not there."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be made: {error.strerror}.") from error
     return out
 
 
-def emit(values: Mapping[str, Any], as_json: bool) -> None:
+def emit(values: Mapping[Any, Any], as_json: bool) -> None:
     """Print the results: one JSON object, or a line a number."""
     if as_json:
         print(json.dumps(values, ensure_ascii=False, allow_nan=False, default=str))
         return
-    for name, value in _flat(values):
-        print(f"{name:42} {f'{value:.4f}' if isinstance(value, float) else value}")
+    rows = _flat(values)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        print(f"{name:{width}}  {f'{value:.4f}' if isinstance(value, float) else value}")
 
 
 def note(message: str) -> None:
@@ -69,7 +74,7 @@ def note(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -77,12 +82,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             rows.append((f"{prefix}{name}", value))
     return rows
-
-
-def without_nan(values: Any) -> Any:
-    """The same values with None for numbers that do not exist, as strict JSON needs."""
-    if isinstance(values, Mapping):
-        return {name: without_nan(value) for name, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [without_nan(value) for value in values]
-    return None if isinstance(values, float) and values != values else values

@@ -14,8 +14,8 @@ from recast_probe.commands.common import (
     note,
     output_folder,
     parse_blocks,
-    without_nan,
 )
+from recast_probe.io import without_nan, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,6 @@ def diagnose(
     """Skew, entropy, overlap with a mask, and agreement between several profiles."""
     from recast_probe.diagnostics import mask_to_grid, stability
     from recast_probe.images import check_same_shape, load_image, load_mask
-    from recast_probe.io import write_json
     from recast_probe.profile import AttentionProfile
 
     loaded = [AttentionProfile.load(path) for path in profiles]
@@ -72,59 +71,74 @@ def diagnose(
     }
     agreement = None
     if len(loaded) > 1:
-        agreement = stability(loaded, [path.stem for path in profiles], blocks=chosen)
+        agreement = stability(loaded, _labels(profiles), blocks=chosen)
         found["stability"] = agreement.summary()
     found = without_nan(found)
+    # everything that can go wrong with the input has gone wrong before the first file is written
+    drawn = _draw(loaded[0], picture, grid_mask, chosen, agreement)
     folder = output_folder(out)
     write_json(folder / "diagnostics.json", found)
-    _report(folder, loaded[0], picture, grid_mask, chosen, found, agreement)
+    _report(folder, loaded[0], drawn, found)
     emit(found if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
     note(f"Report: {folder / 'report.html'}")
 
 
-def _report(
-    folder: Path,
-    profile: AttentionProfile,
-    image: Any,
-    mask: np.ndarray | None,
-    blocks: Any,
-    found: dict[str, Any],
-    agreement: Any,
-) -> None:
+def _labels(paths: list[Path]) -> list[str]:
+    """Names that tell the files apart."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def _draw(
+    profile: AttentionProfile, image: Any, mask: np.ndarray | None, blocks: Any, agreement: Any
+) -> dict[str, Any]:
+    """Figures by the title of their section."""
     from recast_probe import figures
     from recast_probe.diagnostics import entropy, overlap, skew
-    from recast_probe.report import Section, write_report
 
     drawn = {
-        "importance": figures.importance_over_reference(profile, image, blocks=blocks),
-        "lorenz": figures.lorenz(skew(profile, blocks=blocks)),
-        "entropy": figures.entropy_curves(entropy(profile, blocks=blocks)),
+        "Where the generation looks": figures.importance_over_reference(
+            profile, image, blocks=blocks
+        ),
+        "How unequal": figures.lorenz(skew(profile, blocks=blocks)),
+        "How focused": figures.entropy_curves(entropy(profile, blocks=blocks)),
     }
     if mask is not None:
         score = profile.reference_map(profile.mean_score(blocks=blocks))[0]
-        drawn["overlap"] = figures.overlap(
+        drawn["Is it the subject?"] = figures.overlap(
             overlap(profile, mask, blocks=blocks), score, mask, image
         )
     if agreement is not None:
-        drawn["stability"] = figures.stability_matrix(agreement)
-    images = {name: figures.save_figure(figure, folder / name)[0] for name, figure in drawn.items()}
-    titles = {
-        "importance": "Where the generation looks",
-        "lorenz": "How unequal",
-        "entropy": "How focused",
-        "overlap": "Is it the subject?",
-        "stability": "Do the profiles agree?",
+        drawn["Do the profiles agree?"] = figures.stability_matrix(agreement)
+    return drawn
+
+
+def _report(
+    folder: Path, profile: AttentionProfile, drawn: dict[str, Any], found: dict[str, Any]
+) -> None:
+    from recast_probe import figures
+    from recast_probe.report import Section, write_report
+
+    files = {
+        "Where the generation looks": "importance",
+        "How unequal": "lorenz",
+        "How focused": "entropy",
+        "Is it the subject?": "overlap",
+        "Do the profiles agree?": "stability",
     }
+    sections = [
+        Section(title, figures=[figures.save_figure(figure, folder / files[title])[0]])
+        for title, figure in drawn.items()
+    ]
     first = found["profiles"][0]
-    cards = {
-        "top_share_of_mean_score": first["skew"]["top_share_of_mean_score"],
-        **({"auroc": first["overlap"]["auroc"]} if mask is not None else {}),
-    }
+    numbers_of_all = {**first["skew"], **first["entropy"], **first.get("overlap", {})}
+    numbers_of_all |= found.get("stability", {})
+    wanted = ("top_share_of_mean_score", "first", "last", "auroc", "enrichment", "spearman")
     write_report(
         folder / "report.html",
         title="Attention to the reference image",
         subtitle=str(profile.provenance.get("prompt", "")),
-        summary=cards,
-        sections=[Section(titles[name], figures=[path]) for name, path in images.items()],
+        summary={name: numbers_of_all[name] for name in wanted if name in numbers_of_all},
+        sections=sections,
         provenance=profile.provenance,
     )

@@ -18,6 +18,7 @@ from recast_probe.commands.common import (
     Seed,
     Steps,
     emit,
+    note,
     open_probe,
     output_folder,
     parse_blocks,
@@ -74,6 +75,12 @@ def generate(
         raise InputError("Give either --budget or --minimum and --maximum.")
     if (minimum is None) != (maximum is None):
         raise InputError("Eq. 4 needs both --minimum and --maximum.")
+    scheduled = budget is not None or minimum is not None
+    if scheduled and method in (Method.full, Method.none):
+        raise InputError(
+            f"--method {method.value} takes no budget; budgets are for recast and random."
+        )
+    chosen_blocks = parse_blocks(blocks)
     picture = load_image(image)
     subject = None
     if mask is not None:
@@ -85,7 +92,11 @@ def generate(
     folder = output_folder(out)
     rows = []
     for number, text in enumerate(prompt):
-        result = _run(probe, method, picture, text, schedule, parse_blocks(blocks), steps, seed)
+        try:
+            result = _run(probe, method, picture, text, schedule, chosen_blocks, steps, seed)
+        except KeyboardInterrupt:
+            note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")
+            raise
         stem = f"{method.value}-{number:02d}-seed{seed}"
         (file,) = result.save(folder / f"{stem}.png")
         row: dict[str, Any] = {

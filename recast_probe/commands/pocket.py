@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -29,17 +30,13 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Does the model copy subjects it never saw? Retrieval, removal and swap."""
-    from diffusers import FluxKontextPipeline
     from tqdm import tqdm
 
     from recast_probe import pocket
+    from recast_probe.loading import load_pipeline
     from recast_probe.pocket.evaluate import evaluate as run
 
-    pipeline = (
-        pocket.load()
-        if model is None
-        else FluxKontextPipeline.from_pretrained(model, local_files_only=True)
-    )
+    pipeline = pocket.load() if model is None else load_pipeline(model)
     with tqdm(total=3 * subjects, desc="Images", file=sys.stderr) as bar:
 
         def progress(done: int, _: int) -> None:
@@ -63,12 +60,23 @@ def assets(
     ] = None,
 ) -> None:
     """Make the training pack of drawn subjects."""
+    from recast_probe.errors import InputError
     from recast_probe.pocket.subjects import build_pack
 
+    for path in (fluent, names, noto):
+        if path is not None and not path.is_file():
+            raise InputError(f"There is no file {path}.")
     with tempfile.TemporaryDirectory() as scratch:
-        found = build_pack(
-            fluent or _npm(FLUENT, Path(scratch)), names or _npm(NAMES, Path(scratch)), out, noto
+        tarballs = (
+            fluent or _npm(FLUENT, Path(scratch)),
+            names or _npm(NAMES, Path(scratch)),
         )
+        try:
+            found = build_pack(*tarballs, out, noto)
+        except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
+            raise InputError(
+                f"The tarballs are damaged or other ones than {FLUENT} and {NAMES}: {error}"
+            ) from error
     note(f"{found['training']} training subjects in {out / 'subjects.npz'}.")
 
 

@@ -21,8 +21,8 @@ from recast_probe.commands.common import (
     open_probe,
     output_folder,
     parse_blocks,
-    without_nan,
 )
+from recast_probe.io import without_nan
 
 
 def profile(
@@ -53,14 +53,20 @@ def profile(
         raise InputError(
             f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
         ) from None
+    chosen_blocks = parse_blocks(blocks)
     probe = open_probe(model, dtype, device)
     grid_mask = None if mask is None else probe.reference_mask(mask, image)
+    if grid_mask is not None and grid_mask.all() == grid_mask.any():
+        raise InputError(
+            f"The mask {mask} covers {'every' if grid_mask.all() else 'no'} reference token, so "
+            "there is nothing to compare; a token counts when more than half of it is covered."
+        )
     profiles = probe.profile(
         image,
         list(prompt),
         steps=steps,
         seed=seed,
-        blocks=parse_blocks(blocks),
+        blocks=chosen_blocks,
         profile_steps=chosen,
     )
     folder = output_folder(out)
@@ -73,7 +79,7 @@ def profile(
         without_nan(
             {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed, "profiles": found}
             if as_json
-            else {row["file"]: row for row in found}
+            else dict(enumerate(found))
         ),
         as_json,
     )

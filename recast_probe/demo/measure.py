@@ -12,13 +12,13 @@ import numpy as np
 from recast_probe.demo.arms import ARMS, Case, Run
 from recast_probe.diagnostics import (
     Entropy,
-    Interval,
     Overlap,
     Skew,
     Stability,
     bootstrap_mean,
     entropy,
     overlap,
+    paired_difference,
     skew,
     stability,
 )
@@ -88,10 +88,15 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
     """The numbers of `summary.json`; every mean comes with its bootstrap interval over the runs."""
 
     def interval(values: Sequence[float]) -> dict[str, float]:
-        return finite(bootstrap_mean(values, seed=seed))
+        return bootstrap_mean(values, seed=seed).to_dict()
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
+
+    def recast_minus(other: str) -> dict[str, float]:
+        pairs = found.scores["recast"]["identity"], found.scores[other]["identity"]
+        difference = paired_difference(*pairs, seed=seed)
+        return {**difference.interval.to_dict(), "p_value": difference.p_value}
 
     arms = {
         arm: {
@@ -104,6 +109,9 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
     last = found.entropies[0].marginal.sizes["step"] - 1
     return {
         "arms": arms,
+        "identity_difference": {
+            f"recast_minus_{other}": recast_minus(other) for other in ARMS if other != "recast"
+        },
         "selection": found.skews[0].selection,
         "skew": {
             "top25": mean([s.top_share_of_mean_score for s in found.skews]),
@@ -133,8 +141,3 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
             "spearman_all_pairs": found.all_rankings.mean_spearman.mean,
         },
     }
-
-
-def finite(interval: Interval) -> dict[str, float]:
-    """An interval for JSON: ends that do not exist are left out."""
-    return {name: value for name, value in interval.to_dict().items() if not np.isnan(value)}

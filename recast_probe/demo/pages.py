@@ -47,6 +47,8 @@ def draw(
             {TITLES[arm]: bootstrap_mean(found.scores[arm]["identity"], seed=seed) for arm in ARMS},
             metric="Masked MobileNetV2 cosine to the reference",
             selection=setting,
+            note=f"Large points: mean over {len(cases)} runs with its 95% interval. Each faint "
+            "line is one prompt of one reference.",
         ),
         "budget": figures.budget_curve(
             {TITLES[arm]: runs[arm][0].reference_tokens_per_step for arm in ARMS},
@@ -137,7 +139,8 @@ def write_page(
             "How much of the subject each arm keeps",
             "Scores compare the subject's place in the output with the subject in the reference, "
             "both cut out with their masks. Intervals resample the runs; prompts of one reference "
-            "are treated as independent, so they are on the narrow side.",
+            "are treated as independent, so they are on the narrow side.\n\n"
+            f"{_compared(summary['identity_difference'])}",
             figures=[images["identity"], images["budget"]],
             table=rows,
         ),
@@ -174,10 +177,26 @@ def write_page(
     )
 
 
-def interval_text(interval: Mapping[str, float]) -> str:
+def interval_text(interval: Mapping[str, Any]) -> str:
     """ "0.812 [0.790, 0.835]", without brackets where there is no interval."""
     text = f"{interval['mean']:.3f}"
-    return f"{text} [{interval['low']:.3f}, {interval['high']:.3f}]" if "low" in interval else text
+    if interval["low"] is None:
+        return text
+    return f"{text} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _compared(differences: Mapping[str, Mapping[str, Any]]) -> str:
+    """Paired differences in words."""
+    parts = [
+        f"{name.replace('recast_minus_', 'ReCAST minus ')} {interval_text(found)} "
+        f"(p = {_number(found['p_value'])})"
+        for name, found in differences.items()
+    ]
+    return (
+        "Pair by pair, the same prompt, seed and noise: identity of "
+        + "; ".join(parts)
+        + ". p-values flip the signs of the differences."
+    )
 
 
 def _number(value: float | None) -> str:

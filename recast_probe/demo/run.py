@@ -14,7 +14,7 @@ from recast_probe import pocket
 from recast_probe.demo.arms import ARMS, Run, cases, perform
 from recast_probe.demo.measure import measure, summarise
 from recast_probe.errors import InputError
-from recast_probe.io import write_json
+from recast_probe.io import without_nan, write_json
 from recast_probe.probe import Probe
 from recast_probe.provenance import now, versions
 
@@ -29,6 +29,8 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be a whole number of at least 0, got {self.seed}.")
         limits = {"references": 24, "prompts": 3, "steps": 1000}
         for name, most in limits.items():
             value = getattr(self, name)
@@ -68,7 +70,7 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
 
     found = measure(probe, chosen, runs)
     images = draw(probe, chosen, runs, found, out / "figures", settings.seed)
-    summary = {
+    summary: dict[str, Any] = {
         "model": probe.name,
         "fingerprint": probe.fingerprint,
         "versions": versions(),
@@ -78,6 +80,7 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
         **summarise(found, runs, settings.seed),
         "seconds": round(time.monotonic() - started, 2),
     }
+    summary = without_nan(summary)
     facts = {key: summary[key] for key in ("model", "fingerprint", "versions", "settings")}
     write_page(out / "report.html", summary, chosen, images, facts)
     write_json(out / "summary.json", summary)
