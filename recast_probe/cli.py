@@ -65,7 +65,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"recast-probe: {message}", file=sys.stderr)
+    print(f"recast-probe: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 
 
