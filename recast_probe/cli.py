@@ -27,6 +27,7 @@ app.command("doctor")(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")
 
 
+INTERRUPTED = 130
 # full, quota, file too large, read-only, not allowed: for the user to mend
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
@@ -36,7 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            app(arguments, standalone_mode=False)
+            # typer turns Ctrl-C into a returned exit code
+            code = app(arguments, standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(code, int) and code:
+            raise SystemExit(code)
     except RecastProbeError as error:
         _fail(str(error), 2)
     except OSError as error:
@@ -49,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
             2,
         )
     except (KeyboardInterrupt, typer.Abort):
-        _fail("Interrupted.", 130)
+        _fail("Interrupted.", INTERRUPTED)
     except typer.Exit as stop:
         raise SystemExit(stop.exit_code) from None
     except Exception as error:
