@@ -106,6 +106,12 @@ def check_same_shape(mask: np.ndarray, image: Image.Image) -> None:
         )
 
 
+def fit_mask(mask: np.ndarray, image: Image.Image) -> np.ndarray:
+    """A mask (height, width), bool or 0..1, at the size of an image: bool, true above one half."""
+    grey = Image.fromarray((np.asarray(mask, dtype=np.float32) * 255).astype(np.uint8))
+    return np.asarray(grey.resize(image.size, Image.Resampling.BILINEAR)) > 127
+
+
 def image_digest(image: Image.Image) -> str:
     """SHA-256 over size, mode and pixels of an image (hexadecimal)."""
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height}\n".encode())

@@ -159,13 +159,9 @@ def _run(
 
 
 def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:
-    import numpy as np
-    from PIL import Image as Pictures
-
     from recast_probe.identity import IdentityScorer
+    from recast_probe.images import fit_mask
 
-    def sized(size: tuple[int, int]) -> np.ndarray:
-        picture = Pictures.fromarray((mask * 255).astype(np.uint8)).resize(size)
-        return np.asarray(picture) > 127
-
-    return IdentityScorer().score(output, sized(output.size), reference, sized(reference.size))
+    return IdentityScorer().score(
+        output, fit_mask(mask, output), reference, fit_mask(mask, reference)
+    )

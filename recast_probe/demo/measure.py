@@ -23,6 +23,7 @@ from recast_probe.diagnostics import (
     stability,
 )
 from recast_probe.identity import IdentityScorer
+from recast_probe.images import fit_mask
 from recast_probe.probe import Probe
 
 BLOCKS = "single"
@@ -51,7 +52,7 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
     scores: dict[str, dict[str, list[float]]] = {arm: {name: [] for name in SCORES} for arm in ARMS}
     for arm in ARMS:
         for case, run, full in zip(cases, runs[arm], runs["full"], strict=True):
-            sample, mask = case.sample, case.target_mask
+            sample, mask = case.sample, fit_mask(case.target_mask, run.image)
             to_reference = scorer.score(run.image, mask, sample.image, sample.mask)
             to_full = scorer.score(run.image, mask, full.image, mask)
             scores[arm]["identity"].append(to_reference["mobilenet"])

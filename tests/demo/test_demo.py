@@ -1,0 +1,176 @@
+"""The demo on the tiny pipeline: complete, paired, resumable, self-contained."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import recast_probe as rp
+from recast_probe import io, pocket
+from recast_probe.cli import main
+from recast_probe.demo import DemoSettings, arms, pages, run_demo
+from recast_probe.errors import InputError
+
+SETTINGS = DemoSettings(references=2, prompts=2, steps=3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def finished(probe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return run_demo(probe, out, SETTINGS), out
+
+
+def test_the_summary_has_what_it_promises(finished):
+    summary, out = finished
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["seed"] == 1
+    assert summary["versions"]["torch"]
+    for arm in ("full", "recast", "random", "none"):
+        identity = summary["arms"][arm]["identity"]
+        assert identity["low"] <= identity["mean"] <= identity["high"]
+        assert identity["count"] == 4
+    assert summary["arms"]["full"]["identity_to_full"]["mean"] == pytest.approx(1, abs=1e-5)
+    assert 0.25 <= summary["skew"]["top25"] <= 1
+    assert 0 < summary["entropy"]["last"] <= summary["entropy"]["maximum"] + 1e-9
+    assert 0 < summary["entropy"]["first"] <= summary["entropy"]["maximum"] + 1e-9
+    assert {"auroc", "mass_share", "base_rate"} <= set(summary["overlap"])
+    assert -1 <= summary["stability"]["spearman"] <= 1
+    assert summary["seconds"] > 0
+
+
+def test_numbers_are_those_of_the_stored_runs(finished, probe):
+    summary, out = finished
+    profiles = [rp.AttentionProfile.load(path) for path in sorted((out / "runs").glob("*.nc"))]
+    assert len(profiles) == 4
+    shares = [rp.skew(profile, blocks="single").top_share_of_mean_score for profile in profiles]
+    assert summary["skew"]["top25"] == pytest.approx(np.mean(shares))
+    records = [json.loads(path.read_text()) for path in sorted((out / "runs").glob("*.json"))]
+    tokens = {record["arm"]: record["reference_tokens_per_step"] for record in records}
+    full = tokens["full"][0]
+    assert tokens["full"] == [full] * 3
+    assert tokens["none"] == [0, 0, 0]
+    assert tokens["recast"] == tokens["random"]
+    assert tokens["recast"][0] == full
+    assert summary["arms"]["recast"]["mean_budget"] == pytest.approx(np.mean(tokens["recast"]))
+
+
+def test_arms_share_the_noise_and_profiling_changes_nothing(finished, probe):
+    _, out = finished
+    case = arms.cases(pocket.samples()[:2], 2, seed=1)[0]
+    arguments = probe.pipeline_arguments(case.sample.image, case.prompt, steps=3, seed=case.seed)
+    plain = np.asarray(probe.pipe(**arguments).images[0])
+    with Image.open(out / "runs" / f"{case.name}.full.png") as stored:
+        np.testing.assert_array_equal(np.asarray(stored), plain)
+    seeds = [case.seed for case in arms.cases(pocket.samples(), 3, seed=1)]
+    assert len(set(seeds)) == 72
+
+
+def test_figures_and_report_need_nothing_else(finished):
+    _, out = finished
+    names = {path.name for path in (out / "figures").iterdir()}
+    wanted = ("importance", "lorenz", "entropy", "overlap", "stability", "identity", "budget")
+    assert {f"{name}.{kind}" for name in wanted for kind in ("png", "pdf")} <= names
+    assert sum(name.startswith("grid-") and name.endswith(".png") for name in names) == 2
+    page = (out / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "<script" not in page
+    assert page.count("data:image/png") == len(wanted) + 2
+    assert "exactly as many tokens at each step" in page
+
+
+def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, capsys):
+    generate, calls = arms._generate, []
+
+    def counted(*arguments):
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return generate(*arguments)
+
+    monkeypatch.setattr(arms, "_generate", counted)
+    # figures take seconds and are another test's matter
+    monkeypatch.setattr(pages, "draw", lambda *_: {})
+    monkeypatch.setattr(pages, "write_page", lambda *_: None)
+    settings = DemoSettings(references=1, prompts=2, steps=2)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(probe, tmp_path, settings)
+    printed = capsys.readouterr().err
+    assert f"3 of 8 runs are in {tmp_path / 'runs'}" in printed
+    assert not (tmp_path / "summary.json").exists()
+    monkeypatch.setattr(arms, "_generate", lambda *a: calls.append(a) or generate(*a))
+    run_demo(probe, tmp_path, settings)
+    assert len(calls) == 8
+    run_demo(probe, tmp_path, settings)
+    assert len(calls) == 8
+    # another seed shares nothing; a damaged profile is made again
+    (damaged,) = (tmp_path / "runs").glob("*-0.full.nc")
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    run_demo(probe, tmp_path, settings)
+    assert len(calls) == 9
+    run_demo(probe, tmp_path, DemoSettings(references=1, prompts=2, steps=2, seed=5))
+    assert len(calls) == 17
+
+
+def test_a_full_disk_leaves_the_earlier_summary(probe, tiny_folder, tmp_path, monkeypatch, capsys):
+    def flush(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "summary.json").write_text("earlier")
+    monkeypatch.setattr(io.os, "fsync", flush)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--model", str(tiny_folder), "--steps", "2", "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == "earlier"
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_control_c_from_outside(tiny_folder, tmp_path):
+    """A real interrupt in the middle of the runs: exit code 130, one place named, no traceback."""
+    command = [sys.executable, "-m", "recast_probe.cli", "demo", "--model", str(tiny_folder)]
+    with subprocess.Popen(
+        [*command, "--references", "24", "--steps", "200", "--out", str(tmp_path), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "runs").glob("*.json")):
+            assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert str(tmp_path / "runs") in err
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
+    for record in (tmp_path / "runs").glob("*.json"):
+        json.loads(record.read_text())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"references": 0},
+        {"references": 25},
+        {"prompts": 4},
+        {"steps": 1},
+        {"seed": -1},
+        {"references": 1, "prompts": 1},
+    ],
+)
+def test_impossible_sizes_are_refused(settings):
+    with pytest.raises(InputError):
+        DemoSettings(**settings)
