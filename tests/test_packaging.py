@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "recast_probe"
@@ -138,3 +140,22 @@ def test_readme_commands_name_options_that_exist():
             known[command] = run.stdout
         for option in re.findall(r"--[a-z-]+", line):
             assert option in known[command], f"{command} has no option {option}"
+
+
+def test_the_wheel_holds_everything(tmp_path):
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    listed = subprocess.run(
+        ["git", "ls-files", "recast_probe"], cwd=ROOT, capture_output=True, text=True
+    )
+    wanted = set(listed.stdout.split("\n")) - {""} or {
+        "recast_probe/identity/weights/mobilenet_v2_imagenet.safetensors",
+        "recast_probe/figures/fonts/Inter-Regular.ttf",
+        "recast_probe/pocket/samples/samples.json",
+        "recast_probe/pocket/assets/held_out.webp",
+    }
+    missing = {name for name in wanted if (ROOT / name).is_file()} - packed
+    assert not missing
+    assert not [name for name in packed if "__pycache__" in name or name.startswith("tests/")]
+    assert Path(wheel).stat().st_size < 50_000_000
