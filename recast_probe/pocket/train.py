@@ -222,9 +222,12 @@ def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: 
     model = FlowModel(PocketConfig(**settings), tokenizers)
     state = {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
     model.load_state_dict(state)
-    pipeline = architecture.assemble(
-        autoencoder, model.transformer, model.clip, model.t5, tokenizers
+    # a loaded autoencoder remembers its folder and would write that path into the config
+    clean = AutoencoderKL.from_config(
+        {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
     )
+    clean.load_state_dict(autoencoder.state_dict())
+    pipeline = architecture.assemble(clean, model.transformer, model.clip, model.t5, tokenizers)
     pipeline.save_pretrained(out)
 
 
