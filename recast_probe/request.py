@@ -144,6 +144,8 @@ def make_request(
     prompts = as_prompts(prompt)
     steps = whole_number("steps", steps, 1)
     seed = whole_number("seed", seed, 0)
+    if seed >= 2**63:
+        raise InputError(f"seed must be below 2 ** 63, not {seed}.")
     overrides = {name: value for name, value in overrides.items() if value is not None}
     _check_names(pipeline, overrides)
     for name in ("height", "width", "max_area", "max_sequence_length"):

@@ -24,7 +24,8 @@ def demo(
     from recast_probe.demo import DemoSettings, run_demo
 
     settings = DemoSettings(references=references, prompts=prompts, steps=steps, seed=seed)
+    probe = open_probe(model, "auto", "cpu")
     folder = output_folder(out)
-    summary = run_demo(open_probe(model, "auto", "cpu"), folder, settings)
+    summary = run_demo(probe, folder, settings)
     emit(summary, as_json)
     note(f"Report: {folder / 'report.html'}")

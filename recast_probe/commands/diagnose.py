@@ -15,6 +15,7 @@ from recast_probe.commands.common import (
     output_folder,
     parse_blocks,
 )
+from recast_probe.errors import InputError
 from recast_probe.io import without_nan, write_json
 
 if TYPE_CHECKING:
@@ -57,9 +58,12 @@ def diagnose(
     loaded = [AttentionProfile.load(path) for path in profiles]
     chosen = parse_blocks(blocks)
     picture = None if image is None else load_image(image)
+    if picture is not None:
+        _check_aspect(f"The image {image}", picture.size, loaded[0])
     grid_mask = None
     if mask is not None:
         values = load_mask(mask)
+        _check_aspect(f"The mask {mask}", values.shape[::-1], loaded[0])
         if picture is not None:
             check_same_shape(values, picture)
         grid_mask = mask_to_grid(values, loaded[0].layout.references[0])
@@ -81,6 +85,20 @@ def diagnose(
     _report(folder, loaded[0], drawn, found)
     emit(found if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
     note(f"Report: {folder / 'report.html'}")
+
+
+def _check_aspect(what: str, size: tuple[int, ...], profile: AttentionProfile) -> None:
+    """Refuse what was not drawn on the profile's reference: another shape, by over a token."""
+    facts = profile.provenance.get("image")
+    if not isinstance(facts, dict):
+        return
+    grid = profile.layout.references[0]
+    difference = size[0] / size[1] * facts["height"] / facts["width"] - 1
+    if abs(difference) > max(0.01, 1 / min(grid.rows, grid.columns)):
+        raise InputError(
+            f"{what} is {size[0]} x {size[1]} pixels, but the profile's reference is "
+            f"{facts['width']} x {facts['height']}: their aspect ratios differ."
+        )
 
 
 def _labels(paths: list[Path]) -> list[str]:

@@ -69,7 +69,7 @@ def generate(
     With --mask the subject's identity is scored as if it stood in the same place in the output.
     """
     from recast_probe.errors import InputError
-    from recast_probe.images import check_same_shape, load_image, load_mask
+    from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
 
     if budget is not None and (minimum is not None or maximum is not None):
         raise InputError("Give either --budget or --minimum and --maximum.")
@@ -86,6 +86,8 @@ def generate(
     if mask is not None:
         subject = load_mask(mask)
         check_same_shape(subject, picture)
+        if not fit_mask(subject, picture).any():
+            raise InputError(f"The mask {mask} marks no pixel; bright pixels are the subject.")
     probe = open_probe(model, dtype, device)
     tokens = probe.layout(picture).reference_tokens
     schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
@@ -97,6 +99,7 @@ def generate(
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")
             raise
+        identity = None if subject is None else _identity(result.image, picture, subject)
         stem = f"{method.value}-{number:02d}-seed{seed}"
         (file,) = result.save(folder / f"{stem}.png")
         row: dict[str, Any] = {
@@ -107,8 +110,8 @@ def generate(
         }
         if result.profile is not None:
             row["profile"] = str(result.profile.save(folder / f"{stem}.nc"))
-        if subject is not None:
-            row["identity"] = _identity(result.image, picture, subject)
+        if identity is not None:
+            row["identity"] = identity
         rows.append(row)
     facts = {"model": probe.name, "method": method.value, "seed": seed, "steps": steps}
     emit(facts | {"images": rows if as_json else dict(enumerate(rows))}, as_json)

@@ -29,12 +29,14 @@ class DemoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must be a whole number of at least 0, got {self.seed}.")
-        limits = {"references": 24, "prompts": 3, "steps": 1000}
-        for name, most in limits.items():
+        limits = {
+            "references": (1, 24),
+            "prompts": (1, 3),
+            "steps": (2, 1000),
+            "seed": (0, 10**12),
+        }
+        for name, (least, most) in limits.items():
             value = getattr(self, name)
-            least = 2 if name == "steps" else 1
             if not least <= value <= most:
                 raise InputError(f"{name} must lie in {least}..{most}, got {value}.")
         if self.references * self.prompts < 2:

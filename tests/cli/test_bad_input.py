@@ -111,6 +111,36 @@ def test_masks_that_divide_nothing(command, spoiled, earlier, tiny_folder, mask)
     assert contents(earlier) == before
 
 
+def test_a_mask_without_a_subject(command, spoiled, earlier, tiny_folder):
+    before = contents(earlier)
+    outcome = command(
+        *("generate", "--model", tiny_folder, "--image", spoiled / "image.png", "--prompt", "a"),
+        *("--steps", 1, "--mask", spoiled / "empty.png", "--out", earlier),
+    )
+    refused(outcome, "empty.png", "no pixel")
+    assert contents(earlier) == before
+
+
+def test_diagnosing_with_another_image(command, spoiled, earlier, tmp_path, probe, image):
+    profile = probe.profile(image, "a", steps=1, progress=False).save(tmp_path / "a.nc")
+    before = contents(earlier)
+    for option in ("--mask", "--image"):
+        outcome = command("diagnose", profile, option, spoiled / "wide.png", "--out", earlier)
+        refused(outcome, "64 x 32", "64 x 64")
+    assert contents(earlier) == before
+
+
+@pytest.mark.parametrize("options", [("--gamma", "nan"), ("--gamma", -1), ("--seed", 2**70)])
+def test_numbers_out_of_reach(command, files, earlier, tiny_folder, options):
+    before = contents(earlier)
+    outcome = command(
+        *("generate", "--model", tiny_folder, "--image", files / "image.png", "--prompt", "a"),
+        *("--steps", 2, "--method", "recast", "--out", earlier, *options),
+    )
+    refused(outcome)
+    assert contents(earlier) == before
+
+
 @pytest.mark.parametrize("steps", ["0,two", "7", "-1"])
 def test_profile_steps_outside_the_run(command, files, earlier, tiny_folder, steps):
     before = contents(earlier)
