@@ -84,8 +84,11 @@ def assets(
 def train(
     pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
-    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 70_000,
-    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 34_000,
+    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 60_000,
+    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 31_000,
+    last_samples: Annotated[
+        int, typer.Option(help="Samples at the end, mostly of subjects that stay in place.")
+    ] = 12_000,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
     ] = None,
@@ -102,6 +105,7 @@ def train(
         out,
         small_samples=small_samples,
         full_samples=full_samples,
+        last_samples=last_samples,
         device=device,
         minutes=minutes,
         workers=workers,

@@ -25,6 +25,7 @@ def run(
     *,
     small_samples: int,
     full_samples: int,
+    last_samples: int,
     autoencoder_steps: int = 4400,
     config: PocketConfig = STANDARD,
     device: str = "cpu",
@@ -54,7 +55,7 @@ def run(
         )
         autoencoder.cpu().save_pretrained(work / "autoencoder")
     autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
-    plan = TrainingPlan.standard(small_samples, full_samples, seed=seed)
+    plan = TrainingPlan.standard(small_samples, full_samples, last_samples, seed=seed)
     progress = train(
         pack,
         autoencoder,

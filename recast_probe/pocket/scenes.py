@@ -16,6 +16,7 @@ SIZES = {"small": 48, "medium": 64, "large": 96}
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 KINDS = ("new scene", "background", "recolour", "style")
+KIND_WEIGHTS = (0.42, 0.34, 0.12, 0.12)
 STYLES = ("sepia", "night", "negative", "poster", "pencil")
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
@@ -99,9 +100,10 @@ def sample_task(
     kind: str | None = None,
     subject: Subject | None = None,
     augment: bool = True,
+    kind_weights: Sequence[float] = KIND_WEIGHTS,
 ) -> Task:
     """Draw a task. `augment` varies the subject's hue, turn and side beyond the drawings."""
-    kind = kind or str(rng.choice(KINDS, p=(0.42, 0.34, 0.12, 0.12)))
+    kind = kind or str(rng.choice(KINDS, p=kind_weights))
     subject = subject or subjects[int(rng.integers(len(subjects)))]
     place, new_place = backgrounds.choose(rng), backgrounds.choose(rng)
     while new_place == place:

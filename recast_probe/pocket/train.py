@@ -17,21 +17,24 @@ from . import architecture
 from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig, position_ids
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Batch, LatentPool
+from .scenes import KIND_WEIGHTS
 from .subjects import load_pack
 from .text import TEXT_TOKENS, load_tokenizers
 
 REFERENCE_DROPOUT = 0.08
 CAPTION_DROPOUT = 0.05
 FOREGROUND_WEIGHT = 2.0
+IN_PLACE = (0.2, 0.6, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """`samples` drawn at `pixels` x `pixels` in batches of `batch`."""
+    """`samples` drawn at `pixels` x `pixels` in batches of `batch`, kinds of tasks by weight."""
 
     pixels: int
     samples: int
     batch: int
+    kind_weights: tuple[float, ...] = KIND_WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,18 @@ class TrainingPlan:
     seed: int = 0
 
     @classmethod
-    def standard(cls, small: int, full: int, seed: int = 0) -> TrainingPlan:
-        """`small` samples at 64 pixels (64 + 64 tokens), then `full` at 128 (256 + 256)."""
-        return cls((Stage(64, small, 32), Stage(128, full, 16)), seed=seed)
+    def standard(cls, small: int, full: int, last: int, seed: int = 0) -> TrainingPlan:
+        """`small` samples at 64 pixels (64 + 64 tokens), then `full` at 128 (256 + 256).
+
+        The `last` samples are mostly of subjects that stay in place, which is what so short a
+        training can learn well.
+        """
+        stages = (
+            Stage(64, small, 32),
+            Stage(128, full, 16),
+            Stage(128, last, 16, kind_weights=IN_PLACE),
+        )
+        return cls(stages, seed=seed)
 
 
 class FlowModel(nn.Module):
@@ -132,6 +144,8 @@ def train(
     if (checkpoint / "progress.json").exists():
         tensors, progress = load_checkpoint(checkpoint)
         _restore(model, ema, optimiser, tensors, progress["steps"])
+        # a plan may have grown by a stage since the checkpoint was written
+        progress["samples"] += [0] * (len(plan.stages) - len(progress["samples"]))
         log(f"resumed at step {progress['steps']}")
     step_model = model
     if device.startswith("cuda"):
@@ -155,6 +169,7 @@ def train(
             autoencoder,
             subjects,
             pixels=stage.pixels,
+            kind_weights=stage.kind_weights,
             batch=stage.batch,
             capacity=plan.capacity,
             reuse=plan.reuse,

@@ -58,9 +58,9 @@ def test_missing_checkpoint_and_pack_say_so(tmp_path):
 
 
 def test_learning_rate_warms_up_stays_and_decays_to_nearly_zero():
-    plan = TrainingPlan.standard(1000, 1000)
-    shares = [learning_rate_share(plan, [n, 0]) for n in (0, 1000)]
-    shares += [learning_rate_share(plan, [1000, n]) for n in (500, 1000)]
+    plan = TrainingPlan.standard(1000, 1000, 1000)
+    shares = [learning_rate_share(plan, [n, 0, 0]) for n in (0, 1000)]
+    shares += [learning_rate_share(plan, [1000, 1000, n]) for n in (500, 1000)]
     assert shares[0] < 0.1
     assert shares[1] == 1.0
     assert 0.02 < shares[2] < 1.0
@@ -75,10 +75,12 @@ def test_training_resumes_learns_and_exports_a_plain_pipeline(workplace, tmp_pat
     common = {"config": SMALL, "log": lines.append}
     short = TrainingPlan((Stage(64, 320, 8), Stage(128, 0, 8)), capacity=64)
     train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", short, **common)
-    longer = TrainingPlan((Stage(64, 800, 8), Stage(128, 8, 8)), capacity=64)
+    # longer, and with one stage more than the checkpoint knows
+    stages = (Stage(64, 800, 8), Stage(128, 0, 8), Stage(128, 8, 8))
+    longer = TrainingPlan(stages, capacity=64)
     progress = train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", longer, **common)
     assert any(line.startswith("resumed at step 40") for line in lines)
-    assert progress["samples"] == [800, 8]
+    assert progress["samples"] == [800, 0, 8]
     assert progress["steps"] == 101
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
