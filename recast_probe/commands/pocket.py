@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,13 @@ from recast_probe.commands.common import Json, Seed, Steps, emit, note
 app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "unicode-emoji-json@0.9.0"
+
+
+class Precision(Enum):
+    """Number format of the matrix products in training."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 @app.command()
@@ -84,20 +92,27 @@ def assets(
 def train(
     pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
-    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 60_000,
-    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 31_000,
-    last_samples: Annotated[
-        int, typer.Option(help="Samples at the end, mostly of subjects that stay in place.")
-    ] = 12_000,
+    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 180_000,
+    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 131_000,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    precision: Annotated[
+        Precision | None,
+        typer.Option(help="Of matrix products; by default bfloat16 on CUDA, float32 on a CPU."),
+    ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="By default on CUDA only."),
+    ] = None,
     workers: Annotated[int, typer.Option(help="Processes that draw scenes; 0 for none.")] = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Train Pocket Kontext, or go on from the checkpoint in --out."""
+    import torch
+
     from recast_probe.pocket.recipe import run
 
     progress = run(
@@ -105,8 +120,9 @@ def train(
         out,
         small_samples=small_samples,
         full_samples=full_samples,
-        last_samples=last_samples,
         device=device,
+        precision=None if precision is None else getattr(torch, precision.value),
+        compiled=compiled,
         minutes=minutes,
         workers=workers,
         seed=seed,

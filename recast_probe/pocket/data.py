@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +30,14 @@ class Batch:
 class TaskStream(IterableDataset):
     """An endless stream of rendered tasks at `pixels` x `pixels`, different in every worker."""
 
-    def __init__(
-        self, subjects: list[Subject], pixels: int, seed: int, kind_weights: Sequence[float]
-    ) -> None:
+    def __init__(self, subjects: list[Subject], pixels: int, seed: int) -> None:
         self.subjects, self.pixels, self.seed = subjects, pixels, seed
-        self.kind_weights = kind_weights
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]]:
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         while True:
-            task = sample_task(self.subjects, rng, kind_weights=self.kind_weights)
+            task = sample_task(self.subjects, rng)
             reference, _ = task.reference.render()
             target, mask = task.target.render()
             pictures = torch.stack([to_tensor(reference), to_tensor(target)])
@@ -63,7 +60,6 @@ class LatentPool:
         subjects: list[Subject],
         *,
         pixels: int,
-        kind_weights: Sequence[float],
         batch: int,
         capacity: int,
         reuse: int,
@@ -72,7 +68,7 @@ class LatentPool:
         device: str,
     ) -> None:
         loader = DataLoader(
-            TaskStream(subjects, pixels, seed, kind_weights),
+            TaskStream(subjects, pixels, seed),
             batch_size=batch,
             num_workers=workers,
             persistent_workers=workers > 0,

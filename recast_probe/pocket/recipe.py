@@ -25,10 +25,11 @@ def run(
     *,
     small_samples: int,
     full_samples: int,
-    last_samples: int,
     autoencoder_steps: int = 4400,
     config: PocketConfig = STANDARD,
     device: str = "cpu",
+    precision: torch.dtype | None = None,
+    compiled: bool | None = None,
     minutes: float | None = None,
     workers: int = 0,
     seed: int = 0,
@@ -55,7 +56,7 @@ def run(
         )
         autoencoder.cpu().save_pretrained(work / "autoencoder")
     autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
-    plan = TrainingPlan.standard(small_samples, full_samples, last_samples, seed=seed)
+    plan = TrainingPlan.standard(small_samples, full_samples, seed=seed)
     progress = train(
         pack,
         autoencoder,
@@ -64,6 +65,8 @@ def run(
         plan,
         config=config,
         device=device,
+        precision=precision,
+        compiled=compiled,
         minutes=minutes,
         workers=workers,
         log=log,

@@ -100,10 +100,9 @@ def sample_task(
     kind: str | None = None,
     subject: Subject | None = None,
     augment: bool = True,
-    kind_weights: Sequence[float] = KIND_WEIGHTS,
 ) -> Task:
     """Draw a task. `augment` varies the subject's hue, turn and side beyond the drawings."""
-    kind = kind or str(rng.choice(KINDS, p=kind_weights))
+    kind = kind or str(rng.choice(KINDS, p=KIND_WEIGHTS))
     subject = subject or subjects[int(rng.integers(len(subjects)))]
     place, new_place = backgrounds.choose(rng), backgrounds.choose(rng)
     while new_place == place:
@@ -123,7 +122,7 @@ def sample_task(
         target = replace(reference, place=new_place, place_seed=seeds[1])
         caption = background_caption(words, new_place, rng)
     elif kind == "new scene":
-        placement, size, spot = _named_placement(rng)
+        placement, size, spot = _named_placement(rng, side=_named_side(reference, rng))
         target = replace(reference, placement=placement, place=new_place, place_seed=seeds[1])
         caption = new_scene_caption(words, new_place, size, spot, rng)
     elif kind == "recolour":
@@ -177,8 +176,18 @@ def _at(place: str) -> str:
     return f"in front of {place}" if "wall" in place or place in ("the sky",) else f"on {place}"
 
 
-def _named_placement(rng: np.random.Generator) -> tuple[Placement, str, str]:
-    size = str(rng.choice(list(SIZES), p=(0.25, 0.4, 0.35)))
+def _named_side(view: View, rng: np.random.Generator) -> int | None:
+    """In four of ten scenes the subject keeps its size, which is the easier copy to learn."""
+    side = view.placement.side
+    return side if side in SIZES.values() and rng.random() < 0.4 else None
+
+
+def _named_placement(
+    rng: np.random.Generator, side: int | None = None
+) -> tuple[Placement, str, str]:
+    if side is None:
+        side = SIZES[str(rng.choice(list(SIZES), p=(0.25, 0.4, 0.35)))]
+    size = next(name for name, pixels in SIZES.items() if pixels == side)
     row, column = str(rng.choice(ROWS)), str(rng.choice(COLUMNS))
     return Placement.named(size, row, column), size, f"{row} {column}"
 
