@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def profile(
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Record how much attention each reference token gets; one profile a prompt."""
+    """Record how much attention each reference token gets; one run and one profile a prompt."""
     from recast_probe.commands.diagnose import numbers
     from recast_probe.errors import InputError
 
@@ -61,20 +61,19 @@ def profile(
             f"The mask {mask} covers {'every' if grid_mask.all() else 'no'} reference token, so "
             "there is nothing to compare; a token counts when more than half of it is covered."
         )
-    profiles = probe.profile(
-        image,
-        list(prompt),
-        steps=steps,
-        seed=seed,
-        blocks=chosen_blocks,
-        profile_steps=chosen,
-    )
-    folder = output_folder(out)
-    files = [each.save(folder / f"profile-{i:02d}.nc") for i, each in enumerate(profiles)]
-    found = [
-        {"file": str(file), "prompt": text, **numbers(each, grid_mask)}
-        for file, text, each in zip(files, prompt, profiles, strict=True)
-    ]
+    settings: dict[str, Any] = {"steps": steps, "seed": seed, "blocks": chosen_blocks}
+    folder: Path | None = None
+    found: list[dict[str, Any]] = []
+    for number, text in enumerate(prompt):
+        try:
+            each = probe.profile(image, text, profile_steps=chosen, **settings)
+        except KeyboardInterrupt:
+            note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
+            raise
+        results = numbers(each, grid_mask)
+        folder = folder or output_folder(out)
+        file = each.save(folder / f"profile-{number:02d}.nc")
+        found.append({"file": str(file), "prompt": text, **results})
     emit(
         without_nan(
             {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed, "profiles": found}
@@ -83,4 +82,4 @@ def profile(
         ),
         as_json,
     )
-    note(f"{len(files)} profile(s) in {folder}; look at them with `recast-probe diagnose`.")
+    note(f"{len(found)} profile(s) in {out}; look at them with `recast-probe diagnose`.")

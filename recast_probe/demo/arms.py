@@ -75,6 +75,8 @@ def perform(probe: Probe, case: Case, arm: str, steps: int, folder: Path) -> Run
     result = _generate(probe, case, arm, steps)
     profile = result.profile if arm == "full" else None
     stem = folder / f"{case.name}.{arm}"
+    # an older run's record would vouch for files that are replaced now
+    stem.with_name(f"{stem.name}.json").unlink(missing_ok=True)
     if profile is not None:
         profile.save(stem.with_name(f"{stem.name}.nc"))
     with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:

@@ -31,7 +31,7 @@ def test_profile_and_diagnose(command, files, tiny_folder, tmp_path, probe, imag
     assert [row["prompt"] for row in found["profiles"]] == ["a fox", "a hen"]
     assert found["profiles"][0]["overlap"]["base_rate"] == 0.25
     stored = rp.AttentionProfile.load(out / "profile-01.nc")
-    fresh = probe.profile(image, ["a fox", "a hen"], steps=2, seed=4, progress=False)[1]
+    fresh = probe.profile(image, "a hen", steps=2, seed=4, progress=False)
     np.testing.assert_array_equal(stored.score.values, fresh.score.values)
 
     profiles = (out / "profile-00.nc", out / "profile-01.nc")
