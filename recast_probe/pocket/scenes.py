@@ -17,6 +17,8 @@ ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 KINDS = ("new scene", "background", "recolour", "style")
 KIND_WEIGHTS = (0.42, 0.34, 0.12, 0.12)
+FREE = 0.15  # share of references that stand off the token grid, at any size
+SAME_SIZE = 0.6  # share of new scenes in which the subject keeps a named size
 STYLES = ("sepia", "night", "negative", "poster", "pencil")
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
@@ -110,7 +112,7 @@ def sample_task(
     seeds = [int(seed) for seed in rng.integers(0, 2**31, 2)]
     reference = View(
         subject,
-        _free_placement(rng) if augment and rng.random() < 0.35 else _named_placement(rng)[0],
+        _free_placement(rng) if augment and rng.random() < FREE else _named_placement(rng)[0],
         place,
         seeds[0],
         flip=augment and bool(rng.random() < 0.5),
@@ -177,9 +179,9 @@ def _at(place: str) -> str:
 
 
 def _named_side(view: View, rng: np.random.Generator) -> int | None:
-    """In four of ten scenes the subject keeps its size, which is the easier copy to learn."""
+    """Often the subject keeps its size, which is the easier copy to learn."""
     side = view.placement.side
-    return side if side in SIZES.values() and rng.random() < 0.4 else None
+    return side if side in SIZES.values() and rng.random() < SAME_SIZE else None
 
 
 def _named_placement(
