@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         UnsupportedPipelineError,
         VerificationError,
     )
-    from recast_probe.interventions import Intervention, Prune, Recast, WithoutReference
+    from recast_probe.interventions import Intervention, Merge, Prune, Recast, WithoutReference
     from recast_probe.layout import Grid, TokenLayout
     from recast_probe.probe import Probe
     from recast_probe.profile import AttentionProfile
@@ -64,7 +64,7 @@ _ROOMS = {
         "UnsupportedPipelineError",
         "VerificationError",
     ),
-    "interventions": ("Intervention", "Prune", "Recast", "WithoutReference"),
+    "interventions": ("Intervention", "Merge", "Prune", "Recast", "WithoutReference"),
     "layout": ("Grid", "TokenLayout"),
     "probe": ("Probe",),
     "profile": ("AttentionProfile",),
@@ -86,6 +86,7 @@ __all__ = [
     "PairedDifference",
     "Probe",
     "ProfileFileError",
+    "Merge",
     "Prune",
     "Ranking",
     "Recast",

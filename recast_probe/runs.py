@@ -134,10 +134,12 @@ def run(
         block_kinds=probe.block_kinds,
         prompts=len(request.prompts),
     )
+    _check_together(interventions)
     for intervention in interventions:
         intervention.prepare(context)
     branch_names = family.branch_names(request.arguments)
     recorder = make_recorder(probe, request, selection, interventions, branch_names)
+    _check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
     with _ONE_RUN, quiet(pipeline):
@@ -181,6 +183,30 @@ def run(
         seconds=seconds,
         provenance=facts,
     )
+
+
+def _check_together(interventions: Sequence[Intervention]) -> None:
+    drops = Intervention.reference_tokens
+    droppers = [i for i in interventions if type(i).reference_tokens is not drops]
+    for intervention in interventions:
+        others = [other for other in droppers if other is not intervention]
+        if intervention.needs_full_reference and others:
+            raise InputError(
+                f"{type(intervention).__name__} needs all reference tokens, but "
+                f"{type(others[0]).__name__} drops some; use one of them."
+            )
+
+
+def _check_recordable(
+    interventions: Sequence[Intervention], recorder: Recorder | None, context: RunContext
+) -> None:
+    for intervention in interventions if recorder is not None else ():
+        steps = sorted(intervention.unrecordable_steps(context).intersection(recorder.steps))
+        if steps:
+            raise InputError(
+                f"Attention cannot be recorded in steps {steps} while "
+                f"{type(intervention).__name__} acts; choose other profile_steps."
+            )
 
 
 def _clock(transformer: torch.nn.Module) -> float:

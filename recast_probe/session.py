@@ -82,13 +82,21 @@ class Session:
         self._check_timestep(inputs)
         self._check_layout(inputs)
         self.branch = self._which_branch(order, inputs)
-        if self._keep is None:
-            return None
-        return self.family.keep_reference_tokens(inputs, self.run.layout, self._keep)
+        edited: Mapping[str, Any] | None = None
+        if self._keep is not None:
+            edited = self.family.keep_reference_tokens(inputs, self.run.layout, self._keep)
+        for intervention in self.interventions:
+            changed = intervention.edit_inputs(
+                self._context, inputs if edited is None else edited, self.family
+            )
+            edited = edited if changed is None else changed
+        if edited is not None:
+            self.kept[-1] = self.family.count_reference_tokens(edited, self.run.layout)
+        return edited
 
     def _begin_step(self, step: int) -> None:
         self.step, self._seen = step, set()
-        context = StepContext(self.run, step, self._profile_so_far)
+        self._context = context = StepContext(self.run, step, self._profile_so_far)
         self._keep = None
         for intervention in self.interventions:
             tokens = intervention.reference_tokens(context)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.layout import TokenLayout
+from recast_probe.selection.merging import Groups
 
 
 @dataclass(frozen=True)
@@ -129,3 +131,29 @@ class Family(ABC):
         self, inputs: Mapping[str, Any], layout: TokenLayout, kept: Sequence[int] | np.ndarray
     ) -> dict[str, Any]:
         """The transformer's inputs with only some reference tokens; these keep their positions."""
+
+    def count_reference_tokens(self, inputs: Mapping[str, Any], layout: TokenLayout) -> int:
+        """Reference tokens in the transformer's inputs."""
+        return int(inputs["hidden_states"].shape[1]) - layout.generation.size
+
+    def reference_features(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
+        """The reference tokens as they enter the transformer, shape (batch, tokens, width).
+
+        Raises:
+            UnsupportedPipelineError: they do not enter it as tokens of their own.
+        """
+        raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be compared.")
+
+    def merge_reference_tokens(
+        self, inputs: Mapping[str, Any], layout: TokenLayout, groups: Groups, *, proportional: bool
+    ) -> dict[str, Any]:
+        """The transformer's inputs with groups of reference tokens replaced by their mean.
+
+        Args:
+            groups: which tokens are merged; a group has the position of its kept token.
+            proportional: add the logarithm of a group's size to its attention logits.
+
+        Raises:
+            UnsupportedPipelineError: reference tokens of this family cannot be merged.
+        """
+        raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be merged.")

@@ -18,6 +18,7 @@ from PIL import Image
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
 from recast_probe.layout import Grid, TokenLayout
+from recast_probe.selection.merging import Groups
 
 KONTEXT_AREA = 1024 * 1024
 LONGEST_PROMPT = 512
@@ -265,3 +266,28 @@ class FluxKontext(Family):
             "hidden_states": hidden_states.index_select(1, index),
             "img_ids": positions.index_select(positions.ndim - 2, index.to(positions.device)),
         }
+
+    def reference_features(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
+        return inputs["hidden_states"][:, layout.generation.size :]
+
+    def merge_reference_tokens(
+        self, inputs: Mapping[str, Any], layout: TokenLayout, groups: Groups, *, proportional: bool
+    ) -> dict[str, Any]:
+        generation = inputs["hidden_states"][:, : layout.generation.size]
+        merged = groups.mean(self.reference_features(inputs, layout))
+        edited = self.keep_reference_tokens(inputs, layout, groups.kept.numpy())
+        edited["hidden_states"] = torch.cat([generation, merged], dim=1)
+        if proportional and len(groups.kept) < len(groups.group):
+            options = dict(inputs.get("joint_attention_kwargs") or {})
+            if options.get("attention_mask") is not None:
+                raise InputError(
+                    "Merged reference tokens are weighted through the attention mask, but "
+                    "joint_attention_kwargs holds an attention_mask already; leave it out, or "
+                    "choose proportional=False."
+                )
+            present = layout.text + layout.generation.size
+            weight = torch.zeros(present + len(groups.kept))
+            weight[present:] = groups.sizes.float().log()
+            options["attention_mask"] = weight.to(merged)[None, None, None]
+            edited["joint_attention_kwargs"] = options
+        return edited

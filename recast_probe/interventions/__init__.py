@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
+from recast_probe.interventions.merge import Merge
 from recast_probe.interventions.prune import Prune
 from recast_probe.interventions.recast import Recast
 from recast_probe.interventions.without_reference import WithoutReference
 
 __all__ = [
     "Intervention",
+    "Merge",
     "Prune",
     "Recast",
     "Recording",

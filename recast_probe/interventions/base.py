@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
+    from recast_probe.families.base import Family
     from recast_probe.profile import AttentionProfile
     from recast_probe.selection.rankings import Ranking
 
@@ -84,7 +85,12 @@ class Intervention:
 
     An intervention holds its settings only. What belongs to one run is kept in the RunContext, so
     the same object may serve any number of runs.
+
+    Attributes:
+        needs_full_reference: it cannot be combined with interventions that drop reference tokens.
     """
+
+    needs_full_reference: ClassVar[bool] = False
 
     def recording(self) -> Recording | None:
         """The statistics this intervention needs from its own run; None for none."""
@@ -101,6 +107,17 @@ class Intervention:
         """Indices of the reference tokens that stay in this step, ascending, in the numbering of
         the full sequence; None leaves all of them."""
         return None
+
+    def edit_inputs(
+        self, step: StepContext, inputs: Mapping[str, Any], family: Family
+    ) -> Mapping[str, Any] | None:
+        """Other inputs for one transformer call of this step, after tokens were dropped; None
+        leaves them."""
+        return None
+
+    def unrecordable_steps(self, run: RunContext) -> set[int]:
+        """Steps in which attention cannot be recorded while this intervention acts."""
+        return set()
 
     def describe(self) -> dict[str, Any]:
         """The settings, ready for JSON."""

@@ -91,7 +91,7 @@ def window_for(budget: int, grids: Sequence[Grid]) -> int:
     """
     largest = max(max(grid.rows, grid.columns) for grid in grids)
     for window in range(2, largest + 1):
-        if sum(len(_destinations(grid, window)) for grid in grids) <= budget:
+        if sum(len(destinations(grid, window)) for grid in grids) <= budget:
             return window
     if len(grids) <= budget:
         return max(2, largest)
@@ -118,7 +118,7 @@ def match(features: torch.Tensor, grids: Sequence[Grid], window: int) -> Matchin
         raise InputError(f"Windows have a side of at least 2 tokens, not {window}.")
     starts = np.cumsum([0, *(grid.size for grid in grids)])
     chosen = np.concatenate(
-        [start + _destinations(grid, window) for start, grid in zip(starts, grids, strict=False)]
+        [start + destinations(grid, window) for start, grid in zip(starts, grids, strict=False)]
     )
     destination = torch.from_numpy(chosen)
     source = torch.from_numpy(np.setdiff1d(np.arange(starts[-1]), chosen))
@@ -129,7 +129,7 @@ def match(features: torch.Tensor, grids: Sequence[Grid], window: int) -> Matchin
     return Matching(source[order], destination[index[order]], int(starts[-1]))
 
 
-def _destinations(grid: Grid, window: int) -> np.ndarray:
+def destinations(grid: Grid, window: int) -> np.ndarray:
     """The first token of every whole window, at least one on the grid."""
     rows = np.arange(max(1, grid.rows // window)) * window
     columns = np.arange(max(1, grid.columns // window)) * window
