@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +142,11 @@ def run(
     _check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
-    with _ONE_RUN, quiet(pipeline):
+    with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
+        attached = [
+            stack.enter_context(intervention.attached(family, pipeline, context))
+            for intervention in interventions
+        ]
         started = _clock(transformer)
         session = Session(
             family=family,
@@ -150,6 +154,7 @@ def run(
             schedule=request.schedule,
             branches=family.branch_embeddings(pipeline, request.arguments),
             interventions=interventions,
+            attachments=[each for each in attached if each is not None],
             recorder=recorder,
             mass_table=mass_table,
             stop_early=stop_early,
@@ -171,6 +176,8 @@ def run(
     if recorder is not None:
         recorder.check_complete()
     facts["verification"] = session.facts()
+    for described, attachment in zip(facts["interventions"], attached, strict=True):
+        described |= {} if attachment is None else attachment.facts()
     profiles = []
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
@@ -200,8 +207,11 @@ def _check_together(interventions: Sequence[Intervention]) -> None:
 def _check_recordable(
     interventions: Sequence[Intervention], recorder: Recorder | None, context: RunContext
 ) -> None:
-    for intervention in interventions if recorder is not None else ():
-        steps = sorted(intervention.unrecordable_steps(context).intersection(recorder.steps))
+    read = set() if recorder is None else set(recorder.steps)
+    for intervention in interventions:
+        read |= intervention.attention_steps(context)
+    for intervention in interventions:
+        steps = sorted(intervention.unrecordable_steps(context) & read)
         if steps:
             raise InputError(
                 f"Attention cannot be recorded in steps {steps} while "

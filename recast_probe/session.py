@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from recast_probe.attention.readout import Readout, attend
+from recast_probe.attention.readout import PairStatistics, Readout, attend
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
-from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.interventions.base import (
+    Attachment,
+    Intervention,
+    RunContext,
+    StepContext,
+)
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profile import AttentionProfile
 from recast_probe.recorder import PAIR, Recorder
@@ -40,6 +46,7 @@ class Session:
         schedule: Schedule,
         branches: Mapping[str, torch.Tensor | None],
         interventions: Sequence[Intervention] = (),
+        attachments: Sequence[Attachment] = (),
         recorder: Recorder | None = None,
         mass_table: str = "all",
         stop_early: bool = False,
@@ -50,6 +57,7 @@ class Session:
         self.schedule = schedule
         self.branches = dict(branches)
         self.interventions = list(interventions)
+        self.attachments = list(attachments)
         self.recorder = recorder
         self.mass_table = mass_table
         self.kept: list[int] = []
@@ -92,6 +100,8 @@ class Session:
             edited = edited if changed is None else changed
         if edited is not None:
             self.kept[-1] = self.family.count_reference_tokens(edited, self.run.layout)
+        for attachment in self.attachments:
+            attachment.begin_call(self.step, self.branch, self._present_layout())
         return edited
 
     def _begin_step(self, step: int) -> None:
@@ -151,10 +161,19 @@ class Session:
         return branch
 
     def blocks(self) -> Sequence[int]:
-        """Blocks to record in this call."""
-        if self.recorder is None or self.step not in self.recorder.steps:
-            return ()
-        return self.recorder.blocks
+        """Blocks whose attention is read in this call."""
+        return [
+            block
+            for block in range(len(self.run.block_kinds))
+            if self._recorded(block) or self._pairs_read(block)
+        ]
+
+    def _recorded(self, block: int) -> bool:
+        recorder = self.recorder
+        return recorder is not None and self.step in recorder.steps and block in recorder.blocks
+
+    def _pairs_read(self, block: int) -> list[tuple[str, str]]:
+        return [pair for each in self.attachments for pair in each.attention_pairs(block)]
 
     def end(self) -> bool:
         """Count a step that is done; True when a run that only wants a profile has all of it."""
@@ -166,42 +185,53 @@ class Session:
     def attend(
         self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> torch.Tensor:
-        """Attention of one block, with its statistics recorded on the way."""
-        assert self.recorder is not None
+        """Attention of one block, with its statistics read on the way."""
         if len(arguments) != 3 or options.get("attn_mask") is not None or options.get("is_causal"):
             raise UnsupportedPipelineError(
                 f"Block {block} uses an attention mask, and statistics under a mask are not "
                 "supported; leave out attention masks in joint_attention_kwargs."
             )
         query, key, value = arguments
+        recorder = self.recorder if self._recorded(block) else None
+        pairs = self._pairs_read(block)
+        if recorder is not None:
+            if not self.kept[-1]:
+                raise InputError(
+                    "Attention to the reference cannot be recorded in a step without reference "
+                    "tokens; leave the profile out, or choose other profile_steps."
+                )
+            pairs = [PAIR, *pairs]
+        # whoever else reads attention reads all heads
+        heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
         readout: Readout = attend(
             query,
             key,
             value,
             self._present_layout(),
-            pairs=(PAIR,),
-            mass_table=self.mass_table,  # type: ignore[arg-type]
+            pairs=tuple(dict.fromkeys(pairs)),
+            mass_table="queried" if recorder is None else self.mass_table,  # type: ignore[arg-type]
             scale=options.get("scale"),
-            heads=self.recorder.selected_heads,
+            heads=heads,
         )
         if self.kernel_difference is None:
             self._compare_kernels(readout.output, arguments, options)
-        self.recorder.add(readout, branch=self.branch, step=self.step, block=block, kept=self._keep)
+        for attachment in self.attachments:
+            if attachment.attention_pairs(block):
+                attachment.read_attention(block, readout)
+        if recorder is not None:
+            own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
+            recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
         return readout.output
 
     def _present_layout(self) -> TokenLayout:
-        if self._keep is None:
+        present = self.kept[-1]
+        if present == self.run.reference_tokens:
             return self.run.layout
-        if not len(self._keep):
-            raise InputError(
-                "Attention to the reference cannot be recorded in a step without reference tokens; "
-                "leave the profile out, or choose other profile_steps."
-            )
         # a pruned reference is no grid any more; one row of tokens has the same spans
         return TokenLayout(
             text=self.run.layout.text,
             generation=self.run.layout.generation,
-            references=(Grid(rows=1, columns=len(self._keep)),),
+            references=(Grid(rows=1, columns=present),) if present else (),
         )
 
     def _compare_kernels(
@@ -244,3 +274,13 @@ class Session:
                 "attention_output_difference": self.kernel_difference,
             }
         return facts
+
+
+def _of_heads(readout: Readout, recorder: Recorder) -> Readout:
+    """The readout of the recorder's heads alone, of the recorded pair alone."""
+    heads = recorder.selected_heads
+    pair = readout.pairs[PAIR]
+    narrowed = PairStatistics(
+        pair.score[:, heads], pair.marginal_entropy[:, heads], pair.conditional_entropy[:, heads]
+    )
+    return replace(readout, pairs={PAIR: narrowed}, mass=readout.mass[:, heads])

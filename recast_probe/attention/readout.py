@@ -166,6 +166,8 @@ class _Stream:
         count = span.stop - span.start
         shape = self.lse.shape[:2]
         columns = {name: self.layout.span(name) for name in dict.fromkeys((*groups, *targets))}
+        # where every group is a target, nothing is left to be inferred
+        whole_rows = whole_rows or set(groups) <= set(targets)
         rest = None if whole_rows else self._largest_unread(targets)
         mass = torch.zeros(*shape, len(groups), device=self.query.device)
         score = {t: torch.zeros(*shape, _size(self.layout, t), device=mass.device) for t in targets}

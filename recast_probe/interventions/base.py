@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
+    from recast_probe.attention.readout import Readout
     from recast_probe.families.base import Family
     from recast_probe.profile import AttentionProfile
     from recast_probe.selection.rankings import Ranking
@@ -80,6 +82,24 @@ class StepContext:
         return float(self.run.sigmas[self.step])
 
 
+class Attachment:
+    """What an intervention does inside the blocks of one run; see ``Intervention.attached``."""
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        """A transformer call is about to run, with the tokens of this layout."""
+
+    def attention_pairs(self, block: int) -> Sequence[tuple[str, str]]:
+        """(query group, key group) pairs whose attention is read in this block in this call."""
+        return ()
+
+    def read_attention(self, block: int, readout: Readout) -> None:
+        """What was read of ``attention_pairs``, all heads."""
+
+    def facts(self) -> dict[str, Any]:
+        """What was done in the run, ready for JSON."""
+        return {}
+
+
 class Intervention:
     """Base of all interventions; every hook may be left as it is.
 
@@ -118,6 +138,26 @@ class Intervention:
     def unrecordable_steps(self, run: RunContext) -> set[int]:
         """Steps in which attention cannot be recorded while this intervention acts."""
         return set()
+
+    def attention_steps(self, run: RunContext) -> set[int]:
+        """Steps in which this intervention reads attention itself."""
+        return set()
+
+    @contextmanager
+    def attached(
+        self, family: Family, pipeline: Any, run: RunContext
+    ) -> Iterator[Attachment | None]:
+        """Around the whole run, before the probe attaches: a place to change the blocks.
+
+        On the way out, also after an exception, everything is as it was before.
+
+        Yields:
+            What takes part in the run; None for nothing.
+
+        Raises:
+            InputError: it does not fit; nothing has run.
+        """
+        yield None
 
     def describe(self) -> dict[str, Any]:
         """The settings, ready for JSON."""
