@@ -10,7 +10,13 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.results import Result, checked_scores, mean_over, warn_if_nan
+from recast_probe.diagnostics.results import (
+    Result,
+    checked_scores,
+    labelled,
+    mean_over,
+    warn_if_nan,
+)
 from recast_probe.profile import AttentionProfile, Indices
 
 
@@ -76,20 +82,26 @@ def entropy(
     """
     score = checked_scores(profile, blocks, steps, heads, branch)
     per_query = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
-    by_step = score.isel(block=0, head=0, token=0, drop=True)
-    by_block = score.isel(head=0, token=0, drop=True)
     per_block = mean_over(score, "head")
     marginal = arrays.entropy_bits(per_block.mean(1))
     block_marginal = arrays.entropy_bits(per_block)
-    warn_if_nan(block_marginal, "Blocks without any attention to the reference: entropy is NaN.")
     information = arrays.entropy_bits(score.values) - per_query.values
+    warn_if_nan(
+        information,
+        "Some heads have no attention to the reference, or no conditional entropy: entropies that "
+        "include them are NaN.",
+    )
     return Entropy(
-        marginal=by_step.copy(data=marginal),
-        conditional=by_step.copy(data=mean_over(per_query, "block", "head")),
-        mutual_information=by_step.copy(data=information.mean((1, 2), dtype=np.float64)),
-        effective_tokens=by_step.copy(data=2**marginal),
-        block_marginal=by_block.copy(data=block_marginal),
-        block_conditional=by_block.copy(data=mean_over(per_query, "head")),
+        marginal=labelled(marginal, score, "marginal", "step"),
+        conditional=labelled(mean_over(per_query, "block", "head"), score, "conditional", "step"),
+        mutual_information=labelled(
+            information.mean((1, 2), dtype=np.float64), score, "mutual_information", "step"
+        ),
+        effective_tokens=labelled(2**marginal, score, "effective_tokens", "step"),
+        block_marginal=labelled(block_marginal, score, "block_marginal", "step", "block"),
+        block_conditional=labelled(
+            mean_over(per_query, "head"), score, "block_conditional", "step", "block"
+        ),
         maximum=math.log2(score.sizes["token"]),
         selection=profile.selection_text(blocks, steps, heads, branch),
     )

@@ -57,7 +57,11 @@ def bootstrap_mean(
     """Mean with its bias-corrected, accelerated bootstrap interval (scipy).
 
     With fewer than two values the ends are NaN, with a warning.
+
+    Raises:
+        InputError: no values, or values that are not finite; a confidence outside (0, 1); no draws.
     """
+    _check(confidence, draws)
     array = finite(values, "values")
     if array.ndim != 1:
         raise InputError(f"Expected a list of values, got shape {array.shape}.")
@@ -88,8 +92,12 @@ def paired_difference(
     """Is `first` above `second`, pair by pair?
 
     The p-value flips the signs of the differences: all ways when there are at most `draws`,
-    otherwise at random. Raises InputError when the two have different lengths.
+    otherwise at random. NaN for fewer than two pairs, with a warning.
+
+    Raises:
+        InputError: different lengths, and as `bootstrap_mean`.
     """
+    _check(confidence, draws)
     a, b = finite(first, "values"), finite(second, "values")
     if a.shape != b.shape:
         raise InputError(f"Pairs need equal lengths, got {a.shape} and {b.shape}.")
@@ -117,11 +125,34 @@ def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
 
     Returns:
         bool (shifts, rows, columns); the unmoved mask is not among them.
+
+    Raises:
+        InputError: a mask that is not two-dimensional, or fewer than 0 draws.
+    """
+    if mask.ndim != 2 or draws < 0:
+        raise InputError(
+            f"Shifts need a mask (rows, columns) and 0 draws or more, got shape {mask.shape} and "
+            f"{draws} draws."
+        )
+    count = min(draws, mask.size - 1)
+    return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
+
+
+def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The mask (rows, columns) moved so that its first token lies on each of the offsets.
+
+    Returns:
+        bool (offsets, rows, columns), wrapped around the edges.
     """
     rows, columns = mask.shape
-    count = min(draws, rows * columns - 1)
-    shifts = 1 + np.random.default_rng(seed).permutation(rows * columns - 1)[:count]
-    down, right = np.divmod(shifts, columns)
+    down, right = np.divmod(offsets, columns)
     row = (np.arange(rows)[None, :, None] - down[:, None, None]) % rows
     column = (np.arange(columns)[None, None, :] - right[:, None, None]) % columns
     return mask[row, column]
+
+
+def _check(confidence: float, draws: int) -> None:
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence must lie between 0 and 1, got {confidence}.")
+    if draws < 1:
+        raise InputError(f"At least 1 draw is needed, got {draws}.")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from PIL import Image
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.inference import Interval, toroidal_shifts
-from recast_probe.diagnostics.results import Result, checked_scores, mean_over, warn_if_nan
+from recast_probe.diagnostics.inference import Interval, shifted, toroidal_shifts
+from recast_probe.diagnostics.results import (
+    Result,
+    checked_fraction,
+    checked_scores,
+    labelled,
+    mean_over,
+    warn_if_nan,
+)
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 from recast_probe.profile import AttentionProfile, Indices
@@ -37,8 +44,10 @@ class Overlap(Result):
         precision_at_k, iou_at_k: of the best k tokens against the mask.
         auroc, average_precision: of the score as a detector of the mask.
         k: tokens of the asked fraction.
-        null: for each measure, mean and middle 95 % over toroidal shifts of the mask.
-        p_value: one-sided, share of shifts with an AUROC at least as high.
+        null: for each measure, mean and middle 95 % over toroidal shifts of the mask, of each
+            reference image's own part; empty where no shift changes the mask.
+        p_value: one-sided, share of shifts with an AUROC at least as high, the unmoved mask
+            counted among them; NaN without a null.
         block_auroc: (block,), of each block's score (mean over steps and heads).
         selection: what was averaged.
     """
@@ -70,6 +79,8 @@ class Overlap(Result):
 def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
     """A mask of the whole image on its token grid: tokens covered by more than `threshold`.
 
+    Coverage is the exact mean over a token's area, also where pixels lie across its edges.
+
     Args:
         mask: array (height, width), bool or 0..1 (or 0..255 if it has values above 1).
 
@@ -77,18 +88,24 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
         bool (rows, columns).
 
     Raises:
-        InputError: not two-dimensional, empty, or with values that are not finite.
+        InputError: not two-dimensional, empty, or with values that are not finite or not in
+            these ranges.
     """
-    values: np.ndarray = np.asarray(mask, dtype=np.float32)
+    values: np.ndarray = np.asarray(mask, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise InputError(f"A mask has the shape (height, width), got {values.shape}.")
     if not np.isfinite(values).all():
         raise InputError("The mask has values that are not finite.")
-    if values.max() > 1:
-        values = values / 255
-    picture = Image.fromarray(values, mode="F")
-    covered = picture.resize((grid.columns, grid.rows), Image.Resampling.BOX)
-    return np.asarray(covered) > threshold
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(
+            "A mask has values from 0 to 1 or from 0 to 255, got "
+            f"{values.min():.3g} to {values.max():.3g}."
+        )
+    full = 255 if values.max() > 1 else 1
+    height, width = values.shape
+    covered = _shared_lengths(height, grid.rows) @ values @ _shared_lengths(width, grid.columns).T
+    # whole numbers for true and false, so a token that is half covered is never rounded inside
+    return covered > threshold * full * height * width
 
 
 def overlap(
@@ -111,37 +128,59 @@ def overlap(
         fraction: the best share of tokens for precision and IoU.
 
     Raises:
-        InputError: a mask of another size, with nothing or everything inside; NaN scores.
+        InputError: a mask of another size, with nothing or everything inside; NaN scores; fewer
+            than 0 draws.
     """
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    fraction = checked_fraction(fraction)
+    if null_draws < 0:
+        raise InputError(f"null_draws is the number of shifts, 0 or more; got {null_draws}.")
     score = checked_scores(profile, blocks, steps, heads, branch)
     inside = _flat_mask(profile, mask)
     mean = mean_over(score, "step", "block", "head")
     k = arrays.top_count(len(mean), fraction)
     observed = _measures(mean, inside[None], k)
-    shifted = [
-        toroidal_shifts(part, null_draws, seed).reshape(-1, part.size)
-        for part in profile.reference_map(inside)
-    ]
-    draws = min(len(part) for part in shifted)
-    null_masks = np.concatenate([part[:draws] for part in shifted], axis=1)
+    null_masks = _null_masks(profile.reference_map(inside), null_draws, seed)
+    draws = len(null_masks)
+    if null_draws and not draws:
+        warnings.warn(
+            "No shift changes this mask, so there is no null: its p-value is NaN.", stacklevel=2
+        )
     null = _measures(mean, null_masks, k) if draws else {}
+    block_auroc = arrays.auroc(mean_over(score, "step", "head"), inside)
     warn_if_nan(observed["auroc"], "All scores are equal: AUROC and the like are NaN.")
+    if not np.isnan(observed["auroc"][0]):
+        warn_if_nan(block_auroc, "All scores are equal in some blocks: their AUROC is NaN.")
     reached = np.sum(null["auroc"] >= observed["auroc"][0]) if draws else 0
     undefined = not draws or np.isnan(observed["auroc"][0])
-    per_block = mean_over(score, "step", "head")
     return Overlap(
         **{name: float(values[0]) for name, values in observed.items()},
         base_rate=float(inside.mean()),
         k=k,
         null={name: _spread(values) for name, values in null.items()},
         p_value=np.nan if undefined else float((1 + reached) / (1 + draws)),
-        block_auroc=score.isel(step=0, head=0, token=0, drop=True).copy(
-            data=arrays.auroc(per_block, inside)
-        ),
+        block_auroc=labelled(block_auroc, score, "block_auroc", "block"),
         selection=profile.selection_text(blocks, steps, heads, branch),
     )
+
+
+def _shared_lengths(pixels: int, tokens: int) -> np.ndarray:
+    """Length that each token shares with each pixel (tokens, pixels), in 1 / (pixels * tokens)."""
+    token, pixel = np.arange(tokens)[:, None] * pixels, np.arange(pixels)[None, :] * tokens
+    shared = np.minimum(token + pixels, pixel + tokens) - np.maximum(token, pixel)
+    return np.maximum(shared, 0).astype(np.float64)
+
+
+def _null_masks(parts: list[np.ndarray], draws: int, seed: int) -> np.ndarray:
+    """Shifted masks (shifts, tokens) of all images; none if no shift changes the mask."""
+    if all(part.all() or not part.any() for part in parts):
+        draws = 0
+    if len(parts) == 1:
+        return toroidal_shifts(parts[0], draws, seed).reshape(-1, parts[0].size)
+    rng = np.random.default_rng(seed)
+    offsets = np.stack([rng.integers(part.size, size=draws) for part in parts], axis=1)
+    offsets = offsets[offsets.any(axis=1)]  # leaves out the unmoved mask
+    moved = [shifted(part, offsets[:, i]).reshape(-1, part.size) for i, part in enumerate(parts)]
+    return np.concatenate(moved, axis=1)
 
 
 def _measures(score: np.ndarray, masks: np.ndarray, k: int) -> dict[str, np.ndarray]:

@@ -1,9 +1,8 @@
-"""What every diagnostic's result can do, and the check that comes before every diagnostic."""
+"""What every diagnostic's result can do, and the checks that come before every diagnostic."""
 
 from __future__ import annotations
 
 import html
-import math
 import warnings
 from typing import Any
 
@@ -39,23 +38,39 @@ def checked_scores(
     """The selected scores (step, block, head, token), without NaN.
 
     Raises:
-        InputError: tokens that were absent in a selected step, or scores below zero.
+        InputError: tokens that were absent in a selected step, infinite scores, or scores below
+            zero.
     """
     score = profile.select(blocks, steps, heads, branch)
-    lowest = float(score.min(skipna=False))
-    if math.isnan(lowest):
+    lowest, highest = float(score.min(skipna=False)), float(score.max(skipna=False))
+    if np.isnan(lowest):
         raise InputError(
             "Some selected scores are NaN: tokens were pruned in those steps. Choose steps with "
             "the full reference through `steps=`."
         )
     if lowest < 0:
         raise InputError(f"Attention scores cannot be negative; the lowest is {lowest:.3g}.")
+    if np.isinf(highest):
+        raise InputError("Some selected scores are infinite; attention scores lie between 0 and 1.")
     return score
 
 
-def mean_over(score: xr.DataArray, *dimensions: str) -> np.ndarray:
-    """Mean in float64 over the named dimensions, as a plain array."""
-    return score.mean(dimensions, dtype=np.float64).values
+def checked_fraction(fraction: float) -> float:
+    """A top share of tokens. Raises InputError outside (0, 1]."""
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    return float(fraction)
+
+
+def mean_over(values: xr.DataArray, *dimensions: str) -> np.ndarray:
+    """Mean in float64 over the named dimensions, as a plain array; NaN if any part of it is."""
+    return values.mean(dimensions, skipna=False, dtype=np.float64).values
+
+
+def labelled(values: np.ndarray, like: xr.DataArray, name: str, *dimensions: str) -> xr.DataArray:
+    """Values with the labels that `like` has along the named dimensions."""
+    rest: dict[Any, int] = {each: 0 for each in like.dims if each not in dimensions}
+    return like.isel(rest, drop=True).copy(data=values).rename(name)
 
 
 def warn_if_nan(values: np.ndarray | float, why: str) -> None:

@@ -9,8 +9,14 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.results import Result, checked_scores, mean_over, warn_if_nan
-from recast_probe.errors import InputError
+from recast_probe.diagnostics.results import (
+    Result,
+    checked_fraction,
+    checked_scores,
+    labelled,
+    mean_over,
+    warn_if_nan,
+)
 from recast_probe.profile import AttentionProfile, Indices
 
 
@@ -69,8 +75,7 @@ def skew(
     Raises:
         InputError: a fraction outside (0, 1], or scores that are NaN.
     """
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    fraction = checked_fraction(fraction)
     score = checked_scores(profile, blocks, steps, heads, branch)
     per_block = mean_over(score, "head")
     mean = per_block.mean((0, 1))
@@ -83,7 +88,7 @@ def skew(
         mean_of_block_top_shares=float(shares.mean()),
         gini_of_mean_score=float(arrays.gini(mean)),
         mean_of_block_ginis=float(arrays.gini(per_block).mean()),
-        block_top_shares=score.isel(head=0, token=0, drop=True).copy(data=shares),
+        block_top_shares=labelled(shares, score, "block_top_shares", "step", "block"),
         lorenz=xr.DataArray(
             held,
             dims="token_share",

@@ -12,7 +12,7 @@ import xarray as xr
 
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.inference import Interval
-from recast_probe.diagnostics.results import Result, checked_scores, mean_over
+from recast_probe.diagnostics.results import Result, checked_fraction, checked_scores, mean_over
 from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile, Indices
 
@@ -68,8 +68,8 @@ def stability(
     """Agreement of the mean scores of several profiles, as of one reference and many prompts.
 
     Raises:
-        InputError: fewer than two profiles, another number of labels, or profiles of different
-            reference grids.
+        InputError: fewer than two profiles, another number of labels, profiles of different
+            reference grids, or profiles that recorded different parts of the selection.
     """
     if len(profiles) < 2:
         raise InputError(f"Stability compares at least 2 profiles, got {len(profiles)}.")
@@ -82,12 +82,18 @@ def stability(
     names = [str(i) for i in range(len(profiles))] if labels is None else [str(x) for x in labels]
     if len(names) != len(profiles):
         raise InputError(f"{len(profiles)} profiles need as many labels, got {len(names)}.")
+    texts = [profile.selection_text(blocks, steps, heads, branch) for profile in profiles]
+    if len(set(texts)) > 1:
+        found = "; ".join(sorted(set(texts)))
+        raise InputError(
+            f"The selection means different things in these profiles: {found}. "
+            "Name steps, blocks and heads that all of them recorded."
+        )
     scores = [
         mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
         for p in profiles
     ]
-    text = profiles[0].selection_text(blocks, steps, heads, branch)
-    return _compare(np.stack(scores), names, fraction, text, seed)
+    return _compare(np.stack(scores), names, fraction, texts[0], seed)
 
 
 def stability_over(
@@ -120,8 +126,7 @@ def stability_over(
 def _compare(
     scores: np.ndarray, names: list[str], fraction: float, selection: str, seed: int
 ) -> Stability:
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction must lie above 0 and up to 1, got {fraction}.")
+    fraction = checked_fraction(fraction)
     count = arrays.top_count(scores.shape[-1], fraction)
     constant = np.ptp(scores, axis=-1) == 0
     if constant.any():
