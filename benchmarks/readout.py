@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
 from torch.nn import functional
 
+from benchmarks.timing import alternate, print_rows
 from recast_probe.attention import attend
 from recast_probe.layout import Grid, TokenLayout
 
@@ -52,26 +51,7 @@ def main() -> None:
         "readout, whole table": lambda: attend(q, k, v, layout),
         "materialised softmax": materialised,
     }
-    seconds = {name: [] for name in arms}
-    for turn in range(arguments.repeats + 1):
-        for name, arm in arms.items():
-            if arguments.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            started = time.perf_counter()
-            arm()
-            if arguments.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if turn:  # the first turn warms up
-                seconds[name].append(time.perf_counter() - started)
-    base = statistics.median(seconds["plain"])
-    rows = {
-        name: {
-            "median_seconds": statistics.median(times),
-            "interquartile_seconds": _interquartile(times),
-            "ratio_to_plain": statistics.median(times) / base,
-        }
-        for name, times in seconds.items()
-    }
+    rows = alternate(arms, arguments.repeats, arguments.device, "plain")
     result = {
         "tokens": layout.total,
         "heads": arguments.heads,
@@ -87,13 +67,7 @@ def main() -> None:
         print(json.dumps(result))
         return
     print(f"{layout.total} tokens, {arguments.heads} heads, {arguments.dtype}, {result['backend']}")
-    for name, row in rows.items():
-        print(f"{name:26} {row['median_seconds']:8.3f} s  {row['ratio_to_plain']:6.2f} x plain")
-
-
-def _interquartile(times: list[float]) -> float:
-    first, _, third = statistics.quantiles(times, n=4) if len(times) > 1 else (0.0, 0.0, 0.0)
-    return third - first
+    print_rows(rows, "plain")
 
 
 if __name__ == "__main__":
