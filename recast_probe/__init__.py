@@ -30,12 +30,19 @@ if TYPE_CHECKING:
         UnsupportedPipelineError,
         VerificationError,
     )
-    from recast_probe.interventions import Intervention, Merge, Prune, Recast, WithoutReference
+    from recast_probe.interventions import (
+        Intervention,
+        Merge,
+        Prune,
+        Recast,
+        TokenCache,
+        WithoutReference,
+    )
     from recast_probe.layout import Grid, TokenLayout
     from recast_probe.probe import Probe
     from recast_probe.profile import AttentionProfile
     from recast_probe.result import RunResult
-    from recast_probe.selection import Adaptive, Fixed, Ranking
+    from recast_probe.selection import Adaptive, Fixed, FreshShare, Ranking
 
 __version__ = "0.1.0"
 
@@ -64,12 +71,19 @@ _ROOMS = {
         "UnsupportedPipelineError",
         "VerificationError",
     ),
-    "interventions": ("Intervention", "Merge", "Prune", "Recast", "WithoutReference"),
+    "interventions": (
+        "Intervention",
+        "Merge",
+        "Prune",
+        "Recast",
+        "TokenCache",
+        "WithoutReference",
+    ),
     "layout": ("Grid", "TokenLayout"),
     "probe": ("Probe",),
     "profile": ("AttentionProfile",),
     "result": ("RunResult",),
-    "selection": ("Adaptive", "Fixed", "Ranking"),
+    "selection": ("Adaptive", "Fixed", "FreshShare", "Ranking"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -78,15 +92,16 @@ __all__ = [
     "AttentionProfile",
     "Entropy",
     "Fixed",
+    "FreshShare",
     "Grid",
     "InputError",
     "Interval",
     "Intervention",
+    "Merge",
     "Overlap",
     "PairedDifference",
     "Probe",
     "ProfileFileError",
-    "Merge",
     "Prune",
     "Ranking",
     "Recast",
@@ -94,6 +109,7 @@ __all__ = [
     "RunResult",
     "Skew",
     "Stability",
+    "TokenCache",
     "TokenLayout",
     "UnsupportedPipelineError",
     "VerificationError",

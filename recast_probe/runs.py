@@ -207,16 +207,21 @@ def _check_together(interventions: Sequence[Intervention]) -> None:
 def _check_recordable(
     interventions: Sequence[Intervention], recorder: Recorder | None, context: RunContext
 ) -> None:
-    read = set() if recorder is None else set(recorder.steps)
     for intervention in interventions:
-        read |= intervention.attention_steps(context)
-    for intervention in interventions:
-        steps = sorted(intervention.unrecordable_steps(context) & read)
+        blind, name = intervention.unrecordable_steps(context), type(intervention).__name__
+        steps = sorted(blind.intersection(() if recorder is None else recorder.steps))
         if steps:
             raise InputError(
-                f"Attention cannot be recorded in steps {steps} while "
-                f"{type(intervention).__name__} acts; choose other profile_steps."
+                f"Attention cannot be recorded in steps {steps} while {name} acts; choose other "
+                "profile_steps."
             )
+        for reader in interventions:
+            steps = sorted(blind & reader.attention_steps(context))
+            if steps:
+                raise InputError(
+                    f"{type(reader).__name__} reads attention in steps {steps}, which cannot be "
+                    f"done while {name} acts; let it rank by something else, or leave one out."
+                )
 
 
 def _clock(transformer: torch.nn.Module) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from recast_probe.errors import UnsupportedPipelineError
+from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -157,3 +159,11 @@ class Family(ABC):
             UnsupportedPipelineError: reference tokens of this family cannot be merged.
         """
         raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be merged.")
+
+    def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
+        """Around a run: the transformer's blocks ask this cache what to compute.
+
+        Raises:
+            UnsupportedPipelineError: this family's blocks cannot be cached token by token.
+        """
+        raise UnsupportedPipelineError(f"The blocks of {self.name} cannot be cached by token.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.feature_cache import FeatureCache
+from recast_probe.families.flux_cached_blocks import cached_blocks
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -291,3 +294,8 @@ class FluxKontext(Family):
             options["attention_mask"] = weight.to(merged)[None, None, None]
             edited["joint_attention_kwargs"] = options
         return edited
+
+    def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
+        model = self.transformer(pipeline)
+        blocks = [(kind, block) for kind, stack in self.stacks for block in getattr(model, stack)]
+        return cached_blocks(blocks, cache)

@@ -6,6 +6,7 @@ from recast_probe.interventions.base import Intervention, Recording, RunContext,
 from recast_probe.interventions.merge import Merge
 from recast_probe.interventions.prune import Prune
 from recast_probe.interventions.recast import Recast
+from recast_probe.interventions.token_cache import TokenCache
 from recast_probe.interventions.without_reference import WithoutReference
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Recording",
     "RunContext",
     "StepContext",
+    "TokenCache",
     "WithoutReference",
 ]
