@@ -296,6 +296,5 @@ class FluxKontext(Family):
         return edited
 
     def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
-        model = self.transformer(pipeline)
-        blocks = [(kind, block) for kind, stack in self.stacks for block in getattr(model, stack)]
-        return cached_blocks(blocks, cache)
+        stacks = [(kind, getattr(pipeline.transformer, stack)) for kind, stack in self.stacks]
+        return cached_blocks([(kind, block) for kind, stack in stacks for block in stack], cache)
