@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.errors import InputError
 from recast_probe.interventions import Merge, Prune, Recast, TokenCache, WithoutReference
-from recast_probe.interventions.base import RunContext
-from recast_probe.interventions.token_cache_run import CachedRun
-from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
 from recast_probe.selection.budgets import Adaptive
-from recast_probe.selection.caching_work import (
-    cached_step_share,
-    cached_step_work,
-    full_step_work,
-)
 from recast_probe.selection.fresh_tokens import FreshShare
 from recast_probe.selection.rankings import random
 from recast_probe.verification import patches, watch_attention
@@ -87,69 +79,6 @@ def test_full_steps_are_bit_identical(probe, plain, image, score, pool):
     # step 2 is full and read for the cached steps after it
     assert torch.equal(found[:3], expected[:3])
     assert not torch.equal(found[3], expected[3])
-
-
-def transformer_inputs(kept: int, seed: int) -> dict[str, torch.Tensor]:
-    """Two items of a batch, with everything that changes between steps drawn by the seed."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        "hidden_states": torch.randn(2, 16 + kept, 16, generator=generator),
-        "encoder_hidden_states": torch.randn(2, 12, 32, generator=generator),
-        "pooled_projections": torch.randn(2, 32, generator=generator),
-        "timestep": torch.rand(2, generator=generator),
-        "guidance": torch.full((2,), 2.5),
-        "img_ids": torch.zeros(16 + kept, 3),
-        "txt_ids": torch.zeros(12, 3),
-    }
-
-
-def cached_run(probe, kept: int, share: float) -> tuple[CachedRun, TokenLayout]:
-    references = (Grid(4, 4),) if kept else ()
-    layout = TokenLayout(text=12, generation=Grid(4, 4), references=references)
-    run = RunContext(layout, np.arange(3.0), np.arange(3.0), probe.block_kinds, prompts=2)
-    settings = TokenCache(interval=3, fresh_share=share, score="value_norm", first_full=1)
-    return CachedRun(settings, run), layout
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("kept", [16, 0])
-def test_a_cached_step_on_the_same_inputs_repeats_the_full_one(probe, share, kept):
-    """With nothing changed since the full step, the cache is exact, whatever is computed anew."""
-    cache, layout = cached_run(probe, kept, share)
-    inputs = transformer_inputs(kept, seed=0)
-    with torch.no_grad(), probe.family.cached_blocks(probe.pipe, cache):
-        outputs = []
-        for step in range(3):
-            cache.begin_call(step, "conditional", layout)
-            outputs.append(probe.pipe.transformer(**inputs).sample[:, :16])
-    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-5)
-    np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-5)
-    found = cache.facts()["run"]["fresh_generation_share"]
-    if share in (0.0, 1.0):
-        assert found == {"double": share, "single": share}
-    else:
-        assert 0 < found["single"] < 1
-
-
-@pytest.mark.parametrize("kept", [16, 0])
-def test_with_fresh_attention_and_all_tokens_a_cached_step_is_a_full_one(probe, kept):
-    """Nothing else is left over from the full step: attention is the only stale part."""
-    first, second = (transformer_inputs(kept, seed) for seed in (0, 1))
-    transformer = probe.pipe.transformer
-    cache, layout = cached_run(probe, kept, share=1.0)
-    with torch.no_grad(), probe.family.cached_blocks(probe.pipe, cache):
-        cache.begin_call(0, "second", layout)
-        expected = transformer(**second).sample[:, :16]
-        cache.begin_call(0, "first", layout)
-        transformer(**first)
-        cache.begin_call(1, "first", layout)
-        stale = transformer(**second).sample[:, :16]
-        for block in range(tiny.BLOCKS):
-            attention = cache._features["second", block].attention
-            cache._features["first", block].attention = attention
-        refreshed = transformer(**second).sample[:, :16]
-    assert (stale - expected).abs().max() > 1e-2
-    np.testing.assert_allclose(refreshed, expected, atol=1e-5)
 
 
 def test_more_fresh_tokens_and_shorter_intervals_come_closer(probe, plain, image):
@@ -327,15 +256,6 @@ def test_other_weights_and_layouts(tiny_folder, image):
     assert half.generate(None, "fox", interventions=[CACHE], **QUIET).images
 
 
-def test_blocks_with_hooks_of_diffusers_are_refused(tiny_folder, image):
-    from diffusers import FirstBlockCacheConfig
-
-    probe = Probe.from_pretrained(tiny_folder)
-    probe.pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=0.1))
-    with pytest.raises(UnsupportedPipelineError, match="disable_cache"):
-        probe.generate(image, "fox", interventions=[CACHE], **QUIET)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -355,38 +275,3 @@ def test_blocks_with_hooks_of_diffusers_are_refused(tiny_folder, image):
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
         TokenCache(**settings)
-
-
-class TestWork:
-    KINDS = ["double"] * 19 + ["single"] * 38
-    LAYOUT = TokenLayout(text=512, generation=Grid(64, 64), references=(Grid(64, 64),))
-
-    def test_of_a_full_step_of_flux(self):
-        work = full_step_work(self.LAYOUT, self.KINDS, 3072)
-        assert work.linear == pytest.approx(112.4e12, rel=1e-3)
-        assert work.attention == pytest.approx(53.1e12, rel=1e-3)
-        assert work.readout == 0
-
-    def test_of_reading_attention(self):
-        # the whole matrix once more in single-stream blocks, all but the text keys in the others
-        work = full_step_work(self.LAYOUT, self.KINDS, 3072, pool="stream")
-        blocks = 19 * (8192 / 8704) + 38
-        assert work.readout == pytest.approx(work.attention / 2 * blocks / 57)
-        own = full_step_work(self.LAYOUT, self.KINDS, 3072, pool="generation")
-        assert own.readout == pytest.approx(work.attention / 2 * 4608 / 8704)
-
-    def test_of_a_cached_step(self):
-        nothing = cached_step_share(self.LAYOUT, self.KINDS, 3072, {"double": 0, "single": 0})
-        assert nothing == {"linear": 0, "attention": 0, "total": 0}
-        work = cached_step_work(self.LAYOUT, self.KINDS, 3072, {"double": 1.0, "single": 0.5})
-        expected = 4096 * 3072**2 * (19 * 16 + 38 * 18 / 2)
-        assert work.linear == pytest.approx(expected)
-        share = cached_step_share(self.LAYOUT, self.KINDS, 3072, {"double": 1.0, "single": 0.5})
-        assert share["linear"] == pytest.approx(expected / 112.37e12, rel=1e-3)
-        assert share["attention"] == 0
-        assert share["total"] == pytest.approx(expected / 165.48e12, rel=1e-3)
-
-    def test_without_a_reference(self):
-        layout = TokenLayout(text=512, generation=Grid(64, 64))
-        own = full_step_work(layout, self.KINDS, 3072, pool="generation")
-        assert own.readout == pytest.approx(own.attention / 2 * 4096 / 4608)
