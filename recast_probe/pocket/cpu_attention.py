@@ -25,8 +25,8 @@ class WrittenOutAttention(TorchFunctionMode):
         if func is not functional.scaled_dot_product_attention or not plain:
             return func(*args, **kwargs)
         names = ("query", "key", "value")
-        tensors = [*args, *(kwargs[name] for name in names[len(args) :])]
-        return _attention(*tensors, scale=kwargs.get("scale"))
+        query, key, value = (*args, *(kwargs[name] for name in names[len(args) :]))
+        return _attention(query, key, value, kwargs.get("scale"))
 
 
 def _attention(
