@@ -15,10 +15,17 @@ GROUPS = ("text", "generation", "reference")
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows and columns of the tokens of one image."""
+    """Rows and columns of the tokens of one image.
+
+    Attributes:
+        rows, columns: at least 1.
+        placed: each token stands for a place of the image. False for tokens that all come from the
+            whole image, as an IP-Adapter's do; their one row is a numbering and no picture.
+    """
 
     rows: int
     columns: int
+    placed: bool = True
 
     def __post_init__(self) -> None:
         if self.rows < 1 or self.columns < 1:
@@ -30,6 +37,8 @@ class Grid:
         return self.rows * self.columns
 
     def __str__(self) -> str:
+        if not self.placed:
+            return f"{self.size} tokens without places"
         return f"{self.rows} x {self.columns}"
 
 
@@ -59,6 +68,11 @@ class TokenLayout:
     def reference_tokens(self) -> int:
         """Number of reference tokens of all reference images."""
         return sum(grid.size for grid in self.references)
+
+    @property
+    def placed(self) -> bool:
+        """Every reference token stands for a place of its image."""
+        return all(grid.placed for grid in self.references)
 
     @property
     def total(self) -> int:
@@ -99,7 +113,10 @@ class TokenLayout:
         return {
             "text": self.text,
             "generation": [self.generation.rows, self.generation.columns],
-            "references": [[grid.rows, grid.columns] for grid in self.references],
+            "references": [
+                [grid.rows, grid.columns] if grid.placed else [grid.rows, grid.columns, False]
+                for grid in self.references
+            ],
         }
 
     @classmethod

@@ -19,6 +19,7 @@ from recast_probe.attention.log_sum_exp import (
     attention_with_log_sum_exp,
     default_scale,
 )
+from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
@@ -188,17 +189,17 @@ class _Stream:
                 if name in targets:
                     score[name] += probability.sum(-2)
                     surprise = log_probability.mul_(probability).sum(-1)
-                    entropy[name] += _row_entropy(surprise, row_mass).sum(-1)
+                    entropy[name] += row_entropy(surprise, row_mass).sum(-1)
             if whole_rows:
-                error = max(error, _distance_from_one(total))
+                error = max(error, distance_from_one(total))
         mass /= count
         if rest is not None:
             mass[..., groups.index(rest)] = 1 - mass.sum(-1)
             picks = torch.linspace(span.start, span.stop - 1, min(verify_rows, count)).long()
             rows_sum = self.log_probabilities(picks, slice(None)).exp().sum(-1)
-            error = _distance_from_one(rows_sum)
+            error = distance_from_one(rows_sum)
         statistics = {
-            t: PairStatistics(score[t] / count, _entropy_bits(score[t]), entropy[t] / count)
+            t: PairStatistics(score[t] / count, entropy_bits(score[t]), entropy[t] / count)
             for t in targets
         }
         return mass, statistics, error
@@ -207,23 +208,6 @@ class _Stream:
         """The widest group that no statistics are asked of: its mass is what is left of 1."""
         free = [name for name in self.layout.groups if name not in targets]
         return max(free, key=lambda name: _size(self.layout, name))
-
-
-def _row_entropy(surprise: Tensor, mass: Tensor) -> Tensor:
-    """Bits of rows p / mass, from sum(p ln p) and mass; 0 where a row has no mass at all."""
-    safe = mass.clamp_min(torch.finfo(mass.dtype).tiny)
-    return ((safe.log() - surprise / safe) / math.log(2)).clamp_min(0) * (mass > 0)
-
-
-def _entropy_bits(weights: Tensor) -> Tensor:
-    """Entropy of weights / sum(weights) along the last axis, in bits."""
-    share = weights / weights.sum(-1, keepdim=True)
-    return -torch.special.xlogy(share, share).sum(-1) / math.log(2)
-
-
-def _distance_from_one(sums: Tensor) -> float:
-    difference = (sums - 1).abs().max()
-    return float(difference) if torch.isfinite(difference) else math.inf
 
 
 def _size(layout: TokenLayout, group: str) -> int:

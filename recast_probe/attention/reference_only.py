@@ -1,0 +1,136 @@
+"""Attention to the reference alone: a softmax over reference tokens and nothing else.
+
+An IP-Adapter attends so, beside the block's own attention: generation tokens are the queries, the
+adapter's image tokens all of the keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recast_probe.attention.log_sum_exp import (
+    at_least_float32,
+    attention_with_log_sum_exp,
+    default_scale,
+)
+from recast_probe.attention.readout import (
+    CHUNK_BYTES,
+    GENERATION_TO_REFERENCE,
+    PairStatistics,
+    Readout,
+)
+from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
+from recast_probe.errors import InputError, VerificationError
+from recast_probe.layout import TokenLayout
+
+PAIR = GENERATION_TO_REFERENCE[0]
+
+
+def attend_to_reference(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout,
+    *,
+    pairs: Sequence[tuple[str, str]] = GENERATION_TO_REFERENCE,
+    chunk: int | None = None,
+    scale: float | None = None,
+    heads: Sequence[int] | None = None,
+    row_sum_tolerance: float = 1e-3,
+) -> Readout:
+    """Compute attention to the reference alone, and how much of it each token gets (Eq. 2).
+
+    The mass that generation tokens give to the reference is 1 by construction, and is reported as
+    it was summed; text and generation tokens get 0. No other query group takes part: their rows of
+    the mass table are NaN.
+
+    Args:
+        query: (batch, generation token, head, dim).
+        key, value: (batch, reference token, head, dim).
+        layout: the token groups.
+        pairs: nothing but generation to reference can be read.
+        chunk: query rows at a time; the default keeps the extra memory near 32 MiB.
+        scale: factor on the scores; 1 / sqrt(dim) by default.
+        heads: statistics for these heads only, in this order; the output has all of them.
+        row_sum_tolerance: the largest accepted distance from 1 of a row's sum; every row is summed.
+
+    Raises:
+        InputError: shapes or heads that do not fit, or another pair of groups.
+        VerificationError: probabilities do not sum to 1: the log-sum-exp is not this attention's.
+    """
+    _check(query, key, value, layout, pairs, heads)
+    result = attention_with_log_sum_exp(query, key, value, scale)
+    if scale is None:
+        scale = default_scale(query)
+    rows, lse = query.permute(0, 2, 1, 3), result.log_sum_exp[..., None]
+    columns = at_least_float32(key).permute(0, 2, 3, 1)
+    if heads is not None:
+        index = torch.as_tensor(list(heads), device=query.device)
+        rows, columns, lse = rows[:, index], columns[:, index], lse[:, index]
+    row_bytes = 3 * 4 * rows.shape[0] * rows.shape[1] * layout.reference_tokens
+    chunk = chunk or max(1, CHUNK_BYTES // row_bytes)
+    shape = rows.shape[:2]
+    score = torch.zeros(*shape, layout.reference_tokens, device=query.device)
+    mass, entropy = torch.zeros(2, *shape, device=query.device)
+    worst = 0.0
+    for part, row_lse in zip(rows.split(chunk, dim=2), lse.split(chunk, dim=2), strict=True):
+        log_probability = (at_least_float32(part) @ columns).mul_(scale).sub_(row_lse)
+        probability = log_probability.exp()
+        row_mass = probability.sum(-1)
+        worst = max(worst, distance_from_one(row_mass))
+        score += probability.sum(-2)
+        mass += row_mass.sum(-1)
+        surprise = log_probability.mul_(probability).sum(-1)
+        entropy += row_entropy(surprise, row_mass).sum(-1)
+    # written so that NaN fails
+    if not worst <= row_sum_tolerance:
+        raise VerificationError(
+            f"Attention probabilities miss the sum 1 by {worst:.3g} in a row (at most "
+            f"{row_sum_tolerance:g} is accepted): the log-sum-exp of the {result.backend} kernel "
+            "does not belong to this attention. Do not use these numbers."
+        )
+    count = rows.shape[2]
+    generation, reference = (layout.groups.index(group) for group in PAIR)
+    table = torch.full((*shape, len(layout.groups), len(layout.groups)), math.nan)
+    table = table.to(query.device)
+    table[:, :, generation] = 0
+    table[:, :, generation, reference] = mass / count
+    statistics = PairStatistics(score / count, entropy_bits(score), entropy / count)
+    return Readout(result.output, {PAIR: statistics}, table, layout.groups, worst, result.backend)
+
+
+def _check(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: TokenLayout,
+    pairs: Sequence[tuple[str, str]],
+    heads: Sequence[int] | None,
+) -> None:
+    others = [pair for pair in pairs if tuple(pair) != PAIR]
+    if others:
+        source, target = others[0]
+        raise InputError(
+            f"Attention of {source} to {target} tokens cannot be read: this softmax has the "
+            "generation tokens as queries and the reference tokens as keys, and no others."
+        )
+    if query.ndim != 4 or key.ndim != 4 or key.shape != value.shape:
+        raise InputError(
+            "query, key and value must have the shape (batch, token, head, dim), got "
+            f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}."
+        )
+    expected = (query.shape[0], layout.reference_tokens, *query.shape[2:])
+    if query.shape[1] != layout.generation.size or key.shape != expected or not expected[1]:
+        raise InputError(
+            f"The layout has {layout.generation.size} generation and {layout.reference_tokens} "
+            f"reference tokens, but query is {tuple(query.shape)} and key {tuple(key.shape)}."
+        )
+    if heads is not None:
+        count = query.shape[2]
+        wrong = [head for head in heads if not 0 <= head < count]
+        if wrong or not len(heads):
+            raise InputError(f"heads must name some of 0..{count - 1}, got {list(heads)}.")
