@@ -18,7 +18,8 @@ def select_blocks(selection: Any, kinds: Sequence[str]) -> list[int]:
 
     Args:
         selection: "all", "double", "single", "paper" (Eq. 3: the single-stream blocks but the
-            first of every 38, at least one; 20..56 in FLUX.1), a block index, "double.0" or
+            first of every 38, at least one; 20..56 in FLUX.1; all blocks where only double-stream
+            blocks attend to the reference, as with an IP-Adapter), a block index, "double.0" or
             "single.3" (counted within the kind), or a sequence of these.
         kinds: kind of every block of the model, "double" or "single", by global index.
 
@@ -47,6 +48,8 @@ def _one(selection: Any, kinds: Sequence[str]) -> list[int]:
         return list(range(len(kinds)))
     single = [block for block, kind in enumerate(kinds) if kind == "single"]
     if selection == "paper":
+        if not single:
+            return list(range(len(kinds)))
         skipped = max(1, round(len(single) / PAPER_SINGLE_BLOCKS))
         return single[skipped:] if len(single) > skipped else single
     kind, _, number = selection.partition(".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def load_image(source: ImageSource) -> Image.Image:
         image = Image.new("RGBA", layer.size, "white")
         image.alpha_composite(layer)
     return image.convert("RGB")
+
+
+def load_images(source: ImageSource | Sequence[ImageSource]) -> list[Image.Image]:
+    """One image or several, each as ``load_image`` reads it.
+
+    Raises:
+        InputError: an empty list, or an image that cannot be read.
+    """
+    if isinstance(source, Image.Image | str | Path) or not isinstance(source, Sequence):
+        return [load_image(source)]
+    if not source:
+        raise InputError("The list of reference images is empty; give at least one image.")
+    return [load_image(each) for each in source]
 
 
 def load_mask(source: MaskSource) -> np.ndarray:

@@ -42,7 +42,8 @@ class Probe:
     Attributes:
         pipe, name: as given.
         family: the family that the pipeline belongs to.
-        block_kinds: "double" or "single" for every block, by global zero-based index.
+        block_kinds: "double" or "single" for every block that attends to the reference, by global
+            zero-based index.
         heads: attention heads in a block.
 
     Raises:
@@ -290,10 +291,11 @@ class Probe:
         return make_request(self.family, self.pipe, image, prompt, steps, seed, arguments)
 
     def __repr__(self) -> str:
-        double, single = (self.block_kinds.count(kind) for kind in ("double", "single"))
+        kinds = {kind: self.block_kinds.count(kind) for kind in ("double", "single")}
+        blocks = " and ".join(f"{count} {kind}-stream" for kind, count in kinds.items() if count)
         return (
-            f"Probe({self.name}: {type(self.pipe).__name__}, {double} double-stream and {single} "
-            f"single-stream blocks, {self.heads} heads, on {self.pipe.device})"
+            f"Probe({self.name}: {type(self.pipe).__name__}, {blocks} blocks, {self.heads} heads, "
+            f"on {self.pipe.device})"
         )
 
     def _repr_html_(self) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family, Schedule
-from recast_probe.images import ImageSource, load_image
+from recast_probe.images import ImageSource, load_images
 from recast_probe.layout import TokenLayout
 
 # decided by the probe's own parameters
@@ -39,7 +39,7 @@ class Request:
 
     Attributes:
         prompts: one per batch item.
-        image: the reference as it is handed to the pipeline, or None.
+        images: the references as they are handed to the pipeline.
         seed: the noise of every batch item.
         arguments: keyword arguments of the pipeline call, without the generator.
         layout: predicted token layout.
@@ -47,7 +47,7 @@ class Request:
     """
 
     prompts: tuple[str, ...]
-    image: Image.Image | None
+    images: tuple[Image.Image, ...]
     seed: int
     arguments: dict[str, Any]
     layout: TokenLayout
@@ -59,8 +59,11 @@ class Request:
         The generators live on the CPU, so the noise is the same on every device.
         """
         generators = [torch.Generator("cpu").manual_seed(self.seed) for _ in self.prompts]
+        # a pipeline may write into a dictionary that it is given
+        own = {name: dict(v) for name, v in self.arguments.items() if isinstance(v, dict)}
         return {
             **self.arguments,
+            **own,
             "generator": generators[0] if len(generators) == 1 else generators,
         }
 
@@ -111,14 +114,15 @@ def as_indices(name: str, selection: Any, count: int) -> list[int]:
     return indices
 
 
-def _check_names(pipeline: Any, overrides: Mapping[str, Any]) -> None:
+def _check_names(family: Family, pipeline: Any, overrides: Mapping[str, Any]) -> None:
+    reserved = RESERVED | dict(family.reserved)
     known = inspect.signature(type(pipeline).__call__).parameters
     for name in overrides:
-        if name in RESERVED:
-            instead = f"; use {RESERVED[name]} of the probe" if RESERVED[name] else ""
+        if name in reserved:
+            instead = f"; use {reserved[name]} of the probe" if reserved[name] else ""
             raise InputError(f"The pipeline argument {name!r} is set by the probe{instead}.")
         if name not in known:
-            choices = ", ".join(sorted(set(known) - set(RESERVED)))
+            choices = ", ".join(sorted(set(known) - set(reserved)))
             raise InputError(
                 f"{type(pipeline).__name__} takes no argument {name!r}. It takes {choices}."
             )
@@ -127,7 +131,7 @@ def _check_names(pipeline: Any, overrides: Mapping[str, Any]) -> None:
 def make_request(
     family: Family,
     pipeline: Any,
-    image: ImageSource | None,
+    image: ImageSource | Sequence[ImageSource] | None,
     prompt: str | Sequence[str],
     steps: int,
     seed: int,
@@ -147,25 +151,28 @@ def make_request(
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    _check_names(pipeline, overrides)
+    _check_names(family, pipeline, overrides)
     for name in ("height", "width", "max_area", "max_sequence_length"):
         if name in overrides:
             whole_number(name, overrides[name], 1)
     sigmas = overrides.get("sigmas")
     if sigmas is not None and len(sigmas) != steps:
         raise InputError(f"sigmas has {len(sigmas)} entries, but steps={steps}.")
+    for name in set(family.image_arguments) & set(overrides):
+        overrides[name] = load_images(overrides[name])
     arguments: dict[str, Any] = family.call_arguments(pipeline, overrides)
-    reference = None
-    if image is not None:
-        reference = family.prepare_reference(pipeline, load_image(image), overrides)
-        arguments["image"] = reference
+    images = tuple(
+        family.prepare_reference(pipeline, each, overrides)
+        for each in ([] if image is None else load_images(image))
+    )
+    arguments |= family.reference_arguments(images, arguments)
     arguments |= {"prompt": _batch(prompts), "num_inference_steps": steps}
     for name in ("prompt_2", "negative_prompt", "negative_prompt_2"):
         if isinstance(arguments.get(name), str) and len(prompts) > 1:
             arguments[name] = [arguments[name]] * len(prompts)
-    layout = family.predict_layout(pipeline, reference, arguments)
+    layout = family.predict_layout(pipeline, images[0] if images else None, arguments)
     schedule = family.predict_schedule(pipeline, layout, arguments)
-    return Request(prompts, reference, seed, arguments, layout, schedule)
+    return Request(prompts, images, seed, arguments, layout, schedule)
 
 
 def _batch(prompts: tuple[str, ...]) -> str | list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -240,7 +240,7 @@ def provenance(
     """Everything a result should say about how it was made, ready for JSON."""
     transformer = probe.family.transformer(probe.pipe)
     first = next(transformer.parameters())
-    skipped = ("image", "prompt", "num_inference_steps")
+    skipped = {"image", "prompt", "num_inference_steps", *probe.family.reserved}
     facts: dict[str, Any] = {
         "created": now(),
         "versions": versions(),
@@ -252,6 +252,7 @@ def provenance(
             "dtype": str(first.dtype).removeprefix("torch."),
             "device": str(probe.pipe.device),
             "attention_backend": attention_backend(transformer),
+            **probe.family.facts(probe.pipe),
         },
         "prompts": list(request.prompts),
         "seed": request.seed,
@@ -260,9 +261,12 @@ def provenance(
         "arguments": {k: plain(v) for k, v in request.arguments.items() if k not in skipped},
         "interventions": [intervention.describe() for intervention in interventions],
     }
-    if request.image is not None:
-        size: Mapping[str, Any] = {"width": request.image.width, "height": request.image.height}
-        facts["image"] = {"sha256": image_digest(request.image), **size}
+    images = [
+        {"sha256": image_digest(image), "width": image.width, "height": image.height}
+        for image in request.images
+    ]
+    if images:
+        facts |= {"image": images[0]} if len(images) == 1 else {"images": images}
     if recorder is not None:
         facts["recorded"] = {
             "blocks": recorder.blocks,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from recast_probe.attention.readout import PairStatistics, Readout, attend
+from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
 from recast_probe.interventions.base import (
@@ -100,6 +100,11 @@ class Session:
             edited = edited if changed is None else changed
         if edited is not None:
             self.kept[-1] = self.family.count_reference_tokens(edited, self.run.layout)
+        if self.recorder is not None and self.step in self.recorder.steps and not self.kept[-1]:
+            raise InputError(
+                "Attention to the reference cannot be recorded in a step without reference "
+                "tokens; leave the profile out, or choose other profile_steps."
+            )
         for attachment in self.attachments:
             attachment.begin_call(self.step, self.branch, self._present_layout())
         return edited
@@ -195,15 +200,10 @@ class Session:
         recorder = self.recorder if self._recorded(block) else None
         pairs = self._pairs_read(block)
         if recorder is not None:
-            if not self.kept[-1]:
-                raise InputError(
-                    "Attention to the reference cannot be recorded in a step without reference "
-                    "tokens; leave the profile out, or choose other profile_steps."
-                )
             pairs = [PAIR, *pairs]
         # whoever else reads attention reads all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
-        readout: Readout = attend(
+        readout: Readout = self.family.read_attention(
             query,
             key,
             value,

@@ -28,7 +28,8 @@ class CallHandler(Protocol):
     def attend(
         self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> torch.Tensor:
-        """The attention output of one block, in place of the pipeline's own."""
+        """The attention output of one block, in place of the pipeline's own where it can be
+        replaced."""
 
     def end(self) -> bool:
         """All that was asked of this call is done; True when nothing after it is needed."""
@@ -72,6 +73,19 @@ def _attention_operation(model: NNsight, call: AttentionCall) -> Any:
     return operation
 
 
+def _projected(model: NNsight, call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
+    """Query, key and value where they are projected, and options of attention; inside a trace.
+
+    Each of them comes as (batch, token, head, dim), though keys and values leave their projection
+    with their heads side by side.
+    """
+    outputs = [model.get(f"{call.module}.{name}").output for name in call.projections]
+    batch, _, *heads = outputs[0].shape
+    arguments = [output.reshape(batch, -1, *heads) for output in outputs]
+    processor = model.get(call.module)._module.processor
+    return arguments, {"backend": getattr(processor, "_attention_backend", None)}
+
+
 def trace_calls(
     transformer: torch.nn.Module,
     attention_calls: Sequence[AttentionCall],
@@ -82,7 +96,8 @@ def trace_calls(
     """Run a pipeline and hand every call of its transformer to a handler.
 
     Attention of the handler's blocks is computed once, by the handler: nnsight skips the pipeline's
-    own call and puts the handler's output in its place. All other blocks run as they are.
+    own call and puts the handler's output in its place. Attention that is known by its projections
+    only is computed once more beside the pipeline's own. All other blocks run as they are.
 
     Args:
         transformer: the module to trace.
@@ -113,6 +128,9 @@ def trace_calls(
                 if edited is not None:
                     model.inputs = (arguments, dict(edited))
                 for block in handler.blocks():
+                    if attention_calls[block].projections:
+                        handler.attend(block, *_projected(model, attention_calls[block]))
+                        continue
                     operation = _attention_operation(model, attention_calls[block])
                     attention_arguments, options = operation.inputs
                     operation.skip(handler.attend(block, attention_arguments, options))

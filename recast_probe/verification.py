@@ -92,9 +92,13 @@ def dense_scores(
 ) -> np.ndarray:
     """Eq. 2 by a dense softmax in float64, without any shortcut, shape (batch, head, reference).
 
-    It shares nothing with the streaming readout, and is slow: for verification only.
+    The sequence is that of the layout; an adapter attends from generation tokens alone to reference
+    tokens alone. It shares nothing with the streaming readout, and is slow: for verification only.
     """
     generation, reference = layout.span("generation"), layout.span("reference")
+    if key.shape[1] == layout.reference_tokens:
+        # a softmax over the reference alone, with generation tokens as the only queries
+        generation = reference = slice(None)
     index = torch.as_tensor(list(heads), device=query.device)
     queries = query[:, generation].index_select(2, index).double().transpose(1, 2)
     keys = key.index_select(2, index).double().transpose(1, 2)
@@ -185,11 +189,13 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
     scores = profile.dataset["score"]
     blocks = [int(block) for block in scores["block"]]
     branches = len(scores["branch"])
+    own = {attention: block for block, attention in enumerate(family.watched_attention(pipeline))}
     difference = 0.0
 
     def compare(call: int, attention: int, arguments: Mapping[str, Any]) -> None:
         nonlocal difference
-        if call < branches and attention in blocks:
+        block = own.get(attention)
+        if call < branches and block in blocks:
             dense = dense_scores(
                 arguments["query"],
                 arguments["key"],
@@ -197,7 +203,7 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
                 arguments.get("scale"),
                 range(probe.heads),
             )
-            streamed = scores.isel(branch=call, step=0).sel(block=attention).values
+            streamed = scores.isel(branch=call, step=0).sel(block=block).values
             error = np.abs(dense[0] - streamed).max() / dense[0].max()
             difference = max(difference, float(error))
 

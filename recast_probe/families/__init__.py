@@ -6,9 +6,10 @@ from typing import Any
 
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.flux_ip_adapter import FluxIPAdapter
 from recast_probe.families.flux_kontext import FluxKontext
 
-FAMILIES: tuple[Family, ...] = (FluxKontext(),)
+FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter())
 """Every known family."""
 
 
@@ -23,7 +24,7 @@ def find_family(pipeline: Any) -> Family:
     for family in FAMILIES:
         if ancestors & set(family.pipelines):
             family.check(pipeline)
-            return family
+            return family.for_pipeline(pipeline)
     raise UnsupportedPipelineError(
         f"{type(pipeline).__name__} is not supported. Supported pipelines: "
         f"{', '.join(supported_pipelines())}."
@@ -35,12 +36,19 @@ def supported_pipelines() -> list[str]:
     return [name for family in FAMILIES for name in family.pipelines]
 
 
+def family_of_class(class_name: str) -> Family | None:
+    """The family of a pipeline class, by the name of the class; None where it is not known."""
+    return next((family for family in FAMILIES if class_name in family.pipelines), None)
+
+
 __all__ = [
     "FAMILIES",
     "AttentionCall",
     "Family",
+    "FluxIPAdapter",
     "FluxKontext",
     "Schedule",
+    "family_of_class",
     "find_family",
     "supported_pipelines",
 ]

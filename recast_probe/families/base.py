@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.errors import UnsupportedPipelineError
+from recast_probe.attention.readout import Readout, attend
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
@@ -27,11 +28,15 @@ class AttentionCall:
         module: dotted path of the attention module inside the transformer.
         operations: the calls to follow, from the module's ``forward`` down to attention itself,
             in nnsight's notation (``{callable}_{occurrence}``).
+        projections: paths below the attention module whose outputs are query, key and value, for
+            an attention that is read where it stands and cannot be replaced; there are no
+            operations then.
     """
 
     kind: str
     module: str
-    operations: tuple[str, ...]
+    operations: tuple[str, ...] = ()
+    projections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,15 @@ class Family(ABC):
 
     name: str
     pipelines: tuple[str, ...]
+    # arguments of the pipeline that the probe sets itself, and what to use in their place
+    reserved: Mapping[str, str] = {}
+    # further arguments of the pipeline that are images, each handed on as a list
+    image_arguments: tuple[str, ...] = ()
+    takes_adapter: bool = False
+
+    def for_pipeline(self, pipeline: Any) -> Family:
+        """The family as it serves this pipeline; another object where it must know its parts."""
+        return self
 
     @abstractmethod
     def check(self, pipeline: Any) -> None:
@@ -88,6 +102,21 @@ class Family(ABC):
         self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
     ) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
+
+    def reference_arguments(
+        self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Arguments of the pipeline call that carry the prepared reference images, if any.
+
+        Args:
+            arguments: the other arguments.
+
+        Raises:
+            InputError: more images than the pipeline takes.
+        """
+        if len(images) > 1:
+            raise InputError(f"{self.name} takes one reference image, not {len(images)}.")
+        return {"image": images[0]} if images else {}
 
     @abstractmethod
     def predict_layout(
@@ -127,6 +156,25 @@ class Family(ABC):
     @abstractmethod
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The text embedding that the transformer was given."""
+
+    def watched_attention(self, pipeline: Any) -> list[int]:
+        """For each block, which of the attention calls of one transformer call is its own."""
+        return list(range(len(self.attention_calls(pipeline))))
+
+    def read_attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        layout: TokenLayout,
+        **settings: Any,
+    ) -> Readout:
+        """A block's attention with its statistics; ``settings`` are those of ``attend``."""
+        return attend(query, key, value, layout, **settings)
+
+    def facts(self, pipeline: Any) -> dict[str, Any]:
+        """What a result must say of this pipeline beyond its weights, ready for JSON."""
+        return {}
 
     @abstractmethod
     def keep_reference_tokens(

@@ -7,7 +7,6 @@ blocks alike. ``img_ids`` holds (image, row, column) of each image token: image 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,92 +15,51 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
-from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.errors import InputError
+from recast_probe.families.base import AttentionCall
 from recast_probe.families.feature_cache import FeatureCache
+from recast_probe.families.flux import Flux
 from recast_probe.families.flux_cached_blocks import cached_blocks
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.selection.merging import Groups
 
 KONTEXT_AREA = 1024 * 1024
-LONGEST_PROMPT = 512
 
 
-class FluxKontext(Family):
+class FluxKontext(Flux):
     """``FluxKontextPipeline`` of diffusers, of any size."""
 
     name = "flux-kontext"
     pipelines = ("FluxKontextPipeline",)
-    parts = ("transformer", "vae", "scheduler", "tokenizer_2", "image_processor")
-    stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
     operations = ("self_processor_0", "dispatch_attention_fn_0")
     processor = "FluxAttnProcessor"
 
-    def check(self, pipeline: Any) -> None:
-        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        if not missing:
-            transformer = self.transformer(pipeline)
-            if hasattr(transformer, "_orig_mod") or any(
-                getattr(module, "_compiled_call_impl", None) is not None
-                for module in transformer.modules()
-            ):
-                raise UnsupportedPipelineError(
-                    "The transformer is compiled with torch.compile, and a compiled block cannot "
-                    "be traced. Probe the pipeline before compiling it."
-                )
-            missing = [
-                f"transformer.{stack}"
-                for _, stack in self.stacks
-                if not isinstance(getattr(transformer, stack, None), torch.nn.ModuleList)
-            ]
-        if not missing:
-            missing = [
-                f"transformer.{call.module}.processor ({self.processor}; IP-Adapter processors "
-                "cannot be traced, call pipe.unload_ip_adapter() first)"
-                for call in self.attention_calls(pipeline)
-                if type(self._processor(pipeline, call)).__name__ != self.processor
-            ]
-        if missing:
-            raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
-                f"{'; '.join(missing)}."
-            )
-
-    def _processor(self, pipeline: Any, call: AttentionCall) -> Any:
-        module = self.transformer(pipeline).get_submodule(call.module)
-        return getattr(module, "processor", None)
-
-    def transformer(self, pipeline: Any) -> torch.nn.Module:
-        return pipeline.transformer
-
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
-        transformer = self.transformer(pipeline)
-        return [
-            AttentionCall(kind, f"{stack}.{index}.attn", self.operations)
-            for kind, stack in self.stacks
-            for index in range(len(getattr(transformer, stack)))
+    def lacking(self, pipeline: Any) -> list[str]:
+        return super().lacking(pipeline) or [
+            f"transformer.{call.module}.processor ({self.processor}; IP-Adapter processors "
+            "cannot be traced, call pipe.unload_ip_adapter() first)"
+            for call in self.attention_calls(pipeline)
+            if type(self.processor_of(pipeline, call)).__name__ != self.processor
         ]
 
-    def heads(self, pipeline: Any) -> int:
-        return int(pipeline.transformer.config.num_attention_heads)
+    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+        return [
+            AttentionCall(kind, f"{stack}.{index}.attn", self.operations)
+            for kind, stack, index in self.block_places(pipeline)
+        ]
 
     def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        side = getattr(pipeline.vae.config, "sample_size", None)
-        side = side if isinstance(side, int) and side > 0 else 1024
+        side = self.image_side(pipeline)
         area = overrides.get("max_area", side * side)
-        longest = min(int(pipeline.tokenizer_2.model_max_length), LONGEST_PROMPT)
         square = round(area**0.5)
         return {
             "height": square,
             "width": square,
             "max_area": area,
-            "max_sequence_length": longest,
+            "max_sequence_length": self.longest_prompt(pipeline),
             "_auto_resize": area == KONTEXT_AREA,
             **overrides,
         }
-
-    def _multiple(self, pipeline: Any) -> int:
-        return int(pipeline.vae_scale_factor) * 2
 
     def prepare_reference(
         self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
@@ -116,7 +74,7 @@ class FluxKontext(Family):
         if arguments["_auto_resize"] or "_auto_resize" in overrides:
             return image
         aspect_ratio = image.width / image.height
-        multiple = self._multiple(pipeline)
+        multiple = self.token_pixels(pipeline)
         width = round((arguments["max_area"] * aspect_ratio) ** 0.5) // multiple
         height = round((arguments["max_area"] / aspect_ratio) ** 0.5) // multiple
         size = (max(width, 1) * multiple, max(height, 1) * multiple)
@@ -136,7 +94,7 @@ class FluxKontext(Family):
                 for size in PREFERRED_KONTEXT_RESOLUTIONS
                 for preferred_width, preferred_height in [size]
             )
-        multiple = self._multiple(pipeline)
+        multiple = self.token_pixels(pipeline)
         if min(width, height) < multiple:
             raise InputError(
                 f"The reference image is {image.width} x {image.height} pixels, smaller than one "
@@ -146,7 +104,7 @@ class FluxKontext(Family):
 
     def _generation_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
         # as in FluxKontextPipeline.__call__: height and width give the aspect ratio only
-        area, multiple = arguments["max_area"], self._multiple(pipeline)
+        area, multiple = arguments["max_area"], self.token_pixels(pipeline)
         aspect_ratio = arguments["width"] / arguments["height"]
         rows = round((area / aspect_ratio) ** 0.5) // multiple
         columns = round((area * aspect_ratio) ** 0.5) // multiple
@@ -167,94 +125,13 @@ class FluxKontext(Family):
             references=references,
         )
 
-    def predict_schedule(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
-    ) -> Schedule:
-        from diffusers.pipelines.flux.pipeline_flux_kontext import (
-            calculate_shift,
-            retrieve_timesteps,
-        )
-
-        scheduler = copy.deepcopy(pipeline.scheduler)
-        config = scheduler.config
-        steps = arguments["num_inference_steps"]
-        sigmas = arguments.get("sigmas")
-        shift = calculate_shift(
-            layout.generation.size,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        timesteps, _ = retrieve_timesteps(
-            scheduler,
-            steps,
-            "cpu",
-            sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
-            mu=shift,
-        )
-        count = len(timesteps)
-        return Schedule(
-            timesteps=np.asarray(timesteps, dtype=np.float64),
-            sigmas=np.asarray(scheduler.sigmas[:count], dtype=np.float64),
-        )
-
-    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        guided = (arguments.get("true_cfg_scale") or 1.0) > 1
-        if not guided or arguments.get("negative_prompt") is None:
-            return ("conditional",)
-        return ("conditional", "unconditional")
-
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
-        names = self.branch_names(arguments)
-        if len(names) == 1:
-            return {names[0]: None}
-        return {
-            name: self._encode(pipeline, arguments, argument)
-            for name, argument in zip(names, ("prompt", "negative_prompt"), strict=True)
-        }
-
-    def _encode(self, pipeline: Any, arguments: Mapping[str, Any], name: str) -> torch.Tensor:
-        with torch.no_grad():
-            embeddings, _, _ = pipeline.encode_prompt(
-                prompt=arguments[name],
-                prompt_2=arguments.get(f"{name}_2"),
-                max_sequence_length=arguments["max_sequence_length"],
-            )
-        return embeddings
-
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
-        positions = inputs["img_ids"]
-        positions = positions[0] if positions.ndim == 3 else positions
-        positions = positions.detach().float().cpu().numpy().round().astype(np.int64)
-        images, counts = np.unique(positions[:, 0], return_counts=True)
-        grids, start = [], 0
-        for count in counts:
-            part = positions[start : start + count]
-            rows, columns = (part[:, axis].max() - part[:, axis].min() + 1 for axis in (1, 2))
-            raster = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
-            found = part[:, 1:] - part[:, 1:].min(axis=0)
-            if np.ptp(part[:, 0]) or found.shape != raster.shape or (found != raster).any():
-                raise VerificationError(
-                    "The transformer's image position ids are not raster grids one after the other "
-                    f"(images {images.tolist()}, {counts.tolist()} tokens); this pipeline does not "
-                    f"lay out tokens as {self.name} does."
-                )
-            grids.append(Grid(rows=int(rows), columns=int(columns)))
-            start += count
+        generation, *references = self.image_grids(inputs)
         return TokenLayout(
             text=int(inputs["encoder_hidden_states"].shape[1]),
-            generation=grids[0],
-            references=tuple(grids[1:]),
+            generation=generation,
+            references=tuple(references),
         )
-
-    def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        return inputs["timestep"].detach().double().cpu() * 1000
-
-    def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        return inputs["encoder_hidden_states"]
 
     def keep_reference_tokens(
         self, inputs: Mapping[str, Any], layout: TokenLayout, kept: Sequence[int] | np.ndarray

@@ -165,9 +165,9 @@ def test_a_pipeline_of_another_class(command, files, earlier, tiny_folder, tmp_p
     other = tmp_path / "other"
     shutil.copytree(tiny_folder, other)
     index = json.loads((other / "model_index.json").read_text())
-    (other / "model_index.json").write_text(json.dumps(index | {"_class_name": "FluxPipeline"}))
+    (other / "model_index.json").write_text(json.dumps(index | {"_class_name": "SanaPipeline"}))
     common = ("--image", files / "image.png", "--prompt", "a", "--out", earlier)
-    refused(command("profile", "--model", other, *common), "FluxPipeline", "FluxKontextPipeline")
+    refused(command("profile", "--model", other, *common), "SanaPipeline", "FluxKontextPipeline")
 
 
 def test_models_that_are_not_there(command, files, earlier, tmp_path, monkeypatch):

@@ -56,8 +56,9 @@ def test_a_folder_that_holds_no_pipeline(tmp_path):
 
 
 def test_a_folder_with_another_pipeline(tmp_path):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
-    with pytest.raises(UnsupportedPipelineError, match=r"FluxPipeline.*FluxKontextPipeline"):
+    index = {"_class_name": "StableDiffusion3Pipeline"}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(UnsupportedPipelineError, match=r"Diffusion3Pipeline.*FluxKontextPipeline"):
         Probe.from_pretrained(tmp_path)
 
 
