@@ -14,6 +14,9 @@ from recast_probe.errors import InputError
 ImageSource = Image.Image | str | Path
 """A PIL image or the path of an image file."""
 
+ImageSources = ImageSource | Sequence[ImageSource]
+"""One image, or several for pipelines that take several references."""
+
 MaskSource = Image.Image | np.ndarray | str | Path
 """A PIL image, the path of an image file, or a two-dimensional array (true or bright = inside)."""
 
@@ -66,7 +69,7 @@ def load_image(source: ImageSource) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_images(source: ImageSource | Sequence[ImageSource]) -> list[Image.Image]:
+def load_images(source: ImageSources) -> list[Image.Image]:
     """One image or several, each as ``load_image`` reads it.
 
     Raises:
@@ -118,6 +121,17 @@ def check_same_shape(mask: np.ndarray, image: Image.Image) -> None:
             f"The mask is {width} x {height} pixels and the image {image.width} x {image.height}: "
             "their aspect ratios differ. Give a mask drawn on this image."
         )
+
+
+def load_mask_of(image: ImageSource, source: MaskSource) -> np.ndarray:
+    """A mask as ``load_mask`` reads it, checked to have the aspect ratio of its image.
+
+    Raises:
+        InputError: unreadable, or of another aspect ratio.
+    """
+    mask = load_mask(source)
+    check_same_shape(mask, load_image(image))
+    return mask
 
 
 def fit_mask(mask: np.ndarray, image: Image.Image) -> np.ndarray:

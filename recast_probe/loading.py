@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.families import supported_pipelines
+from recast_probe.families import family_of_class, supported_pipelines
+from recast_probe.ip_adapter import IPAdapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,7 +61,11 @@ def _unavailable(name: str, error: Exception) -> InputError:
 
 
 def load_pipeline(
-    name: str | Path, dtype: str | torch.dtype = "auto", device: str | torch.device = "cpu"
+    name: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    ip_adapter: str | Path | None = None,
+    image_encoder: str | Path | None = None,
 ) -> Any:
     """Load a supported pipeline; safetensors only, and never code from the repository.
 
@@ -69,9 +74,14 @@ def load_pipeline(
         dtype: "auto" (as the transformer is stored), "float32", "bfloat16", "float16" or a torch
             dtype.
         device: where the pipeline is moved to.
+        ip_adapter: for a FluxPipeline, the IP-Adapter that is loaded into it: a repository, a
+            folder with ip_adapter.safetensors, or a safetensors file.
+        image_encoder: its CLIP vision model, a repository or folder; by default
+            openai/clip-vit-large-patch14, which the published adapters were trained with.
 
     Raises:
-        InputError: not found, incomplete, gated, offline, or an unknown dtype or device.
+        InputError: not found, incomplete, gated, offline, an unknown dtype or device, an adapter
+            that is missing, or one for a pipeline that takes none.
         UnsupportedPipelineError: the folder holds another pipeline.
     """
     import diffusers
@@ -95,6 +105,7 @@ def load_pipeline(
             f"{str(name)!r} holds a {class_name}. Supported pipelines: "
             f"{', '.join(supported_pipelines())}."
         )
+    adapter = _adapter(class_name, ip_adapter, image_encoder)
     pipeline_class = getattr(diffusers, class_name)
     try:
         folder = Path(name) if local else Path(pipeline_class.download(name, use_safetensors=True))
@@ -103,4 +114,22 @@ def load_pipeline(
         )
     except Exception as error:
         raise _unavailable(str(name), error) from error
+    if adapter is not None:
+        adapter.load_into(pipeline)
     return pipeline.to(target)
+
+
+def _adapter(
+    class_name: str, ip_adapter: str | Path | None, image_encoder: str | Path | None
+) -> IPAdapter | None:
+    """The adapter that was asked for, checked against the pipeline before anything is loaded."""
+    family = family_of_class(class_name)
+    takes_adapter = family is not None and family.takes_adapter
+    if takes_adapter and ip_adapter is None:
+        raise InputError(
+            f"A {class_name} has no reference tokens until an IP-Adapter is loaded into it; give "
+            "ip_adapter, such as 'XLabs-AI/flux-ip-adapter'."
+        )
+    if not takes_adapter and not (ip_adapter is None and image_encoder is None):
+        raise InputError(f"A {class_name} takes no ip_adapter and no image_encoder; leave it out.")
+    return None if ip_adapter is None else IPAdapter(ip_adapter, image_encoder)

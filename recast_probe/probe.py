@@ -13,7 +13,7 @@ import torch
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.families import find_family
 from recast_probe.fingerprint import model_fingerprint, weights_state
-from recast_probe.images import ImageSource, MaskSource, check_same_shape, load_image, load_mask
+from recast_probe.images import ImageSource, ImageSources, MaskSource, load_mask_of
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.recast import Recast
 from recast_probe.layout import TokenLayout
@@ -42,8 +42,7 @@ class Probe:
     Attributes:
         pipe, name: as given.
         family: the family that the pipeline belongs to.
-        block_kinds: "double" or "single" for every block that attends to the reference, by global
-            zero-based index.
+        block_kinds: "double" or "single", by global index, of blocks that attend to a reference.
         heads: attention heads in a block.
 
     Raises:
@@ -72,12 +71,13 @@ class Probe:
         name: str | Path,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "cpu",
+        **adapter: str | Path | None,
     ) -> Probe:
-        """Load a pipeline from the Hugging Face hub or a local folder; see ``load_pipeline``.
+        """Load a pipeline, and its IP-Adapter if there is one; see ``load_pipeline``.
 
         Raises InputError where it cannot be had, UnsupportedPipelineError where it is another.
         """
-        pipe = load_pipeline(name, dtype=dtype, device=device)
+        pipe = load_pipeline(name, dtype, device, **adapter)
         return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
 
     @property
@@ -88,7 +88,7 @@ class Probe:
             self._fingerprint = (state, model_fingerprint(self.pipe))
         return self._fingerprint[1]
 
-    def layout(self, image: ImageSource, **pipeline_arguments: Any) -> TokenLayout:
+    def layout(self, image: ImageSources, **pipeline_arguments: Any) -> TokenLayout:
         """The token layout of a run with this reference; nothing is computed."""
         return self._request(image, "", 1, 0, pipeline_arguments).layout
 
@@ -107,23 +107,22 @@ class Probe:
         Raises:
             InputError: unreadable, or of another aspect ratio than the image.
         """
-        values = load_mask(mask)
-        check_same_shape(values, load_image(image))
-        return mask_to_grid(values, self.layout(image, **pipeline_arguments).references[0])
+        layout = self.layout(image, **pipeline_arguments)
+        return mask_to_grid(load_mask_of(image, mask), layout.references[0])
 
     @overload
     def profile(
-        self, image: ImageSource, prompt: str, *arguments: Any, **settings: Any
+        self, image: ImageSources, prompt: str, *arguments: Any, **settings: Any
     ) -> AttentionProfile: ...
 
     @overload
     def profile(
-        self, image: ImageSource, prompt: Sequence[str], *arguments: Any, **settings: Any
+        self, image: ImageSources, prompt: Sequence[str], *arguments: Any, **settings: Any
     ) -> list[AttentionProfile]: ...
 
     def profile(
         self,
-        image: ImageSource,
+        image: ImageSources,
         prompt: str | Sequence[str],
         steps: int = 28,
         seed: int = 0,
@@ -143,7 +142,7 @@ class Probe:
         guidance both branches are recorded.
 
         Args:
-            image: the reference, PIL image or path.
+            image: the reference, PIL image or path; several in a list for an IP-Adapter.
             prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
             steps: denoising steps of the whole run.
             seed: seed of the initial noise.
@@ -187,7 +186,7 @@ class Probe:
 
     def generate(
         self,
-        image: ImageSource | None,
+        image: ImageSources | None,
         prompt: str | Sequence[str],
         steps: int = 28,
         seed: int = 0,
@@ -226,7 +225,7 @@ class Probe:
 
     def recast(
         self,
-        image: ImageSource,
+        image: ImageSources,
         prompt: str,
         steps: int = 28,
         seed: int = 0,
@@ -259,7 +258,7 @@ class Probe:
 
     def verify(
         self,
-        image: ImageSource,
+        image: ImageSources,
         prompt: str,
         steps: int = 2,
         seed: int = 0,
@@ -276,7 +275,7 @@ class Probe:
 
     def pipeline_arguments(
         self,
-        image: ImageSource | None,
+        image: ImageSources | None,
         prompt: str | Sequence[str],
         steps: int = 28,
         seed: int = 0,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family, Schedule
-from recast_probe.images import ImageSource, load_images
+from recast_probe.images import ImageSources, load_images
 from recast_probe.layout import TokenLayout
 
 # decided by the probe's own parameters
@@ -131,7 +131,7 @@ def _check_names(family: Family, pipeline: Any, overrides: Mapping[str, Any]) ->
 def make_request(
     family: Family,
     pipeline: Any,
-    image: ImageSource | Sequence[ImageSource] | None,
+    image: ImageSources | None,
     prompt: str | Sequence[str],
     steps: int,
     seed: int,

@@ -1,4 +1,4 @@
-"""Shared fixtures: one tiny pipeline, saved to a folder and loaded by diffusers itself."""
+"""Shared fixtures: tiny pipelines, saved to folders and loaded by diffusers itself."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxKontextPipeline
+from diffusers import FluxKontextPipeline, FluxPipeline
 from PIL import Image
 
 from recast_probe.probe import Probe
-from tests import tiny
+from tests import tiny, tiny_ip_adapter
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,3 +55,21 @@ def plain(pipeline: FluxKontextPipeline, probe: Probe):
         return np.asarray(output.images[0])
 
     return make
+
+
+@pytest.fixture(scope="session")
+def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> tiny_ip_adapter.Folders:
+    """Base, adapter and image encoder."""
+    return tiny_ip_adapter.save_all(tmp_path_factory.mktemp("ip_adapter"))
+
+
+@pytest.fixture(scope="session")
+def adapter_pipeline(adapter_folders: tiny_ip_adapter.Folders) -> FluxPipeline:
+    """The pipeline with its adapter; tests must leave it as it is."""
+    return tiny_ip_adapter.load(adapter_folders)
+
+
+@pytest.fixture(scope="session")
+def adapter_probe(adapter_pipeline: FluxPipeline) -> Probe:
+    """A probe of it."""
+    return Probe(adapter_pipeline)

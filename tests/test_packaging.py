@@ -22,7 +22,7 @@ FLOORS = [
     {"attention", "profile", "profile_file"},
     {"diagnostics"},
     {"selection", "rank"},
-    {"interventions", "images", "provenance", "fingerprint", "identity", "figures"},
+    {"interventions", "images", "ip_adapter", "provenance", "fingerprint", "identity", "figures"},
     {"families", "report"},
     {"loading", "request", "result", "recorder", "tracing"},
     {"session"},

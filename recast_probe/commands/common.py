@@ -20,6 +20,16 @@ Model = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs, such as cpu or cuda.")]
 DataType = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+IPAdapter = Annotated[
+    str | None,
+    typer.Option(
+        "--ip-adapter",
+        help="For a FluxPipeline: the IP-Adapter's repository, folder or safetensors file.",
+    ),
+]
+ImageEncoder = Annotated[
+    str | None, typer.Option(help="The IP-Adapter's CLIP vision model: repository or folder.")
+]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -29,13 +39,25 @@ Blocks = Annotated[
 ]
 
 
-def open_probe(model: str, dtype: str, device: str) -> Probe:
+def open_probe(
+    model: str,
+    dtype: str,
+    device: str,
+    ip_adapter: str | None = None,
+    image_encoder: str | None = None,
+) -> Probe:
     """The probe of a model named on the command line; heavy imports happen here."""
     from recast_probe.probe import Probe
 
     if model == "pocket":
+        if ip_adapter or image_encoder:
+            raise InputError(
+                "The bundled model takes no IP-Adapter; name a FluxPipeline with --model."
+            )
         return Probe.pocket()
-    return Probe.from_pretrained(model, dtype=dtype, device=device)
+    return Probe.from_pretrained(
+        model, dtype, device, ip_adapter=ip_adapter, image_encoder=image_encoder
+    )
 
 
 def parse_blocks(text: str) -> Any:

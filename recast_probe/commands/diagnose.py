@@ -114,10 +114,17 @@ def _draw(
     from recast_probe import figures
     from recast_probe.diagnostics import entropy, overlap, skew
 
+    if profile.layout.placed:
+        importance = figures.importance_over_reference(profile, image, blocks=blocks)
+    elif image is None:
+        importance = figures.importance_by_token(profile, blocks=blocks)
+    else:
+        raise InputError(
+            "The reference tokens of this profile have no places in the image, so nothing can be "
+            "drawn on it; leave --image out."
+        )
     drawn = {
-        "Where the generation looks": figures.importance_over_reference(
-            profile, image, blocks=blocks
-        ),
+        "Where the generation looks": importance,
         "How unequal": figures.lorenz(skew(profile, blocks=blocks)),
         "How focused": figures.entropy_curves(entropy(profile, blocks=blocks)),
     }

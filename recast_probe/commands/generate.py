@@ -13,6 +13,8 @@ from recast_probe.commands.common import (
     DataType,
     Device,
     Image,
+    ImageEncoder,
+    IPAdapter,
     Json,
     Model,
     Seed,
@@ -62,6 +64,8 @@ def generate(
     seed: Seed = 0,
     dtype: DataType = "auto",
     device: Device = "cpu",
+    ip_adapter: IPAdapter = None,
+    image_encoder: ImageEncoder = None,
     as_json: Json = False,
 ) -> None:
     """Generate; the image and its provenance are written beside each other.
@@ -88,7 +92,7 @@ def generate(
         check_same_shape(subject, picture)
         if not fit_mask(subject, picture).any():
             raise InputError(f"The mask {mask} marks no pixel; bright pixels are the subject.")
-    probe = open_probe(model, dtype, device)
+    probe = open_probe(model, dtype, device, ip_adapter, image_encoder)
     tokens = probe.layout(picture).reference_tokens
     schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
     folder = output_folder(out)

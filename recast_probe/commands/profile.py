@@ -12,6 +12,8 @@ from recast_probe.commands.common import (
     DataType,
     Device,
     Image,
+    ImageEncoder,
+    IPAdapter,
     Json,
     Model,
     Seed,
@@ -41,6 +43,8 @@ def profile(
     ] = "",
     dtype: DataType = "auto",
     device: Device = "cpu",
+    ip_adapter: IPAdapter = None,
+    image_encoder: ImageEncoder = None,
     as_json: Json = False,
 ) -> None:
     """Record how much attention each reference token gets; one run and one profile a prompt."""
@@ -54,7 +58,7 @@ def profile(
             f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
         ) from None
     chosen_blocks = parse_blocks(blocks)
-    probe = open_probe(model, dtype, device)
+    probe = open_probe(model, dtype, device, ip_adapter, image_encoder)
     grid_mask = None if mask is None else probe.reference_mask(mask, image)
     if grid_mask is not None and grid_mask.all() == grid_mask.any():
         raise InputError(

@@ -33,6 +33,12 @@ METRICS = (
 )
 
 
+WITHOUT_PLACES = (
+    "The reference tokens have no places in the image (those of an IP-Adapter each come from the "
+    "whole of it), so no mask can be laid on them; leave the mask out."
+)
+
+
 @dataclass(frozen=True, repr=False)
 class Overlap(Result):
     """Agreement of the mean score with a mask on the reference grid.
@@ -89,8 +95,10 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
 
     Raises:
         InputError: not two-dimensional, empty, or with values that are not finite or not in
-            these ranges.
+            these ranges; tokens without places.
     """
+    if not grid.placed:
+        raise InputError(WITHOUT_PLACES)
     values: np.ndarray = np.asarray(mask, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise InputError(f"A mask has the shape (height, width), got {values.shape}.")
@@ -128,8 +136,8 @@ def overlap(
         fraction: the best share of tokens for precision and IoU.
 
     Raises:
-        InputError: a mask of another size, with nothing or everything inside; NaN scores; fewer
-            than 0 draws.
+        InputError: a mask of another size, with nothing or everything inside; tokens without
+            places; NaN scores; fewer than 0 draws.
     """
     fraction = checked_fraction(fraction)
     if null_draws < 0:
@@ -206,6 +214,8 @@ def _spread(values: np.ndarray) -> Interval:
 
 
 def _flat_mask(profile: AttentionProfile, mask: Any) -> np.ndarray:
+    if not profile.layout.placed:
+        raise InputError(WITHOUT_PLACES)
     values = np.asarray(mask)
     grids = profile.layout.references
     tokens = profile.layout.reference_tokens

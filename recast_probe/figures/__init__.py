@@ -10,6 +10,7 @@ from recast_probe.figures.images import image_grid
 from recast_probe.figures.importance import importance_over_reference
 from recast_probe.figures.saving import save_figure
 from recast_probe.figures.style import house_style
+from recast_probe.figures.token_strips import importance_by_token
 
 __all__ = [
     "budget_curve",
@@ -17,6 +18,7 @@ __all__ = [
     "house_style",
     "identity_by_arm",
     "image_grid",
+    "importance_by_token",
     "importance_over_reference",
     "lorenz",
     "overlap",

@@ -35,8 +35,13 @@ def importance_over_reference(
     all panels, so a block without preference looks flat. `image` is the reference as the model
     saw it; without it the maps stand alone. A token that was removed in a selected step is grey.
     `reference` chooses among several reference images. Raises InputError for a selection that
-    the profile does not hold.
+    the profile does not hold, and for tokens without places in the image.
     """
+    if not profile.layout.placed:
+        raise InputError(
+            "These reference tokens have no places in the image, so there is no map of them; use "
+            "figures.importance_by_token."
+        )
     choice: dict[str, Any] = {"steps": steps, "heads": heads, "branch": branch}
 
     def share(selected: Any) -> np.ndarray:

@@ -11,7 +11,10 @@ from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 
 grids = st.builds(Grid, st.integers(1, 6), st.integers(1, 6))
-layouts = st.builds(TokenLayout, st.integers(0, 9), grids, st.lists(grids, max_size=3).map(tuple))
+references = st.lists(
+    grids | st.builds(Grid, st.just(1), st.integers(1, 9), st.just(False)), max_size=3
+).map(tuple)
+layouts = st.builds(TokenLayout, st.integers(0, 9), grids, references)
 
 
 @given(layouts)
@@ -43,3 +46,12 @@ def test_unknown_groups_and_empty_grids_are_refused():
         layout.span("padding")
     with pytest.raises(InputError, match="0 x 3"):
         Grid(0, 3)
+
+
+def test_tokens_without_places():
+    row = Grid(1, 4, placed=False)
+    assert str(row) == "4 tokens without places"
+    assert row != Grid(1, 4)
+    assert TokenLayout(4, Grid(2, 2), (Grid(2, 3),)).placed
+    assert not TokenLayout(4, Grid(2, 2), (Grid(2, 3), row)).placed
+    assert TokenLayout(4, Grid(2, 2), (Grid(2, 3),)).to_dict()["references"] == [[2, 3]]

@@ -187,14 +187,14 @@ def test_an_interrupted_run_leaves_the_pipeline_untouched(fresh, image, error):
 
 
 def test_an_error_inside_attention_leaves_the_pipeline_untouched(fresh, image, monkeypatch):
-    from recast_probe import session
+    from recast_probe.families import base
 
     before = patches(fresh.pipe.transformer)
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "attend", interrupt)
+    monkeypatch.setattr(base, "attend", interrupt)
     with pytest.raises(KeyboardInterrupt):
         fresh.profile(image, "fox", **QUIET)
     assert patches(fresh.pipe.transformer) == before
