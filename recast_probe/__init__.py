@@ -115,6 +115,7 @@ __all__ = [
     "VerificationError",
     "WithoutReference",
     "bootstrap_mean",
+    "budget",
     "entropy",
     "mask_to_grid",
     "overlap",
@@ -127,8 +128,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "rank":
-        return importlib.import_module("recast_probe.rank")
+    if name in ("budget", "rank"):
+        return importlib.import_module(f"recast_probe.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'recast_probe' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"recast_probe.{_HOME[name]}"), name)

@@ -21,7 +21,7 @@ FLOORS = [
     {"io", "layout", "blocks"},
     {"attention", "profile", "profile_file"},
     {"diagnostics"},
-    {"selection", "rank"},
+    {"selection", "rank", "budget"},
     {"interventions", "images", "ip_adapter", "provenance", "fingerprint", "identity", "figures"},
     {"families", "report"},
     {"loading", "request", "result", "recorder", "tracing"},

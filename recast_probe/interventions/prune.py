@@ -10,6 +10,7 @@ import numpy as np
 
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.selection.baselines import RandomPerStep
 from recast_probe.selection.budgets import Fixed
 from recast_probe.selection.rankings import Ranking
 
@@ -49,8 +50,10 @@ def describe_budget(budget: Any) -> dict[str, Any]:
     return {"name": type(budget).__name__, **settings}
 
 
-def describe_ranking(ranking: Ranking) -> dict[str, Any]:
+def describe_ranking(ranking: Ranking | RandomPerStep) -> dict[str, Any]:
     """Name and SHA-256 of a ranking, so that a result says which one it was made with."""
+    if isinstance(ranking, RandomPerStep):
+        return {"name": ranking.name, "tokens": ranking.tokens, "seed": ranking.seed}
     order = np.ascontiguousarray(ranking.order, dtype="<i8")
     return {
         "name": ranking.name,
@@ -64,12 +67,12 @@ class Prune(Intervention):
     """Drop all but the best reference tokens; the kept ones keep their rotary positions.
 
     Attributes:
-        ranking: the order of the reference tokens.
+        ranking: the order of the reference tokens, the same in all steps or a ``RandomPerStep``.
         budget: how many stay in each step: a number, ``Fixed`` or ``Adaptive`` (Eq. 4).
         start: first step in which tokens are dropped.
     """
 
-    ranking: Ranking
+    ranking: Ranking | RandomPerStep
     budget: Any
     start: int = 0
 
@@ -88,7 +91,10 @@ class Prune(Intervention):
         if step.step < self.start:
             return None
         run = step.run
-        return self.ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
+        ranking = self.ranking
+        if isinstance(ranking, RandomPerStep):
+            ranking = ranking.at(step.step)
+        return ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
 
     def describe(self) -> dict[str, Any]:
         return {

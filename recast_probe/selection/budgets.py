@@ -22,7 +22,7 @@ class Budget(Protocol):
         ...
 
 
-class _Schedule:
+class StepBudget:
     """What every budget can tell about a whole run."""
 
     def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
@@ -38,7 +38,7 @@ class _Schedule:
 
 
 @dataclass(frozen=True)
-class Fixed(_Schedule):
+class Fixed(StepBudget):
     """The same number of tokens in every step. Raises InputError below 1."""
 
     tokens: int
@@ -55,7 +55,7 @@ class Fixed(_Schedule):
 
 
 @dataclass(frozen=True)
-class Adaptive(_Schedule):
+class Adaptive(StepBudget):
     """Eq. 4: N(t) = minimum + (maximum - minimum) * (1 - t / T) ** gamma; few tokens at first.
 
     Args:

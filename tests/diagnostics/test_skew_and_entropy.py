@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from recast_probe.diagnostics import entropy, skew
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-
-from .planted import planted
+from tests.diagnostics.planted import planted
 
 PAIR = (Grid(1, 4),)
 

@@ -1,0 +1,29 @@
+"""Budgets of reference tokens, as `recast_probe.budget.inverted(...)`."""
+
+from __future__ import annotations
+
+from recast_probe.selection.budgets import Adaptive, Budget, Fixed
+from recast_probe.selection.schedules import (
+    Listed,
+    entropy_matched,
+    flat,
+    inverted,
+    mass_threshold,
+    mass_threshold_per_step,
+    with_cost,
+    with_total,
+)
+
+__all__ = [
+    "Adaptive",
+    "Budget",
+    "Fixed",
+    "Listed",
+    "entropy_matched",
+    "flat",
+    "inverted",
+    "mass_threshold",
+    "mass_threshold_per_step",
+    "with_cost",
+    "with_total",
+]

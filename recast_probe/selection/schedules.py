@@ -1,0 +1,208 @@
+"""Budgets written out step by step, and ways to make them: in reverse, matched, from a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recast_probe.diagnostics import arrays
+from recast_probe.errors import InputError
+from recast_probe.profile import AttentionProfile
+from recast_probe.selection.budgets import Budget, StepBudget
+from recast_probe.selection.rankings import Ranking
+
+
+@dataclass(frozen=True)
+class Listed(StepBudget):
+    """Tokens for every step of a run, one number a step.
+
+    Attributes:
+        tokens: as many whole numbers of at least 1 as the run has steps.
+        made: how they were made, for people.
+
+    Raises:
+        InputError: a number below 1, none at all, or a run of another length.
+    """
+
+    tokens: tuple[int, ...]
+    made: str = "listed"
+
+    def __post_init__(self) -> None:
+        given = np.asarray(self.tokens)
+        if given.ndim != 1 or not given.size or given.dtype.kind not in "iu" or given.min() < 1:
+            raise InputError(
+                "A listed budget has one whole number of at least 1 for every step, got "
+                f"{self.tokens!r}."
+            )
+        object.__setattr__(self, "tokens", tuple(int(count) for count in given))
+
+    def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
+        """The number listed for that step."""
+        if steps != len(self.tokens):
+            raise InputError(
+                f"This budget lists {len(self.tokens)} steps, but the run has {steps}."
+            )
+        if not 0 <= step < steps:
+            raise InputError(f"Step {step} is outside the run's steps 0 to {steps - 1}.")
+        return self.tokens[step]
+
+
+def inverted(
+    budget: Budget, steps: int, sigmas: Sequence[float] | None = None, start: int = 0
+) -> Listed:
+    """The same numbers in reverse: many tokens at first, few later.
+
+    The control for Eq. 4, whose entropy argument points the other way. Total token-steps and FLOP
+    from `start` on are those of `budget`. Steps before `start` keep the budget's numbers.
+    """
+    counts = _counts(budget, steps, sigmas, start)
+    return Listed((*counts[:start], *counts[start:][::-1]), f"inverted {_name(budget)}")
+
+
+def flat(
+    budget: Budget, steps: int, sigmas: Sequence[float] | None = None, start: int = 0
+) -> Listed:
+    """The same total number of token-steps from `start` on, spread evenly over the steps."""
+    counts = _counts(budget, steps, sigmas, start)
+    shape = np.ones(steps - start)
+    return Listed(
+        (*counts[:start], *with_total(shape, sum(counts[start:]))), f"flat {_name(budget)}"
+    )
+
+
+def entropy_matched(
+    profile: AttentionProfile,
+    total: int,
+    *,
+    blocks: Any = "single",
+    heads: Any = None,
+    start: int = 0,
+) -> Listed:
+    """Tokens in proportion to the effective tokens, 2 ** marginal entropy, of each step.
+
+    What the falling entropy of Section 2.4 would suggest: many tokens where attention is spread.
+
+    Args:
+        profile: of a full run, with every step recorded.
+        total: token-steps from step `start` on.
+        blocks, heads: what the entropy is of.
+
+    Raises:
+        InputError: a step that is not recorded, or a total that does not fit.
+    """
+    score = profile.select(blocks, None, heads)
+    recorded = [int(step) for step in score["step"]]
+    if recorded != list(range(len(recorded))):
+        raise InputError(f"Every step must be recorded, but the profile has only {recorded}.")
+    mean = score.mean(("block", "head"), dtype=np.float64).values[start:]
+    effective = 2 ** arrays.entropy_bits(mean)
+    tokens = with_total(effective, total, most=profile.layout.reference_tokens)
+    return Listed((*[profile.layout.reference_tokens] * start, *tokens), "entropy-matched")
+
+
+def mass_threshold(ranking: Ranking, share: float) -> int:
+    """The smallest number of best tokens that hold `share` of a ranking's score.
+
+    Raises:
+        InputError: a share outside (0, 1], or a ranking without scores or with negative ones.
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"A share of the mass lies above 0 and up to 1, got {share}.")
+    if ranking.score is None or ranking.score.min() < 0 or not ranking.score.sum():
+        raise InputError(f"{ranking!r} has no mass: it was not made from attention scores.")
+    held = np.cumsum(ranking.score[ranking.order], dtype=np.float64)
+    # a rounding error must not cost a token
+    return int(np.searchsorted(held / held[-1], share - 1e-12) + 1)
+
+
+def mass_threshold_per_step(
+    profile: AttentionProfile, share: float, *, blocks: Any = "single", heads: Any = None
+) -> Listed:
+    """In every recorded step the smallest number of tokens that hold `share` of its mass.
+
+    Raises:
+        InputError: as `mass_threshold`.
+    """
+    score = profile.select(blocks, None, heads).mean(("block", "head"), dtype=np.float64)
+    counts = [
+        mass_threshold(Ranking.from_score(values, "step", {}), share) for values in score.values
+    ]
+    return Listed(tuple(counts), f"{share:.0%} of the mass")
+
+
+def with_total(
+    shape: Sequence[float] | np.ndarray, total: int, most: int | None = None
+) -> list[int]:
+    """Whole numbers in proportion to `shape` that sum to exactly `total`, each 1 to `most`.
+
+    Raises:
+        InputError: no such numbers.
+    """
+    weights = np.asarray(shape, np.float64)
+    top = total if most is None else most
+    if not len(weights) <= total <= top * len(weights):
+        raise InputError(
+            f"{total} token-steps cannot be spread over {len(weights)} steps with 1 to {top} each."
+        )
+    return _scaled(weights, total, top, lambda counts: float(counts.sum())).tolist()
+
+
+def with_cost(
+    shape: Sequence[float] | np.ndarray, total: float, cost: Callable[[int], float], most: int
+) -> list[int]:
+    """Whole numbers in proportion to `shape`, each 1 to `most`, whose cost comes nearest `total`
+    from below.
+
+    Args:
+        cost: of one step with so many reference tokens, such as its FLOP; rises with the tokens.
+
+    Raises:
+        InputError: even one token a step costs more.
+    """
+    weights = np.asarray(shape, np.float64)
+
+    def summed(counts: np.ndarray) -> float:
+        return float(sum(cost(int(count)) for count in counts))
+
+    if summed(np.ones(len(weights), np.int64)) > total:
+        raise InputError(f"A cost of {total:.4g} is below that of one token in each step.")
+    return _scaled(weights, total, most, summed).tolist()
+
+
+def _scaled(
+    weights: np.ndarray, total: float, most: int, cost: Callable[[np.ndarray], float]
+) -> np.ndarray:
+    """The largest counts below a common factor that stay within `total`, filled up one by one."""
+    if not (np.isfinite(weights).all() and weights.min() > 0):
+        raise InputError("The shape of a schedule must be positive and finite in every step.")
+    low, high = 0.0, (most + 1) / weights.min()
+
+    def counts_at(factor: float) -> np.ndarray:
+        return np.clip(np.floor(weights * factor), 1, most).astype(np.int64)
+
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(counts_at(middle)) <= total else (low, middle)
+    counts = counts_at(low)
+    # the next token goes where the whole number falls shortest of the proportion
+    for step in np.argsort(-(weights * low - counts), kind="stable"):
+        if counts[step] < most:
+            counts[step] += 1
+            if cost(counts) > total:
+                counts[step] -= 1
+    return counts
+
+
+def _counts(
+    budget: Budget, steps: int, sigmas: Sequence[float] | None, start: int
+) -> tuple[int, ...]:
+    if not 0 <= start < steps:
+        raise InputError(f"start={start} is outside the run: steps are 0 to {steps - 1}.")
+    return tuple(budget.tokens_at(step, steps, sigmas) for step in range(steps))
+
+
+def _name(budget: Budget) -> str:
+    return getattr(budget, "made", repr(budget))
