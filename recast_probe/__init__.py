@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Merge,
         Prune,
         Recast,
+        Similarity,
         TokenCache,
         WithoutReference,
     )
@@ -76,6 +77,7 @@ _ROOMS = {
         "Merge",
         "Prune",
         "Recast",
+        "Similarity",
         "TokenCache",
         "WithoutReference",
     ),
@@ -107,6 +109,7 @@ __all__ = [
     "Recast",
     "RecastProbeError",
     "RunResult",
+    "Similarity",
     "Skew",
     "Stability",
     "TokenCache",

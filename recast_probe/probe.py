@@ -132,6 +132,7 @@ class Probe:
         guidance_scale: float | None = None,
         true_cfg_scale: float | None = None,
         negative_prompt: str | None = None,
+        queries: str = "generation",
         progress: bool = True,
         mass_table: MassTable = "all",
         **pipeline_arguments: Any,
@@ -149,6 +150,8 @@ class Probe:
             blocks: see ``select_blocks``; blocks that are not selected run untouched.
             profile_steps: step indices to record, 0 = highest noise; None for all.
             heads: heads to record; None for all.
+            queries: whose attention to the reference is recorded: "generation" (Eq. 2),
+                "reference" (the self-attention that Attn-Prune ranks by) or "text".
             guidance_scale, true_cfg_scale, negative_prompt: as in the pipeline.
             mass_table: "all" for the attention mass between all token groups, "queried" (faster)
                 for generation queries only.
@@ -177,7 +180,7 @@ class Probe:
         result = run(
             self,
             request,
-            selection=Selection(blocks, profile_steps, heads),
+            selection=Selection(blocks, profile_steps, heads, queries),
             mass_table=mass_table,
             progress=progress,
             stop_early=True,
@@ -195,6 +198,7 @@ class Probe:
         blocks: Any = "all",
         profile_steps: int | Sequence[int] | None = None,
         heads: int | Sequence[int] | None = None,
+        queries: str = "generation",
         progress: bool = True,
         mass_table: MassTable = "all",
         **pipeline_arguments: Any,
@@ -204,8 +208,8 @@ class Probe:
         Args:
             image: the reference; None runs without one.
             interventions: applied together: a token stays in a step if none of them drops it.
-            profile: record attention of ``blocks``, ``profile_steps`` and ``heads``; tokens that
-                are absent in a step have the score NaN there.
+            profile: record attention of ``blocks``, ``profile_steps``, ``heads`` and ``queries``;
+                tokens that are absent in a step have the score NaN there.
 
         The other arguments are those of ``profile``.
 
@@ -218,7 +222,7 @@ class Probe:
             self,
             request,
             interventions=tuple(interventions),
-            selection=Selection(blocks, profile_steps, heads) if profile else None,
+            selection=Selection(blocks, profile_steps, heads, queries) if profile else None,
             mass_table=mass_table,
             progress=progress,
         )
@@ -232,6 +236,8 @@ class Probe:
         budget: Any = None,
         blocks: Any = "paper",
         profile_step: int = 0,
+        ranking: str = "cross-image",
+        every: int | None = None,
         progress: bool = True,
         **pipeline_arguments: Any,
     ) -> RunResult:
@@ -242,6 +248,8 @@ class Probe:
                 (Eq. 4), scaled to the number of reference tokens.
             blocks: blocks whose scores are averaged into the ranking (Eq. 3).
             profile_step: the full step that is profiled.
+            ranking: "cross-image", the paper's, or another of ``Recast``'s.
+            every: profile again, in a full step, every so many steps; None for once.
 
         The other arguments are those of ``profile``.
 
@@ -253,7 +261,9 @@ class Probe:
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         if budget is None:
             budget = Adaptive.paper(request.layout.reference_tokens)
-        recast = Recast(budget=budget, blocks=blocks, profile_step=profile_step)
+        recast = Recast(
+            budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
+        )
         return run(self, request, interventions=(recast,), progress=progress)
 
     def verify(

@@ -58,12 +58,14 @@ class AttentionProfile:
         heads: Sequence[int],
         layout: TokenLayout,
         branches: Sequence[str] = ("conditional",),
+        queries: str = "generation",
         provenance: dict[str, Any] | None = None,
     ) -> AttentionProfile:
         """Label arrays of the shapes named in the class.
 
         Args:
             steps, blocks, heads: which indices of the model the entries are.
+            queries: the token group whose attention to the reference the scores are.
             block_kinds: "double" or "single" for *every* block of the model.
 
         Raises:
@@ -80,6 +82,7 @@ class AttentionProfile:
                 "format_version": FORMAT_VERSION,
                 "layout": json.dumps(layout.to_dict()),
                 "block_kinds": json.dumps(list(block_kinds)),
+                "queries": queries,
                 "provenance": json.dumps(provenance or {}, allow_nan=False),
             }
             dataset = xr.Dataset(
@@ -122,6 +125,11 @@ class AttentionProfile:
     def provenance(self) -> dict[str, Any]:
         """Versions, model fingerprint, settings and seed of the run."""
         return json.loads(self.dataset.attrs["provenance"])
+
+    @property
+    def queries(self) -> str:
+        """The token group whose attention to the reference was read: "generation" for Eq. 2."""
+        return str(self.dataset.attrs.get("queries", "generation"))
 
     @property
     def score(self) -> xr.DataArray:
@@ -205,7 +213,11 @@ class AttentionProfile:
             if heads is None and numbers["head"] == list(range(len(numbers["head"])))
             else f"{plural('head', numbers['head'])} {spans(numbers['head'])}",
         ]
-        return ", ".join(parts if branch == "conditional" else [*parts, f"{branch} branch"])
+        if branch != "conditional":
+            parts.append(f"{branch} branch")
+        if self.queries != "generation":
+            parts.append(f"attention from {self.queries} tokens")
+        return ", ".join(parts)
 
     def reference_map(self, values: Any) -> list[np.ndarray]:
         """Values (token,) as one (rows, columns) array per reference image."""

@@ -13,7 +13,6 @@ from recast_probe.families.base import Schedule
 from recast_probe.layout import TokenLayout
 from recast_probe.profile import AttentionProfile
 
-PAIR = ("generation", "reference")
 MASS_TOLERANCE = 1e-3
 
 
@@ -28,6 +27,7 @@ class Recorder:
         steps: recorded steps, ascending.
         heads: recorded heads, ascending.
         selected_heads: the same, or None when it is all of them.
+        pair: query group and key group that the scores are of.
         fired: bool, shape (branch, step, block).
         largest_mass_error: largest distance of a sum of masses from 1.
     """
@@ -41,7 +41,9 @@ class Recorder:
         available_heads: int,
         branches: Sequence[str],
         layout: TokenLayout,
+        queries: str = "generation",
     ) -> None:
+        self.pair = (queries, "reference")
         self.blocks = list(blocks)
         self.steps = list(steps)
         self.selected_heads = None if heads is None else list(heads)
@@ -75,7 +77,7 @@ class Recorder:
         Raises:
             VerificationError: the masses do not sum to 1, or the place is already filled.
         """
-        pair = readout.pairs[PAIR]
+        pair = readout.pairs[self.pair]
         score = pair.score.float().cpu().numpy()
         mass = readout.mass.float().cpu().numpy()
         if not self._score.size:
@@ -97,7 +99,7 @@ class Recorder:
         self.fired[place] = True
 
     def _check_mass(self, score: np.ndarray, mass: np.ndarray, where: str) -> None:
-        query, key = (self.layout.groups.index(group) for group in PAIR)
+        query, key = (self.layout.groups.index(group) for group in self.pair)
         rows = mass.sum(axis=-1)
         errors = [
             np.abs(rows[~np.isnan(rows)] - 1).max(initial=0.0),
@@ -156,6 +158,7 @@ class Recorder:
                 heads=self.heads,
                 layout=self.layout,
                 branches=tuple(self.branches),
+                queries=self.pair[0],
                 provenance=provenance,
             )
             for prompt, provenance in enumerate(provenances)

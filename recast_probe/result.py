@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class RunResult:
         profiles: one profile per prompt, or empty when nothing was recorded.
         reference_tokens_per_step: reference tokens that were present in each step.
         ranking: the ranking that the run made of its own profile, if it made one.
+        similarity: by step, float64 (prompt, block, reference token), what ``Similarity`` recorded.
         seconds: wall time of the pipeline call, text encoding to decoded image.
         provenance: settings, versions, fingerprints, ready for JSON.
     """
@@ -46,6 +47,7 @@ class RunResult:
     provenance: dict[str, Any]
     profiles: tuple[AttentionProfile, ...] = ()
     ranking: Ranking | None = None
+    similarity: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def image(self) -> Image.Image:

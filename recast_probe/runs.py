@@ -14,7 +14,7 @@ import torch
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.images import image_digest
-from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.interventions.base import Intervention, Recording, RunContext
 from recast_probe.provenance import attention_backend, now, plain, versions
 from recast_probe.recorder import Recorder
 from recast_probe.request import Request, as_indices
@@ -33,11 +33,13 @@ _ONE_RUN = threading.RLock()
 
 @dataclass(frozen=True)
 class Selection:
-    """What a user wants recorded: blocks, step indices and heads, as in ``Probe.profile``."""
+    """What a user wants recorded: blocks, step indices, heads and the group of queries, as in
+    ``Probe.profile``."""
 
     blocks: Any = "all"
     steps: Any = None
     heads: Any = None
+    queries: str = "generation"
 
 
 @contextmanager
@@ -61,6 +63,7 @@ def make_recorder(
     selection: Selection | None,
     interventions: Sequence[Intervention],
     branches: Sequence[str],
+    context: RunContext,
 ) -> Recorder | None:
     """The recorder for what the user and the interventions want; None when that is nothing.
 
@@ -68,13 +71,15 @@ def make_recorder(
     the user's and the selection of heads is given up.
 
     Raises:
-        InputError: an unknown block, step or head, or a run without reference tokens.
+        InputError: an unknown block, step, head or query group, two query groups in one run, or a
+            run without reference tokens.
     """
-    wanted = [each for each in (i.recording() for i in interventions) if each is not None]
+    wanted = [each for each in (i.recording(context) for i in interventions) if each is not None]
     if selection is None and not wanted:
         return None
     if not request.layout.reference_tokens:
         raise InputError("There are no reference tokens to profile; give a reference image.")
+    queries = _query_group(probe, [*wanted, *([] if selection is None else [selection])])
     blocks: set[int] = set()
     steps: set[int] = set()
     if selection is not None:
@@ -93,7 +98,25 @@ def make_recorder(
         available_heads=probe.heads,
         branches=branches,
         layout=request.layout,
+        queries=queries,
     )
+
+
+def _query_group(probe: Probe, wishes: Sequence[Recording | Selection]) -> str:
+    """The one token group whose attention to the reference a run records."""
+    groups = sorted({wish.queries for wish in wishes})
+    if len(groups) > 1:
+        raise InputError(
+            f"One run records the attention of one token group, but {' and '.join(groups)} are "
+            "asked for; profile in a run of its own, or rank by the attention that is recorded."
+        )
+    known = probe.family.query_groups
+    if groups[0] not in known:
+        raise InputError(
+            f"queries={groups[0]!r} cannot be recorded in {probe.family.name}; there is "
+            f"{', '.join(known)}."
+        )
+    return groups[0]
 
 
 def run(
@@ -138,7 +161,7 @@ def run(
     for intervention in interventions:
         intervention.prepare(context)
     branch_names = family.branch_names(request.arguments)
-    recorder = make_recorder(probe, request, selection, interventions, branch_names)
+    recorder = make_recorder(probe, request, selection, interventions, branch_names, context)
     _check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
@@ -187,6 +210,7 @@ def run(
         profiles=tuple(profiles),
         reference_tokens_per_step=tuple(session.kept),
         ranking=context.ranking,
+        similarity=dict(context.similarity),
         seconds=seconds,
         provenance=facts,
     )
@@ -272,5 +296,6 @@ def provenance(
             "blocks": recorder.blocks,
             "steps": recorder.steps,
             "heads": recorder.heads,
+            "queries": recorder.pair[0],
         }
     return facts

@@ -21,7 +21,7 @@ from recast_probe.interventions.base import (
 )
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profile import AttentionProfile
-from recast_probe.recorder import PAIR, Recorder
+from recast_probe.recorder import Recorder
 
 # Other exact kernels differ from ours by rounding only; anything above this is another function.
 KERNEL_TOLERANCE = 0.02
@@ -200,7 +200,7 @@ class Session:
         recorder = self.recorder if self._recorded(block) else None
         pairs = self._pairs_read(block)
         if recorder is not None:
-            pairs = [PAIR, *pairs]
+            pairs = [recorder.pair, *pairs]
         # whoever else reads attention reads all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
         readout: Readout = self.family.read_attention(
@@ -279,8 +279,8 @@ class Session:
 def _of_heads(readout: Readout, recorder: Recorder) -> Readout:
     """The readout of the recorder's heads alone, of the recorded pair alone."""
     heads = recorder.selected_heads
-    pair = readout.pairs[PAIR]
+    pair = readout.pairs[recorder.pair]
     narrowed = PairStatistics(
         pair.score[:, heads], pair.marginal_entropy[:, heads], pair.conditional_entropy[:, heads]
     )
-    return replace(readout, pairs={PAIR: narrowed}, mass=readout.mass[:, heads])
+    return replace(readout, pairs={recorder.pair: narrowed}, mass=readout.mass[:, heads])

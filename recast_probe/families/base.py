@@ -66,6 +66,7 @@ class Family(ABC):
     pipelines: tuple[str, ...]
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
+    query_groups: tuple[str, ...] = ("generation", "reference", "text")
     # further arguments of the pipeline that are images, each handed on as a list
     image_arguments: tuple[str, ...] = ()
     takes_adapter: bool = False
@@ -207,6 +208,17 @@ class Family(ABC):
             UnsupportedPipelineError: reference tokens of this family cannot be merged.
         """
         raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be merged.")
+
+    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
+        """Every block; its output is (text states, image states), (batch, tokens, width) each, the
+        image states being those of the generation and then of the reference tokens.
+
+        Raises:
+            UnsupportedPipelineError: reference tokens have no states of their own in the blocks.
+        """
+        raise UnsupportedPipelineError(
+            f"Reference tokens of {self.name} have no hidden states to compare."
+        )
 
     def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
         """Around a run: the transformer's blocks ask this cache what to compute.

@@ -47,6 +47,7 @@ class FluxIPAdapter(Flux):
     parts = (*Flux.parts, "feature_extractor", "image_encoder")
     processor = "FluxIPAdapterAttnProcessor"
     projections = ("norm_q", "processor.to_k_ip.0", "processor.to_v_ip.0")
+    query_groups = ("generation",)
     reserved: Mapping[str, str] = {
         "ip_adapter_image": "image",
         "ip_adapter_image_embeds": "image",

@@ -147,6 +147,12 @@ class FluxKontext(Flux):
             "img_ids": positions.index_select(positions.ndim - 2, index.to(positions.device)),
         }
 
+    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
+        transformer = self.transformer(pipeline)
+        return [
+            getattr(transformer, stack)[index] for _, stack, index in self.block_places(pipeline)
+        ]
+
     def reference_features(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         return inputs["hidden_states"][:, layout.generation.size :]
 

@@ -6,6 +6,7 @@ from recast_probe.interventions.base import Intervention, Recording, RunContext,
 from recast_probe.interventions.merge import Merge
 from recast_probe.interventions.prune import Prune
 from recast_probe.interventions.recast import Recast
+from recast_probe.interventions.similarity import Similarity
 from recast_probe.interventions.token_cache import TokenCache
 from recast_probe.interventions.without_reference import WithoutReference
 
@@ -16,6 +17,7 @@ __all__ = [
     "Recast",
     "Recording",
     "RunContext",
+    "Similarity",
     "StepContext",
     "TokenCache",
     "WithoutReference",

@@ -25,10 +25,12 @@ class Recording:
     Attributes:
         blocks: block selection, as in ``Probe.profile``.
         steps: step indices.
+        queries: the token group whose attention to the reference is read.
     """
 
     blocks: Any
     steps: tuple[int, ...]
+    queries: str = "generation"
 
 
 @dataclass
@@ -42,6 +44,8 @@ class RunContext:
         block_kinds: "double" or "single" for every block of the model.
         prompts: number of prompts that run in one batch.
         ranking: left here by an intervention that ranks the tokens during the run.
+        similarity: by step, float64 (prompt, block, reference token): cosine with the mean
+            generation token, left here by an intervention that records it.
     """
 
     layout: TokenLayout
@@ -50,6 +54,7 @@ class RunContext:
     block_kinds: Sequence[str]
     prompts: int = 1
     ranking: Ranking | None = field(default=None)
+    similarity: dict[int, np.ndarray] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -112,7 +117,7 @@ class Intervention:
 
     needs_full_reference: ClassVar[bool] = False
 
-    def recording(self) -> Recording | None:
+    def recording(self, run: RunContext) -> Recording | None:
         """The statistics this intervention needs from its own run; None for none."""
         return None
 

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
+from recast_probe.interventions.base import (
+    Attachment,
+    Intervention,
+    Recording,
+    RunContext,
+    StepContext,
+)
 from recast_probe.interventions.prune import as_budget, check_budget, describe_budget
-from recast_probe.selection.rankings import cross_image
+from recast_probe.interventions.similarity import SimilarityRecorder
+from recast_probe.selection.rankings import Ranking, cosine, cross_image, self_attention
+
+if TYPE_CHECKING:
+    from recast_probe.families.base import Family
+
+QUERIES = {"cross-image": "generation", "self-attention": "reference"}
+RANKINGS = (*QUERIES, "cosine")
 
 
 @dataclass(frozen=True)
 class Recast(Intervention):
-    """Rank the reference tokens by the attention they get in one step, then prune.
+    """Rank the reference tokens by what one step shows of them, then prune.
 
     Steps up to and including ``profile_step`` run with the full sequence. The profiling is part of
     that step and not an extra pass.
@@ -23,18 +39,38 @@ class Recast(Intervention):
     Attributes:
         budget: how many tokens stay in each later step: a number, ``Fixed`` or ``Adaptive``.
         blocks: blocks whose scores are averaged (Eq. 3); "paper" is the paper's own choice.
-        profile_step: the step that is profiled.
+        profile_step: the first step that is profiled.
+        ranking: "cross-image" (Eq. 3), "self-attention" (attention among reference tokens, as
+            Attn-Prune after FastV) or "cosine" (see ``Similarity``).
+        every: rank again every so many steps. A step that ranks again runs with the full
+            reference, so that tokens that were dropped can come back. None ranks once.
     """
 
     budget: Any
     blocks: Any = "paper"
     profile_step: int = 0
+    ranking: str = "cross-image"
+    every: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget))
+        if self.ranking not in RANKINGS:
+            raise InputError(f"ranking must be one of {RANKINGS}, not {self.ranking!r}.")
+        if self.every is not None and self.every < 2:
+            raise InputError(
+                f"every={self.every}: ranking again in every step would never prune; give 2 or "
+                "more, or None to rank once."
+            )
 
-    def recording(self) -> Recording:
-        return Recording(blocks=self.blocks, steps=(self.profile_step,))
+    def ranking_steps(self, run: RunContext) -> list[int]:
+        """The full steps that are profiled. A last step is not: nothing would follow it."""
+        steps = list(range(self.profile_step, run.steps, self.every or run.steps))
+        return steps[:1] + [step for step in steps[1:] if step < run.steps - 1]
+
+    def recording(self, run: RunContext) -> Recording | None:
+        if self.ranking not in QUERIES:
+            return None
+        return Recording(self.blocks, tuple(self.ranking_steps(run)), QUERIES[self.ranking])
 
     def prepare(self, run: RunContext) -> None:
         if not 0 <= self.profile_step < run.steps:
@@ -47,15 +83,34 @@ class Recast(Intervention):
                 f"Recast ranks the tokens for one prompt, but {run.prompts} run in one batch and "
                 "share their token positions; run the prompts one by one."
             )
+        select_blocks(self.blocks, run.block_kinds)
         check_budget(self.budget, run, self.profile_step + 1)
 
+    @contextmanager
+    def attached(
+        self, family: Family, pipeline: Any, run: RunContext
+    ) -> Iterator[Attachment | None]:
+        if self.ranking != "cosine":
+            yield None
+            return
+        recorder = SimilarityRecorder(run, self.blocks, self.ranking_steps(run))
+        with recorder.watching(family.block_modules(pipeline)):
+            yield recorder
+
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
-        if step.step <= self.profile_step:
+        run, profiled = step.run, self.ranking_steps(step.run)
+        if step.step <= self.profile_step or step.step in profiled:
             return None
-        run = step.run
-        if run.ranking is None:
-            run.ranking = cross_image(step.profile(), blocks=self.blocks, steps=self.profile_step)
+        last = max(each for each in profiled if each < step.step)
+        if run.ranking is None or last == step.step - 1:
+            run.ranking = self._rank(step, last)
         return run.ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
+
+    def _rank(self, step: StepContext, profiled: int) -> Ranking:
+        if self.ranking == "cosine":
+            return cosine(step.run.similarity[profiled][0], str(self.blocks), profiled)
+        rank = cross_image if self.ranking == "cross-image" else self_attention
+        return rank(step.profile(), blocks=self.blocks, steps=profiled)
 
     def describe(self) -> dict[str, Any]:
         blocks = self.blocks if isinstance(self.blocks, str | int) else list(self.blocks)
@@ -64,4 +119,6 @@ class Recast(Intervention):
             "budget": describe_budget(self.budget),
             "blocks": blocks,
             "profile_step": self.profile_step,
+            "ranking": self.ranking,
+            "every": self.every,
         }

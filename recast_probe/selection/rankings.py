@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -96,9 +97,64 @@ def cross_image(
         steps: step index or indices that are averaged; None for all recorded ones.
         heads: heads that are averaged; None for all recorded ones.
     """
+    return _by_attention(profile, "cross-image", "generation", blocks, steps, heads)
+
+
+def self_attention(
+    profile: AttentionProfile,
+    blocks: Any = "single",
+    steps: int | Sequence[int] | None = 0,
+    heads: int | Sequence[int] | None = None,
+) -> Ranking:
+    """Rank by the attention that reference tokens pay one another: Attn-Prune, after FastV.
+
+    Args:
+        profile: made with ``queries="reference"``; the others as in `cross_image`.
+    """
+    return _by_attention(profile, "self-attention", "reference", blocks, steps, heads)
+
+
+def single_block(
+    profile: AttentionProfile,
+    block: int | str,
+    steps: int | Sequence[int] | None = 0,
+    heads: int | Sequence[int] | None = None,
+) -> Ranking:
+    """Rank by the cross-image attention of one block; the other arguments as in `cross_image`.
+
+    Raises:
+        InputError: not exactly one block, or one that was not recorded.
+    """
+    chosen = select_blocks(block, profile.block_kinds)
+    if len(chosen) != 1:
+        raise InputError(f"A single-block ranking takes one block, but {block!r} is {len(chosen)}.")
+    name = f"block {chosen[0]}"
+    return _by_attention(profile, name, "generation", chosen[0], steps, heads)
+
+
+def cosine(similarity: np.ndarray, blocks: str = "", step: int = 0) -> Ranking:
+    """Rank by likeness to the mean generation token.
+
+    Args:
+        similarity: (block, token) or (token,), cosines; one prompt of `RunResult.similarity`.
+        blocks, step: where they were recorded, for the ranking's details.
+    """
+    values = np.asarray(similarity, np.float64)
+    mean = values.mean(0) if values.ndim == 2 else values
+    return Ranking.from_score(mean, "cosine", {"blocks": blocks, "step": step})
+
+
+def _by_attention(
+    profile: AttentionProfile, name: str, queries: str, blocks: Any, steps: Any, heads: Any
+) -> Ranking:
+    if profile.queries != queries:
+        raise InputError(
+            f"The {name} ranking needs attention from {queries} tokens, but this profile holds "
+            f'that of {profile.queries} tokens; profile with queries="{queries}".'
+        )
     score = profile.mean_score(blocks=blocks, steps=steps, heads=heads)
     selection = profile.selection_text(blocks=blocks, steps=steps, heads=heads)
-    return Ranking.from_score(score.values, "cross-image", {"selection": selection})
+    return Ranking.from_score(score.values, name, {"selection": selection})
 
 
 def random(tokens: int, seed: int) -> Ranking:

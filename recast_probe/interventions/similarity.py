@@ -1,0 +1,99 @@
+"""Recording how alike reference and generation tokens are in the hidden states of the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from recast_probe.blocks import select_blocks
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from recast_probe.families.base import Family
+
+
+class SimilarityRecorder(Attachment):
+    """Cosine between the mean generation token and every reference token, where blocks end.
+
+    The states are those that leave a block, in the conditional branch; steps must have the full
+    reference. What is found goes to ``run.similarity``.
+    """
+
+    def __init__(self, run: RunContext, blocks: Any, steps: Sequence[int]) -> None:
+        self.blocks = select_blocks(blocks, run.block_kinds)
+        self._run, self._steps, self._step = run, set(steps), -1
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self._step = step if branch == "conditional" and step in self._steps else -1
+        if self._step >= 0 and layout.reference_tokens != self._run.reference_tokens:
+            present = f"{layout.reference_tokens} of {self._run.reference_tokens} tokens"
+            raise InputError(
+                f"Similarity needs the full reference in step {step}, but {present} are present; "
+                "choose a step before pruning."
+            )
+
+    @contextmanager
+    def watching(self, modules: Sequence[torch.nn.Module]) -> Iterator[SimilarityRecorder]:
+        """Hooks on the chosen ones of all blocks, taken off on the way out."""
+        with ExitStack() as stack:
+            for place, block in enumerate(self.blocks):
+                handle = modules[block].register_forward_hook(self._hook(place))
+                stack.callback(handle.remove)
+            yield self
+
+    def _hook(self, place: int) -> Any:
+        def record(_: Any, __: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+            if self._step < 0:
+                return
+            run, states = self._run, output[1].detach().float()
+            generation = states[:, : run.layout.generation.size].mean(dim=1, keepdim=True)
+            reference = states[:, run.layout.generation.size :]
+            found = functional.cosine_similarity(generation, reference, dim=-1)
+            shape = (len(found), len(self.blocks), run.reference_tokens)
+            stored = run.similarity.setdefault(self._step, np.full(shape, np.nan))
+            stored[:, place] = found.cpu().numpy()
+
+        return record
+
+
+@dataclass(frozen=True)
+class Similarity(Intervention):
+    """Record the cosine of each reference token with the mean generation token; change nothing.
+
+    The result's ``similarity`` has it by step; ``rank.cosine`` makes a ranking of it. The paper
+    names a cosine score without defining it: this is our reading.
+
+    Attributes:
+        blocks: blocks at whose end tokens are compared.
+        step: the step; it must run with the full reference.
+    """
+
+    blocks: Any = "single"
+    step: int = 0
+
+    def prepare(self, run: RunContext) -> None:
+        select_blocks(self.blocks, run.block_kinds)
+        if not 0 <= self.step < run.steps:
+            raise InputError(
+                f"step={self.step} is outside the run: steps are 0 to {run.steps - 1}."
+            )
+
+    @contextmanager
+    def attached(
+        self, family: Family, pipeline: Any, run: RunContext
+    ) -> Iterator[SimilarityRecorder]:
+        recorder = SimilarityRecorder(run, self.blocks, [self.step])
+        with recorder.watching(family.block_modules(pipeline)):
+            yield recorder
+
+    def describe(self) -> dict[str, Any]:
+        blocks = self.blocks if isinstance(self.blocks, str | int) else list(self.blocks)
+        return {"name": "Similarity", "blocks": blocks, "step": self.step}

@@ -1,0 +1,185 @@
+"""Rankings that a run makes of itself: what they measure, when, and what they cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recast_probe import rank
+from recast_probe.errors import InputError
+from recast_probe.interventions import Prune, Recast, Similarity
+from recast_probe.interventions.recast import RANKINGS
+from recast_probe.profile import AttentionProfile
+from recast_probe.verification import patches, watch_attention
+
+QUIET = {"steps": 6, "progress": False}
+
+
+def pixels(result) -> np.ndarray:
+    return np.asarray(result.image)
+
+
+def test_attention_among_reference_tokens_is_that_of_a_dense_softmax(probe, pipeline, image):
+    layout, dense = probe.layout(image), []
+
+    def note(call, attention, arguments):
+        if call == 0:
+            query, key = (arguments[name].double().transpose(1, 2) for name in ("query", "key"))
+            weights = (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
+            span = layout.span("reference")
+            dense.append(weights[0, :, span, span].mean(1).numpy())
+
+    with watch_attention(pipeline.transformer, note):
+        pipeline(**probe.pipeline_arguments(image, "fox", steps=6))
+    profile = probe.profile(
+        image, "fox", profile_steps=0, queries="reference", mass_table="queried", **QUIET
+    )
+    np.testing.assert_allclose(profile.score[0], np.stack(dense), atol=1e-6)
+    assert profile.queries == "reference"
+    assert "attention from reference tokens" in profile.selection_text()
+    ranking = rank.self_attention(profile, blocks="all")
+    assert ranking.order[0] == np.stack(dense).mean((0, 1)).argmax()
+
+
+def test_profiles_remember_whose_attention_they_hold(probe, image, tmp_path):
+    profile = probe.profile(image, "fox", profile_steps=0, queries="text", **QUIET)
+    loaded = AttentionProfile.load(profile.save(tmp_path / "text.nc"))
+    assert loaded.queries == "text"
+    assert loaded.identical(profile)
+    assert loaded.provenance["recorded"]["queries"] == "text"
+    np.testing.assert_allclose(
+        loaded.score.sum("token"), loaded.mass.sel(query_group="text", key_group="reference"), 1e-4
+    )
+    for make, needed in ((rank.cross_image, "generation"), (rank.self_attention, "reference")):
+        with pytest.raises(InputError, match=f"needs attention from {needed} tokens"):
+            make(loaded)
+
+
+def test_similarity_is_the_cosine_with_the_mean_generation_token(probe, pipeline, image):
+    states = []
+    block = pipeline.transformer.single_transformer_blocks[1]
+    before = patches(pipeline.transformer)
+    handle = block.register_forward_hook(lambda _, __, output: states.append(output[1].double()))
+    result = probe.generate(
+        image, ["fox", "hen"], interventions=[Similarity(blocks=["single.0", "single.1"])], **QUIET
+    )
+    handle.remove()
+    assert patches(pipeline.transformer) == before
+    found = result.similarity[0]
+    assert found.shape == (2, 2, 16)
+    for prompt in range(2):
+        mean, reference = states[0][prompt, :16].mean(0), states[0][prompt, 16:]
+        wanted = reference @ mean / (reference.norm(dim=-1) * mean.norm())
+        np.testing.assert_allclose(found[prompt, 1], wanted, atol=1e-6)
+    plain = probe.generate(image, ["fox", "hen"], **QUIET)
+    np.testing.assert_array_equal(pixels(result), pixels(plain))
+    assert rank.cosine(found[0]).order[0] == found[0].mean(0).argmax()
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_a_run_that_ranks_itself_is_pruning_by_its_own_first_step(probe, image, ranking):
+    """The same images as with the ranking made in a run before, bit for bit."""
+    queries = "reference" if ranking == "self-attention" else "generation"
+    before = probe.generate(
+        image,
+        "fox",
+        interventions=[Similarity("single")],
+        profile=True,
+        profile_steps=0,
+        queries=queries,
+        **QUIET,
+    )
+    order = {
+        "cross-image": lambda: rank.cross_image(before.profile, blocks="single"),
+        "self-attention": lambda: rank.self_attention(before.profile, blocks="single"),
+        "cosine": lambda: rank.cosine(before.similarity[0][0]),
+    }[ranking]()
+    pruned = probe.generate(image, "fox", interventions=[Prune(order, 5, start=1)], **QUIET)
+    own = probe.recast(image, "fox", budget=5, blocks="single", ranking=ranking, **QUIET)
+    assert own.ranking.order.tolist() == order.order.tolist()
+    assert own.reference_tokens_per_step == (16, 5, 5, 5, 5, 5)
+    np.testing.assert_array_equal(pixels(own), pixels(pruned))
+    everything = probe.recast(image, "fox", budget=16, ranking=ranking, **QUIET)
+    np.testing.assert_array_equal(pixels(everything), pixels(probe.generate(image, "fox", **QUIET)))
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_ranking_again_takes_full_steps_and_lets_tokens_come_back(probe, image, ranking):
+    budget, seen = 5, []
+
+    class Watched(Recast):
+        def reference_tokens(self, step):
+            kept = super().reference_tokens(step)
+            seen.append(None if kept is None else frozenset(kept.tolist()))
+            return kept
+
+    again = Watched(budget, blocks="all", ranking=ranking, every=2)
+    result = probe.generate(image, "fox", interventions=[again], **QUIET)
+    assert result.reference_tokens_per_step == (16, 5, 16, 5, 16, 5)
+    assert len({seen[1], seen[3], seen[5]}) > 1
+    assert result.mean_budget == 10.5
+    described = result.provenance["interventions"][0]
+    assert (described["ranking"], described["every"]) == (ranking, 2)
+
+
+def test_a_last_step_is_not_spent_on_ranking(probe, image):
+    result = probe.recast(image, "fox", budget=5, every=5, **QUIET)
+    assert result.reference_tokens_per_step == (16, 5, 5, 5, 5, 5)
+    late = probe.recast(image, "fox", budget=5, profile_step=3, **QUIET)
+    assert late.reference_tokens_per_step == (16, 16, 16, 16, 5, 5)
+    assert [int(step) for step in late.profile.score["step"]] == [3]
+
+
+def test_one_ranking_serves_other_prompts(probe, image):
+    ranking = rank.cross_image(probe.profile(image, "fox", profile_steps=0, **QUIET))
+    results = probe.generate(image, ["hen", "cow"], interventions=[Prune(ranking, 4)], **QUIET)
+    for prompt, together in zip(("hen", "cow"), results.images, strict=True):
+        alone = probe.generate(image, prompt, interventions=[Prune(ranking, 4)], **QUIET)
+        difference = np.asarray(together).astype(int) - np.asarray(alone.image)
+        assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, i: p.recast(i, "a", budget=5, ranking="best", **QUIET), "ranking must be one"),
+        (lambda p, i: p.recast(i, "a", budget=5, every=1, **QUIET), "would never prune"),
+        (lambda p, i: p.recast(i, "a", budget=5, blocks="none", ranking="cosine", **QUIET), "none"),
+        (lambda p, i: p.profile(i, "a", queries="image", **QUIET), "queries='image' cannot be"),
+        (
+            lambda p, i: p.generate(
+                i,
+                "a",
+                interventions=[Recast(5, ranking="self-attention")],
+                profile=True,
+                profile_steps=0,
+                **QUIET,
+            ),
+            "generation and reference are asked for",
+        ),
+        (
+            lambda p, i: p.generate(i, "a", interventions=[Similarity(step=6)], **QUIET),
+            "step=6 is outside",
+        ),
+        (
+            lambda p, i: p.generate(
+                i, "a", interventions=[Similarity(step=1), Prune(rank.random(16, 0), 4)], **QUIET
+            ),
+            "needs the full reference in step 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(probe, image, call, message):
+    with pytest.raises(InputError, match=message):
+        call(probe, image)
+
+
+def test_single_blocks_by_number_and_name(probe, image):
+    profile = probe.profile(image, "fox", profile_steps=0, **QUIET)
+    by_number, by_name = rank.single_block(profile, 3), rank.single_block(profile, "single.1")
+    assert by_number.name == by_name.name == "block 3"
+    assert by_number.order.tolist() == by_name.order.tolist()
+    assert by_number.order.tolist() != rank.single_block(profile, 0).order.tolist()
+    assert by_number.score == pytest.approx(profile.score[0, 3].mean("head").values)
+    with pytest.raises(InputError, match="takes one block"):
+        rank.single_block(profile, "single")
