@@ -1,4 +1,4 @@
-"""`recast-probe generate`: an image with all, the best, random or no reference tokens."""
+"""`recast-probe generate`: an image with all, some or no reference tokens, by a named method."""
 
 from __future__ import annotations
 
@@ -32,7 +32,14 @@ class Method(StrEnum):
 
     full = "full"
     recast = "recast"
+    self_attention = "self-attention"
+    cosine = "cosine"
+    merge = "merge"
     random = "random"
+    random_per_step = "random-per-step"
+    uniform = "uniform"
+    mask_oracle = "mask-oracle"
+    reversed = "reversed"
     none = "none"
 
 
@@ -74,6 +81,7 @@ def generate(
     """
     from recast_probe.errors import InputError
     from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
+    from recast_probe.interventions.methods import method as named
 
     if budget is not None and (minimum is not None or maximum is not None):
         raise InputError("Give either --budget or --minimum and --maximum.")
@@ -81,9 +89,7 @@ def generate(
         raise InputError("Eq. 4 needs both --minimum and --maximum.")
     scheduled = budget is not None or minimum is not None
     if scheduled and method in (Method.full, Method.none):
-        raise InputError(
-            f"--method {method.value} takes no budget; budgets are for recast and random."
-        )
+        raise InputError(f"--method {method.value} takes no budget; it keeps all tokens or none.")
     chosen_blocks = parse_blocks(blocks)
     picture = load_image(image)
     subject = None
@@ -95,11 +101,21 @@ def generate(
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder)
     tokens = probe.layout(picture).reference_tokens
     schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
+    interventions = named(
+        method.value,
+        schedule,
+        probe.layout(picture),
+        blocks=chosen_blocks,
+        mask=None if mask is None else _oracle(probe, method, mask, picture),
+        seed=seed,
+    )
     folder = output_folder(out)
     rows = []
     for number, text in enumerate(prompt):
         try:
-            result = _run(probe, method, picture, text, schedule, chosen_blocks, steps, seed)
+            result = probe.generate(
+                picture, text, steps=steps, seed=seed, interventions=interventions
+            )
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")
             raise
@@ -139,30 +155,9 @@ def _schedule(
     return Adaptive(paper.minimum, paper.maximum, gamma, clock)
 
 
-def _run(
-    probe: Any,
-    method: Method,
-    image: Any,
-    prompt: str,
-    schedule: Any,
-    blocks: Any,
-    steps: int,
-    seed: int,
-) -> Any:
-    from recast_probe import rank
-    from recast_probe.interventions import Prune, WithoutReference
-
-    common = {"steps": steps, "seed": seed}
-    if method is Method.recast:
-        return probe.recast(image, prompt, budget=schedule, blocks=blocks, **common)
-    interventions: list[Any] = []
-    if method is Method.random:
-        ranking = rank.random(probe.layout(image).reference_tokens, seed)
-        # step 0 in full, as ReCAST has it, so that both process as many tokens
-        interventions = [Prune(ranking, schedule, start=1)]
-    elif method is Method.none:
-        interventions = [WithoutReference()]
-    return probe.generate(image, prompt, interventions=interventions, **common)
+def _oracle(probe: Any, method: Method, mask: Path, image: Any) -> Any:
+    """The mask on the reference's grid, where the method asks for it."""
+    return probe.reference_mask(mask, image) if method is Method.mask_oracle else None
 
 
 def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
 from recast_probe.interventions.merge import Merge
+from recast_probe.interventions.methods import METHODS, method
 from recast_probe.interventions.prune import Prune
 from recast_probe.interventions.recast import Recast
 from recast_probe.interventions.similarity import Similarity
@@ -11,6 +12,7 @@ from recast_probe.interventions.token_cache import TokenCache
 from recast_probe.interventions.without_reference import WithoutReference
 
 __all__ = [
+    "METHODS",
     "Intervention",
     "Merge",
     "Prune",
@@ -21,4 +23,5 @@ __all__ = [
     "StepContext",
     "TokenCache",
     "WithoutReference",
+    "method",
 ]

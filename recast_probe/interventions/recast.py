@@ -44,6 +44,7 @@ class Recast(Intervention):
             Attn-Prune after FastV) or "cosine" (see ``Similarity``).
         every: rank again every so many steps. A step that ranks again runs with the full
             reference, so that tokens that were dropped can come back. None ranks once.
+        worst_first: keep the worst tokens: a control that should do harm.
     """
 
     budget: Any
@@ -51,6 +52,7 @@ class Recast(Intervention):
     profile_step: int = 0
     ranking: str = "cross-image"
     every: int | None = None
+    worst_first: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget))
@@ -108,9 +110,11 @@ class Recast(Intervention):
 
     def _rank(self, step: StepContext, profiled: int) -> Ranking:
         if self.ranking == "cosine":
-            return cosine(step.run.similarity[profiled][0], str(self.blocks), profiled)
-        rank = cross_image if self.ranking == "cross-image" else self_attention
-        return rank(step.profile(), blocks=self.blocks, steps=profiled)
+            found = cosine(step.run.similarity[profiled][0], str(self.blocks), profiled)
+        else:
+            rank = cross_image if self.ranking == "cross-image" else self_attention
+            found = rank(step.profile(), blocks=self.blocks, steps=profiled)
+        return found.reversed() if self.worst_first else found
 
     def describe(self) -> dict[str, Any]:
         blocks = self.blocks if isinstance(self.blocks, str | int) else list(self.blocks)
@@ -121,4 +125,5 @@ class Recast(Intervention):
             "profile_step": self.profile_step,
             "ranking": self.ranking,
             "every": self.every,
+            "worst_first": self.worst_first,
         }

@@ -97,7 +97,7 @@ def test_budgets_that_do_not_fit(command, files, earlier, tiny_folder, method, o
 def test_a_budget_without_a_use_is_refused(command, files, earlier, tiny_folder):
     common = ("--model", tiny_folder, "--image", files / "image.png", "--prompt", "a")
     outcome = command("generate", *common, "--method", "none", "--budget", 4, "--out", earlier)
-    refused(outcome, "none", "recast and random")
+    refused(outcome, "none", "all tokens or none")
 
 
 @pytest.mark.parametrize("mask", ["empty", "whole"])
