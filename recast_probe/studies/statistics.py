@@ -1,0 +1,186 @@
+"""Comparisons of arms on tidy tables: one row a run, paired by subject and prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recast_probe.errors import InputError
+from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, sign_flip_p_value
+
+UNITS = ("subject", "prompt")
+
+
+def means(
+    table: pd.DataFrame,
+    value: str,
+    *,
+    arm: str = "arm",
+    units: Sequence[str] = UNITS,
+    confidence: float = 0.95,
+    draws: int = 5000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean of every arm with its hierarchical bootstrap interval.
+
+    Args:
+        table: one row a run, with the columns `arm`, `value` and `units`.
+        units: what makes a pair; the first is the subject, the independent unit.
+
+    Returns:
+        By arm, in the order of the table: mean, low, high, subjects, runs.
+
+    Raises:
+        InputError: a missing column, a run that is missing or there twice, values not finite.
+    """
+    wide = paired(table, value, arm, units)
+    rows = []
+    for name in wide.columns:
+        found = bootstrap(_by_subject(wide[name]), confidence=confidence, draws=draws, seed=seed)
+        rows.append(
+            {
+                arm: name,
+                "mean": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "subjects": found.count,
+                "runs": len(wide),
+            }
+        )
+    return pd.DataFrame(rows).set_index(arm)
+
+
+def compare(
+    table: pd.DataFrame,
+    value: str,
+    baseline: str,
+    *,
+    arm: str = "arm",
+    units: Sequence[str] = UNITS,
+    confidence: float = 0.95,
+    draws: int = 5000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Every other arm against a baseline, pair by pair.
+
+    Returns:
+        By arm: difference (arm minus baseline) with low and high, p_value (sign flips of whole
+        subjects, two-sided), p_holm (over the arms of this table), effect_size (mean over standard
+        deviation of the subjects' mean differences), share_above (of the pairs; ties count half),
+        subjects, pairs.
+
+    Raises:
+        InputError: as `means`; an unknown baseline; nothing to compare it with.
+    """
+    wide = paired(table, value, arm, units)
+    if baseline not in wide.columns or len(wide.columns) < 2:
+        raise InputError(
+            f"{baseline!r} cannot be compared with others: the arms are {', '.join(wide.columns)}."
+        )
+    rows = []
+    for name in wide.columns.drop(baseline):
+        difference = wide[name] - wide[baseline]
+        groups = _by_subject(difference)
+        found = bootstrap(groups, confidence=confidence, draws=draws, seed=seed)
+        subject_means = np.array([group.mean() for group in groups])
+        spread = subject_means.std(ddof=1) if len(groups) > 1 else 0.0
+        rows.append(
+            {
+                arm: name,
+                "difference": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "p_value": sign_flip_p_value(groups, seed=seed),
+                "effect_size": subject_means.mean() / spread if spread else np.nan,
+                "share_above": ((difference > 0) + 0.5 * (difference == 0)).mean(),
+                "subjects": len(groups),
+                "pairs": len(difference),
+            }
+        )
+    result = pd.DataFrame(rows).set_index(arm)
+    result.insert(4, "p_holm", holm(result["p_value"].to_numpy()))
+    return result
+
+
+def retention(
+    table: pd.DataFrame,
+    value: str,
+    full: str = "full",
+    *,
+    arm: str = "arm",
+    units: Sequence[str] = UNITS,
+    confidence: float = 0.95,
+    draws: int = 5000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Mean of every arm over the mean of the full run, paired (the paper's "97.3 %").
+
+    Returns:
+        By arm: retention with low and high, as fractions.
+
+    Raises:
+        InputError: as `means`; an unknown full arm, or one with a mean of zero.
+    """
+    wide = paired(table, value, arm, units)
+    if full not in wide.columns:
+        raise InputError(f"There is no arm {full!r}; there is {', '.join(wide.columns)}.")
+    base, rows = _by_subject(wide[full]), []
+    for name in wide.columns.drop(full):
+        found = bootstrap_ratio(
+            _by_subject(wide[name]), base, confidence=confidence, draws=draws, seed=seed
+        )
+        rows.append({arm: name, "retention": found.mean, "low": found.low, "high": found.high})
+    return pd.DataFrame(rows).set_index(arm)
+
+
+def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Holm's step-down correction; NaN stays NaN and is not counted.
+
+    The adjusted values may be held against any level: they control the chance of a single false
+    claim in the whole table.
+    """
+    values = np.asarray(p_values, np.float64)
+    adjusted = np.full(values.shape, np.nan)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * factors))
+    return adjusted
+
+
+def paired(table: pd.DataFrame, value: str, arm: str, units: Sequence[str]) -> pd.DataFrame:
+    """Values (unit, arm), every unit with every arm.
+
+    Raises:
+        InputError: a missing column, runs that are missing or there twice (named), no rows.
+    """
+    wanted = [*units, arm, value]
+    missing = [name for name in wanted if name not in table.columns]
+    if missing or table.empty:
+        raise InputError(
+            f"The table lacks {', '.join(missing) or 'rows'}; it has {', '.join(table.columns)}."
+        )
+    twice = table.duplicated([*units, arm])
+    if twice.any():
+        raise InputError(f"Runs are there twice, such as {_named(table[twice], units, arm)}.")
+    order = list(dict.fromkeys(table[arm]))
+    wide = table.pivot(index=list(units), columns=arm, values=value)[order]
+    if wide.isna().any(axis=None):
+        gaps = wide.isna().stack()
+        unit = gaps[gaps].index[0]
+        raise InputError(
+            f"{int(wide.isna().to_numpy().sum())} runs are missing or have no {value}, such as "
+            f"{dict(zip([*units, arm], unit, strict=True))}. Pairs need every arm."
+        )
+    return wide
+
+
+def _by_subject(values: pd.Series) -> list[np.ndarray]:
+    return [group.to_numpy(np.float64) for _, group in values.groupby(level=0, sort=True)]
+
+
+def _named(rows: pd.DataFrame, units: Sequence[str], arm: str) -> dict[str, Any]:
+    return rows.iloc[0][[*units, arm]].to_dict()

@@ -1,0 +1,87 @@
+"""Tables on disk, with where they came from, and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recast_probe.errors import InputError
+from recast_probe.io import atomic_path, without_nan, write_json
+
+
+def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, Any]) -> list[Path]:
+    """Write `stem.parquet`, `stem.csv` and `stem.json` (the provenance), each whole or not at all.
+
+    The parquet file holds the provenance too, as metadata under "recast_probe".
+
+    Returns:
+        The three files.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    stem = Path(stem)
+    if not stem.parent.is_dir():
+        raise InputError(f"The folder {str(stem.parent)!r} does not exist; make it first.")
+    files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".parquet", ".csv", ".json")]
+    facts = without_nan(dict(provenance))
+    arrow = pyarrow.Table.from_pandas(table)
+    described = {b"recast_probe": json.dumps(facts, ensure_ascii=False).encode()}
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **described})
+    with atomic_path(files[0]) as temporary:
+        parquet.write_table(arrow, temporary)
+    with atomic_path(files[1]) as temporary:
+        table.to_csv(temporary, index=table.index.name is not None)
+    write_json(files[2], facts)
+    return files
+
+
+def with_interval(mean: float, low: float, high: float, digits: int = 3) -> str:
+    """A mean and its interval, "0.412 [0.363, 0.471]"; without ends where there is none."""
+    if low != low or high != high:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def p_value(value: float) -> str:
+    """A p-value as far as it can be trusted: "0.03", "0.002", "< 0.001", "-" for none."""
+    if value != value:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.{3 if value < 0.01 else 2}f}"
+
+
+def markdown(rows: list[Mapping[str, Any]]) -> str:
+    """Rows as an aligned Markdown table; numbers to the right. Bars in cells are escaped."""
+    if not rows:
+        return ""
+    columns = list(rows[0])
+    cells = [[_cell(row.get(name, "")) for name in columns] for row in rows]
+    numeric = [all(isinstance(row.get(name), int | float) for row in rows) for name in columns]
+    widths = [
+        max(3, len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(columns)
+    ]
+
+    def line(parts: list[str]) -> str:
+        padded = [
+            part.rjust(width) if right else part.ljust(width)
+            for part, width, right in zip(parts, widths, numeric, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        "-" * (width - 1) + ":" if right else "-" * width
+        for width, right in zip(widths, numeric, strict=True)
+    ]
+    return "\n".join([line(columns), line(rule), *map(line, cells)])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

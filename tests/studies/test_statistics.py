@@ -1,0 +1,169 @@
+"""Paired comparisons: by hand, as scipy has them, and with the coverage they promise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from recast_probe.errors import InputError
+from recast_probe.studies import compare, holm, means, retention
+from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, sign_flip_p_value
+
+
+def tidy(values: dict[str, list[list[float]]]) -> pd.DataFrame:
+    """Values by arm, subject and prompt as one row a run."""
+    return pd.DataFrame(
+        [
+            {"subject": f"s{s}", "prompt": f"p{p}", "arm": arm, "identity": value}
+            for arm, subjects in values.items()
+            for s, prompts in enumerate(subjects)
+            for p, value in enumerate(prompts)
+        ]
+    )
+
+
+TABLE = tidy(
+    {
+        "full": [[0.8, 0.6], [0.9, 0.7], [0.5, 0.5]],
+        "pruned": [[0.6, 0.6], [0.8, 0.5], [0.2, 0.6]],
+        "none": [[0.0, 0.1], [0.1, 0.0], [0.2, 0.2]],
+    }
+)
+
+
+def test_a_comparison_by_hand():
+    found = compare(TABLE, "identity", "full").loc["pruned"]
+    differences = np.array([[-0.2, 0], [-0.1, -0.2], [-0.3, 0.1]])
+    assert found["difference"] == pytest.approx(differences.mean())
+    assert found["share_above"] == pytest.approx((1 + 0.5) / 6)
+    subject = differences.mean(1)
+    assert found["effect_size"] == pytest.approx(subject.mean() / subject.std(ddof=1))
+    # all three subjects fall, so only 2 of 8 sign patterns are as extreme
+    assert found["p_value"] == pytest.approx(2 / 8)
+    assert (found["subjects"], found["pairs"]) == (3, 6)
+    assert found["low"] < found["difference"] < found["high"] <= 0
+    assert compare(TABLE, "identity", "full")["p_holm"].tolist() == [0.5, 0.5]
+
+
+def test_means_and_retention_by_hand():
+    found = means(TABLE, "identity")
+    assert found.index.tolist() == ["full", "pruned", "none"]
+    assert found["mean"].tolist() == pytest.approx([4 / 6, 3.3 / 6, 0.1])
+    kept = retention(TABLE, "identity")
+    assert kept["retention"].tolist() == pytest.approx([3.3 / 4, 0.6 / 4])
+    assert (kept["low"] <= kept["retention"]).all()
+    assert (kept["retention"] <= kept["high"]).all()
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.5]).tolist() == [1, 1]
+    found = holm([math.nan, 0.02])
+    assert math.isnan(found[0])
+    assert found[1] == 0.02
+
+
+def test_one_value_a_subject_is_the_plain_bootstrap():
+    """The same distribution of means as scipy's percentile bootstrap."""
+    values = np.random.default_rng(0).gamma(2, size=25)
+    ours = bootstrap([np.array([v]) for v in values], draws=40_000, seed=1)
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=40_000, method="percentile", rng=2
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.mean == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.02 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.02 * width)
+
+
+def test_the_sign_flip_test_is_scipys():
+    rng = np.random.default_rng(3)
+    values = rng.normal(0.3, 1, 9)
+    wanted = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert sign_flip_p_value([np.array([v]) for v in values]) == pytest.approx(wanted.pvalue)
+    # by hand, in whole subjects
+    groups = [np.array([0.5, 0.1]), np.array([0.2]), np.array([-0.1, -0.1, 0.1])]
+    sums = [0.6, 0.2, -0.1]
+    flips = [abs(np.dot(sums, signs)) for signs in itertools.product((1, -1), repeat=3)]
+    assert sign_flip_p_value(groups) == pytest.approx(np.mean(np.array(flips) >= 0.7 - 1e-12))
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say():
+    """1,000 studies of 40 subjects x 3 prompts whose values share their subject's own mean."""
+    rng = np.random.default_rng(4)
+    covered = []
+    for study in range(1000):
+        values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (40, 3)) + 0.7
+        found = bootstrap(list(values), draws=300, seed=study)
+        covered.append(found.low <= 0.7 <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_treating_prompts_as_independent_would_not_cover():
+    rng = np.random.default_rng(5)
+    covered = []
+    for study in range(200):
+        values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 0.3, (40, 3))
+        found = bootstrap(list(values.reshape(-1, 1)), draws=300, seed=study)
+        covered.append(found.low <= 0 <= found.high)
+    assert np.mean(covered) < 0.85
+
+
+def test_subjects_may_have_different_numbers_of_prompts():
+    groups = [np.array([1.0, 1, 1, 1]), np.array([0.0])]
+    found = bootstrap(groups, draws=4000, within=False)
+    assert found.mean == 0.8
+    # both drawn, or twice the same one
+    assert (found.low, found.high) == (0, 1)
+    ratio = bootstrap_ratio([g * 2 for g in groups[:1]] * 3, groups[:1] * 3)
+    assert (ratio.mean, ratio.low, ratio.high) == (2, 2, 2)
+
+
+def test_the_sign_flip_test_keeps_its_level():
+    rng = np.random.default_rng(6)
+    p_values = [
+        sign_flip_p_value(list(rng.normal(0, 1, (12, 1)) + rng.normal(0, 1, (12, 3))), draws=400)
+        for _ in range(400)
+    ]
+    assert 0.025 <= np.mean(np.array(p_values) <= 0.05) <= 0.08
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    first, again, other = (compare(TABLE, "identity", "full", seed=s) for s in (1, 1, 2))
+    assert first.equals(again)
+    assert not first.equals(other)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: compare(TABLE.iloc[1:], "identity", "full"), "1 runs are missing.*'s0'"),
+        (lambda: compare(pd.concat([TABLE, TABLE]), "identity", "full"), "there twice"),
+        (lambda: compare(TABLE, "identity", "best"), "'best' cannot be compared"),
+        (lambda: compare(TABLE, "colour", "full"), "lacks colour"),
+        (lambda: means(TABLE.iloc[:0], "identity"), "lacks rows"),
+        (lambda: retention(TABLE, "identity", "all"), "no arm 'all'"),
+        (lambda: bootstrap([]), "at least one subject"),
+        (lambda: bootstrap([np.array([np.nan])]), "not finite"),
+        (lambda: bootstrap([np.ones(2)], confidence=2), "between 0 and 1"),
+        (lambda: bootstrap_ratio([np.ones(2)], [np.zeros(2)]), "no ratio"),
+        (lambda: bootstrap_ratio([np.ones(2)], [np.ones(3)]), "as many values"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_a_single_subject_has_no_interval():
+    one = TABLE[TABLE["subject"] == "s0"]
+    found = compare(one, "identity", "full").loc["pruned"]
+    assert found["difference"] == pytest.approx(-0.1)
+    assert np.isnan([found["low"], found["p_value"], found["effect_size"]]).all()
