@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from recast_probe.interventions import (
         Intervention,
+        Keep,
         Merge,
         Prune,
         Recast,
@@ -74,6 +75,7 @@ _ROOMS = {
     ),
     "interventions": (
         "Intervention",
+        "Keep",
         "Merge",
         "Prune",
         "Recast",
@@ -99,6 +101,7 @@ __all__ = [
     "InputError",
     "Interval",
     "Intervention",
+    "Keep",
     "Merge",
     "Overlap",
     "PairedDifference",

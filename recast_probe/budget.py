@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from recast_probe.selection.budgets import Adaptive, Budget, Fixed
+from recast_probe.selection.mass import MassShare, mass_threshold, mass_threshold_per_step
 from recast_probe.selection.schedules import (
     Listed,
     entropy_matched,
     flat,
     inverted,
-    mass_threshold,
-    mass_threshold_per_step,
+    matched,
+    total_of,
     with_cost,
     with_total,
 )
@@ -19,11 +20,14 @@ __all__ = [
     "Budget",
     "Fixed",
     "Listed",
+    "MassShare",
     "entropy_matched",
     "flat",
     "inverted",
     "mass_threshold",
     "mass_threshold_per_step",
+    "matched",
+    "total_of",
     "with_cost",
     "with_total",
 ]

@@ -20,9 +20,10 @@ from recast_probe.layout import TokenLayout
 from recast_probe.loading import load_pipeline
 from recast_probe.profile import AttentionProfile
 from recast_probe.provenance import model_name
+from recast_probe.recording import Selection
 from recast_probe.request import Request, make_request
 from recast_probe.result import RunResult
-from recast_probe.runs import Selection, run
+from recast_probe.runs import run
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.verification import Certificate, verify_run
 

@@ -34,7 +34,7 @@ class AttentionProfile:
         dataset: an xarray dataset, float32, not to be changed:
             score (branch, step, block, head, token), Eq. 2, fraction of attention;
             mass (branch, step, block, head, query_group, key_group), fraction;
-            conditional_entropy (branch, step, block, head), bits, generation to reference.
+            conditional_entropy (branch, step, block, head), bits, queries to reference.
             Coordinates: step (index, 0 = highest noise), timestep, sigma, block (global index),
             block_kind, head, token with row, column and reference (which image).
     """
@@ -143,7 +143,7 @@ class AttentionProfile:
 
     @property
     def conditional_entropy(self) -> xr.DataArray:
-        """Mean entropy of a generation token's reference distribution, conditional branch, bits."""
+        """Mean entropy of a query token's reference distribution, conditional branch, bits."""
         return self.dataset["conditional_entropy"].sel(branch="conditional")
 
     def select(
@@ -266,9 +266,10 @@ class AttentionProfile:
         sizes = self.dataset.sizes
         model = self.provenance.get("model", {})
         name = model.get("name", "unknown model") if isinstance(model, dict) else model
+        other = "" if self.queries == "generation" else f", attention from {self.queries} tokens"
         return (
             f"AttentionProfile({name}: {sizes['step']} steps, {sizes['block']} blocks, "
-            f"{sizes['head']} heads, {sizes['token']} reference tokens)"
+            f"{sizes['head']} heads, {sizes['token']} reference tokens{other})"
         )
 
     def _repr_html_(self) -> str:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from recast_probe.errors import InputError, ProfileFileError
 from recast_probe.io import write_bytes
-from recast_probe.layout import TokenLayout
+from recast_probe.layout import GROUPS, TokenLayout
 
 FORMAT = "recast_probe.AttentionProfile"
 FORMAT_VERSION = 1
@@ -133,6 +133,11 @@ def check_dataset(dataset: xr.Dataset) -> None:
             json.loads(dataset.attrs[name])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"The profile's attribute {name} is missing or no JSON.") from error
+    queries = dataset.attrs.get("queries", "generation")  # not in files of earlier versions
+    if queries not in GROUPS:
+        raise InputError(
+            f"A profile's queries are {', '.join(GROUPS)} tokens, not {str(queries)!r}."
+        )
     tokens = TokenLayout.from_dict(json.loads(dataset.attrs["layout"])).reference_tokens
     if tokens != dataset.sizes["token"]:
         raise InputError(

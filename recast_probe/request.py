@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family, Schedule
 from recast_probe.images import ImageSources, load_images
@@ -66,21 +66,6 @@ class Request:
             **own,
             "generator": generators[0] if len(generators) == 1 else generators,
         }
-
-
-def whole_number(name: str, value: Any, least: int) -> int:
-    """An integer argument of at least ``least``.
-
-    Raises:
-        InputError: it is not one.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-    return number
 
 
 def as_prompts(prompt: Any) -> tuple[str, ...]:

@@ -6,18 +6,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.images import image_digest
-from recast_probe.interventions.base import Intervention, Recording, RunContext
+from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.interventions.prune import describe_ranking
 from recast_probe.provenance import attention_backend, now, plain, versions
 from recast_probe.recorder import Recorder
-from recast_probe.request import Request, as_indices
+from recast_probe.recording import Selection, check_recordable, check_together, make_recorder
+from recast_probe.request import Request
 from recast_probe.result import RunResult
 from recast_probe.session import Session
 from recast_probe.tracing import trace_calls
@@ -29,17 +29,6 @@ MASS_TABLES = ("all", "queried")
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
 _ONE_RUN = threading.RLock()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a user wants recorded: blocks, step indices, heads and the group of queries, as in
-    ``Probe.profile``."""
-
-    blocks: Any = "all"
-    steps: Any = None
-    heads: Any = None
-    queries: str = "generation"
 
 
 @contextmanager
@@ -55,68 +44,6 @@ def quiet(pipeline: Any) -> Iterator[None]:
             del pipeline._progress_bar_config
         else:
             pipeline._progress_bar_config = before
-
-
-def make_recorder(
-    probe: Probe,
-    request: Request,
-    selection: Selection | None,
-    interventions: Sequence[Intervention],
-    branches: Sequence[str],
-    context: RunContext,
-) -> Recorder | None:
-    """The recorder for what the user and the interventions want; None when that is nothing.
-
-    An intervention that ranks tokens needs all heads, so its wish for blocks and steps is added to
-    the user's and the selection of heads is given up.
-
-    Raises:
-        InputError: an unknown block, step, head or query group, two query groups in one run, or a
-            run without reference tokens.
-    """
-    wanted = [each for each in (i.recording(context) for i in interventions) if each is not None]
-    if selection is None and not wanted:
-        return None
-    if not request.layout.reference_tokens:
-        raise InputError("There are no reference tokens to profile; give a reference image.")
-    queries = _query_group(probe, [*wanted, *([] if selection is None else [selection])])
-    blocks: set[int] = set()
-    steps: set[int] = set()
-    if selection is not None:
-        blocks |= set(select_blocks(selection.blocks, probe.block_kinds))
-        steps |= set(as_indices("profile_steps", selection.steps, len(request.schedule)))
-    for recording in wanted:
-        blocks |= set(select_blocks(recording.blocks, probe.block_kinds))
-        steps |= set(as_indices("profile_step", recording.steps, len(request.schedule)))
-    heads = None
-    if selection is not None and selection.heads is not None and not wanted:
-        heads = as_indices("heads", selection.heads, probe.heads)
-    return Recorder(
-        blocks=sorted(blocks),
-        steps=sorted(steps),
-        heads=heads,
-        available_heads=probe.heads,
-        branches=branches,
-        layout=request.layout,
-        queries=queries,
-    )
-
-
-def _query_group(probe: Probe, wishes: Sequence[Recording | Selection]) -> str:
-    """The one token group whose attention to the reference a run records."""
-    groups = sorted({wish.queries for wish in wishes})
-    if len(groups) > 1:
-        raise InputError(
-            f"One run records the attention of one token group, but {' and '.join(groups)} are "
-            "asked for; profile in a run of its own, or rank by the attention that is recorded."
-        )
-    known = probe.family.query_groups
-    if groups[0] not in known:
-        raise InputError(
-            f"queries={groups[0]!r} cannot be recorded in {probe.family.name}; there is "
-            f"{', '.join(known)}."
-        )
-    return groups[0]
 
 
 def run(
@@ -157,12 +84,14 @@ def run(
         block_kinds=probe.block_kinds,
         prompts=len(request.prompts),
     )
-    _check_together(interventions)
+    check_together(interventions)
     for intervention in interventions:
         intervention.prepare(context)
     branch_names = family.branch_names(request.arguments)
-    recorder = make_recorder(probe, request, selection, interventions, branch_names, context)
-    _check_recordable(interventions, recorder, context)
+    recorder = make_recorder(
+        family, probe.heads, request, selection, interventions, branch_names, context
+    )
+    check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
@@ -201,6 +130,8 @@ def run(
     facts["verification"] = session.facts()
     for described, attachment in zip(facts["interventions"], attached, strict=True):
         described |= {} if attachment is None else attachment.facts()
+    if context.ranking is not None:
+        facts["ranking"] = describe_ranking(context.ranking)
     profiles = []
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
@@ -214,38 +145,6 @@ def run(
         seconds=seconds,
         provenance=facts,
     )
-
-
-def _check_together(interventions: Sequence[Intervention]) -> None:
-    drops = Intervention.reference_tokens
-    droppers = [i for i in interventions if type(i).reference_tokens is not drops]
-    for intervention in interventions:
-        others = [other for other in droppers if other is not intervention]
-        if intervention.needs_full_reference and others:
-            raise InputError(
-                f"{type(intervention).__name__} needs all reference tokens, but "
-                f"{type(others[0]).__name__} drops some; use one of them."
-            )
-
-
-def _check_recordable(
-    interventions: Sequence[Intervention], recorder: Recorder | None, context: RunContext
-) -> None:
-    for intervention in interventions:
-        blind, name = intervention.unrecordable_steps(context), type(intervention).__name__
-        steps = sorted(blind.intersection(() if recorder is None else recorder.steps))
-        if steps:
-            raise InputError(
-                f"Attention cannot be recorded in steps {steps} while {name} acts; choose other "
-                "profile_steps."
-            )
-        for reader in interventions:
-            steps = sorted(blind & reader.attention_steps(context))
-            if steps:
-                raise InputError(
-                    f"{type(reader).__name__} reads attention in steps {steps}, which cannot be "
-                    f"done while {name} acts; let it rank by something else, or leave one out."
-                )
 
 
 def _clock(transformer: torch.nn.Module) -> float:

@@ -124,6 +124,17 @@ class Session:
                 )
         available = self.run.reference_tokens
         self.kept.append(available if self._keep is None else len(self._keep))
+        if self.kept[-1] < available:
+            self._check_full_reference()
+
+    def _check_full_reference(self) -> None:
+        for intervention in self.interventions:
+            if self.step in intervention.full_reference_steps(self.run):
+                raise InputError(
+                    f"{type(intervention).__name__} needs the full reference in step {self.step}, "
+                    f"but {self.kept[-1]} of {self.run.reference_tokens} tokens are present; let "
+                    "it act before the others drop any, or leave one out."
+                )
 
     def _check_timestep(self, inputs: Mapping[str, Any]) -> None:
         observed = self.family.observed_timestep(inputs)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from recast_probe.layout import TokenLayout
+from recast_probe.recording import Selection
 from recast_probe.request import Request
-from recast_probe.runs import Selection, quiet, run
+from recast_probe.runs import quiet, run
 
 if TYPE_CHECKING:
     from recast_probe.probe import Probe

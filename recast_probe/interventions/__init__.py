@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
+from recast_probe.interventions.keep import Keep
 from recast_probe.interventions.merge import Merge
 from recast_probe.interventions.methods import METHODS, method
 from recast_probe.interventions.prune import Prune
@@ -14,6 +15,7 @@ from recast_probe.interventions.without_reference import WithoutReference
 __all__ = [
     "METHODS",
     "Intervention",
+    "Keep",
     "Merge",
     "Prune",
     "Recast",

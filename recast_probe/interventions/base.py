@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from recast_probe.layout import TokenLayout
+from recast_probe.provenance import plain
 
 if TYPE_CHECKING:
     from recast_probe.attention.readout import Readout
@@ -31,6 +32,11 @@ class Recording:
     blocks: Any
     steps: tuple[int, ...]
     queries: str = "generation"
+
+
+def describe_blocks(blocks: Any) -> Any:
+    """A block selection, ready for JSON."""
+    return plain(blocks if isinstance(blocks, str | int | np.integer) else list(blocks))
 
 
 @dataclass
@@ -113,9 +119,11 @@ class Intervention:
 
     Attributes:
         needs_full_reference: it cannot be combined with interventions that drop reference tokens.
+        ranks: it leaves a ranking in the RunContext; one in a run may.
     """
 
     needs_full_reference: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
 
     def recording(self, run: RunContext) -> Recording | None:
         """The statistics this intervention needs from its own run; None for none."""
@@ -144,8 +152,12 @@ class Intervention:
         """Steps in which attention cannot be recorded while this intervention acts."""
         return set()
 
-    def attention_steps(self, run: RunContext) -> set[int]:
-        """Steps in which this intervention reads attention itself."""
+    def reading_steps(self, run: RunContext) -> set[int]:
+        """Steps in which this intervention reads attention or hidden states itself."""
+        return set()
+
+    def full_reference_steps(self, run: RunContext) -> set[int]:
+        """Steps in which it needs all reference tokens, whatever other interventions do."""
         return set()
 
     @contextmanager

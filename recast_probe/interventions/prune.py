@@ -10,16 +10,27 @@ import numpy as np
 
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.provenance import plain
 from recast_probe.selection.baselines import RandomPerStep
 from recast_probe.selection.budgets import Fixed
+from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import Ranking
 
 
-def as_budget(budget: Any) -> Any:
-    """A budget; a whole number stands for that many tokens in every step."""
+def as_budget(budget: Any, ranked: bool = False) -> Any:
+    """A budget; a whole number stands for that many tokens in every step.
+
+    Args:
+        ranked: there is a ranking that a ``MassShare`` can be taken of.
+
+    Raises:
+        InputError: something else.
+    """
     if isinstance(budget, int | np.integer) and not isinstance(budget, bool):
         return Fixed(int(budget))
-    if not hasattr(budget, "tokens_at"):
+    if isinstance(budget, MassShare) and not ranked:
+        raise InputError(f"{budget!r} is taken of a ranking, and there is none here.")
+    if not isinstance(budget, MassShare) and not hasattr(budget, "tokens_at"):
         raise InputError(
             f"A budget is a number of tokens, Fixed(...) or Adaptive(...), not {budget!r}."
         )
@@ -34,6 +45,8 @@ def check_budget(budget: Any, run: RunContext, start: int) -> None:
     """
     if not 0 <= start <= run.steps:
         raise InputError(f"start={start} is outside the run: steps are 0 to {run.steps - 1}.")
+    if isinstance(budget, MassShare):
+        return
     available = run.reference_tokens
     for step in range(start, run.steps):
         tokens = budget.tokens_at(step, run.steps, run.sigmas)
@@ -44,6 +57,13 @@ def check_budget(budget: Any, run: RunContext, start: int) -> None:
             )
 
 
+def tokens_kept(budget: Any, ranking: Ranking, step: StepContext) -> int:
+    """How many tokens of a ranking stay in a step."""
+    if isinstance(budget, MassShare):
+        return budget.tokens_of(ranking)
+    return budget.tokens_at(step.step, step.run.steps, step.run.sigmas)
+
+
 def describe_budget(budget: Any) -> dict[str, Any]:
     """The settings of a budget, ready for JSON."""
     settings = asdict(budget) if is_dataclass(budget) and not isinstance(budget, type) else {}
@@ -51,7 +71,7 @@ def describe_budget(budget: Any) -> dict[str, Any]:
 
 
 def describe_ranking(ranking: Ranking | RandomPerStep) -> dict[str, Any]:
-    """Name and SHA-256 of a ranking, so that a result says which one it was made with."""
+    """Name, settings and SHA-256 of a ranking, so that a result says which it was made with."""
     if isinstance(ranking, RandomPerStep):
         return {"name": ranking.name, "tokens": ranking.tokens, "seed": ranking.seed}
     order = np.ascontiguousarray(ranking.order, dtype="<i8")
@@ -59,6 +79,7 @@ def describe_ranking(ranking: Ranking | RandomPerStep) -> dict[str, Any]:
         "name": ranking.name,
         "tokens": int(ranking.tokens),
         "sha256": hashlib.sha256(order.tobytes()).hexdigest(),
+        "details": plain(ranking.details),
     }
 
 
@@ -68,7 +89,8 @@ class Prune(Intervention):
 
     Attributes:
         ranking: the order of the reference tokens, the same in all steps or a ``RandomPerStep``.
-        budget: how many stay in each step: a number, ``Fixed`` or ``Adaptive`` (Eq. 4).
+        budget: how many stay in each step: a number, ``Fixed``, ``Adaptive`` (Eq. 4), another of
+            ``recast_probe.budget``, or a ``MassShare`` of the ranking.
         start: first step in which tokens are dropped.
     """
 
@@ -77,7 +99,7 @@ class Prune(Intervention):
     start: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget", as_budget(self.budget))
+        object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
 
     def prepare(self, run: RunContext) -> None:
         if self.ranking.tokens != run.reference_tokens:
@@ -86,15 +108,17 @@ class Prune(Intervention):
                 f"but this run has {run.reference_tokens}; rank a profile of the same image size."
             )
         check_budget(self.budget, run, self.start)
+        if isinstance(self.budget, MassShare):
+            self.budget.tokens_of(self._ranking_at(self.start))
 
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
         if step.step < self.start:
             return None
-        run = step.run
-        ranking = self.ranking
-        if isinstance(ranking, RandomPerStep):
-            ranking = ranking.at(step.step)
-        return ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
+        ranking = self._ranking_at(step.step)
+        return ranking.top(tokens_kept(self.budget, ranking, step))
+
+    def _ranking_at(self, step: int) -> Ranking:
+        return self.ranking.at(step) if isinstance(self.ranking, RandomPerStep) else self.ranking
 
     def describe(self) -> dict[str, Any]:
         return {

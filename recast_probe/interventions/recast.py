@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from recast_probe.blocks import select_blocks
+from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import (
     Attachment,
@@ -17,9 +18,16 @@ from recast_probe.interventions.base import (
     Recording,
     RunContext,
     StepContext,
+    describe_blocks,
 )
-from recast_probe.interventions.prune import as_budget, check_budget, describe_budget
+from recast_probe.interventions.prune import (
+    as_budget,
+    check_budget,
+    describe_budget,
+    tokens_kept,
+)
 from recast_probe.interventions.similarity import SimilarityRecorder
+from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import Ranking, cosine, cross_image, self_attention
 
 if TYPE_CHECKING:
@@ -37,7 +45,8 @@ class Recast(Intervention):
     that step and not an extra pass.
 
     Attributes:
-        budget: how many tokens stay in each later step: a number, ``Fixed`` or ``Adaptive``.
+        budget: how many tokens stay in each later step: a number, ``Fixed``, ``Adaptive``, another
+            of ``recast_probe.budget``, or a ``MassShare`` of the ranking that the run makes.
         blocks: blocks whose scores are averaged (Eq. 3); "paper" is the paper's own choice.
         profile_step: the first step that is profiled.
         ranking: "cross-image" (Eq. 3), "self-attention" (attention among reference tokens, as
@@ -53,15 +62,22 @@ class Recast(Intervention):
     ranking: str = "cross-image"
     every: int | None = None
     worst_first: bool = False
+    ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget", as_budget(self.budget))
+        object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
+        object.__setattr__(self, "profile_step", whole_number("profile_step", self.profile_step, 0))
         if self.ranking not in RANKINGS:
             raise InputError(f"ranking must be one of {RANKINGS}, not {self.ranking!r}.")
-        if self.every is not None and self.every < 2:
+        if self.every is not None and whole_number("every", self.every, 1) < 2:
             raise InputError(
                 f"every={self.every}: ranking again in every step would never prune; give 2 or "
                 "more, or None to rank once."
+            )
+        if isinstance(self.budget, MassShare) and (self.ranking == "cosine" or self.worst_first):
+            raise InputError(
+                f"{self.budget!r} needs a ranking by attention, best first: cosines and reversed "
+                "scores have no mass."
             )
 
     def ranking_steps(self, run: RunContext) -> list[int]:
@@ -75,7 +91,9 @@ class Recast(Intervention):
         return Recording(self.blocks, tuple(self.ranking_steps(run)), QUERIES[self.ranking])
 
     def prepare(self, run: RunContext) -> None:
-        if not 0 <= self.profile_step < run.steps:
+        if not run.reference_tokens:
+            raise InputError("There are no reference tokens to rank; give a reference image.")
+        if self.profile_step >= run.steps:
             raise InputError(
                 f"profile_step={self.profile_step} is outside the run: steps are 0 to "
                 f"{run.steps - 1}."
@@ -87,6 +105,13 @@ class Recast(Intervention):
             )
         select_blocks(self.blocks, run.block_kinds)
         check_budget(self.budget, run, self.profile_step + 1)
+
+    def full_reference_steps(self, run: RunContext) -> set[int]:
+        return set(self.ranking_steps(run))
+
+    def reading_steps(self, run: RunContext) -> set[int]:
+        # attention is recorded by the run itself
+        return set() if self.ranking in QUERIES else set(self.ranking_steps(run))
 
     @contextmanager
     def attached(
@@ -106,7 +131,7 @@ class Recast(Intervention):
         last = max(each for each in profiled if each < step.step)
         if run.ranking is None or last == step.step - 1:
             run.ranking = self._rank(step, last)
-        return run.ranking.top(self.budget.tokens_at(step.step, run.steps, run.sigmas))
+        return run.ranking.top(tokens_kept(self.budget, run.ranking, step))
 
     def _rank(self, step: StepContext, profiled: int) -> Ranking:
         if self.ranking == "cosine":
@@ -117,11 +142,10 @@ class Recast(Intervention):
         return found.reversed() if self.worst_first else found
 
     def describe(self) -> dict[str, Any]:
-        blocks = self.blocks if isinstance(self.blocks, str | int) else list(self.blocks)
         return {
             "name": "Recast",
             "budget": describe_budget(self.budget),
-            "blocks": blocks,
+            "blocks": describe_blocks(self.blocks),
             "profile_step": self.profile_step,
             "ranking": self.ranking,
             "every": self.every,

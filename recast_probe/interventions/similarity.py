@@ -12,8 +12,14 @@ import torch
 from torch.nn import functional
 
 from recast_probe.blocks import select_blocks
+from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.interventions.base import (
+    Attachment,
+    Intervention,
+    RunContext,
+    describe_blocks,
+)
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -33,12 +39,6 @@ class SimilarityRecorder(Attachment):
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         self._step = step if branch == "conditional" and step in self._steps else -1
-        if self._step >= 0 and layout.reference_tokens != self._run.reference_tokens:
-            present = f"{layout.reference_tokens} of {self._run.reference_tokens} tokens"
-            raise InputError(
-                f"Similarity needs the full reference in step {step}, but {present} are present; "
-                "choose a step before pruning."
-            )
 
     @contextmanager
     def watching(self, modules: Sequence[torch.nn.Module]) -> Iterator[SimilarityRecorder]:
@@ -80,11 +80,20 @@ class Similarity(Intervention):
     step: int = 0
 
     def prepare(self, run: RunContext) -> None:
+        if not run.reference_tokens:
+            raise InputError("There are no reference tokens to compare; give a reference image.")
         select_blocks(self.blocks, run.block_kinds)
-        if not 0 <= self.step < run.steps:
+        whole_number("step", self.step, 0)
+        if self.step >= run.steps:
             raise InputError(
                 f"step={self.step} is outside the run: steps are 0 to {run.steps - 1}."
             )
+
+    def reading_steps(self, run: RunContext) -> set[int]:
+        return {self.step}
+
+    def full_reference_steps(self, run: RunContext) -> set[int]:
+        return {self.step}
 
     @contextmanager
     def attached(
@@ -95,5 +104,4 @@ class Similarity(Intervention):
             yield recorder
 
     def describe(self) -> dict[str, Any]:
-        blocks = self.blocks if isinstance(self.blocks, str | int) else list(self.blocks)
-        return {"name": "Similarity", "blocks": blocks, "step": self.step}
+        return {"name": "Similarity", "blocks": describe_blocks(self.blocks), "step": self.step}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.token_cache_run import CachedRun
@@ -80,7 +80,7 @@ class TokenCache(Intervention):
 
     def __post_init__(self) -> None:
         for name, least in (("interval", 1), ("first_full", 1), ("spread_window", 1), ("seed", 0)):
-            object.__setattr__(self, name, _whole_number(name, getattr(self, name), least))
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if not -1 < self.interval_slope < 1:
             raise InputError(f"interval_slope lies between -1 and 1, not {self.interval_slope}.")
         for name in ("age_weight", "spread_bonus"):
@@ -105,7 +105,7 @@ class TokenCache(Intervention):
     def unrecordable_steps(self, run: RunContext) -> set[int]:
         return set(range(run.steps)) - set(self.full_steps(run.steps))
 
-    def attention_steps(self, run: RunContext) -> set[int]:
+    def reading_steps(self, run: RunContext) -> set[int]:
         if self.score != "attention":
             return set()
         cached = self.unrecordable_steps(run)
@@ -122,13 +122,3 @@ class TokenCache(Intervention):
 
     def describe(self) -> dict[str, Any]:
         return {"name": "TokenCache", **asdict(self)}
-
-
-def _whole_number(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-    return number

@@ -1,4 +1,4 @@
-"""Budgets written out step by step, and ways to make them: in reverse, matched, from a profile."""
+"""Budgets written out step by step, and ways to make them: in reverse, matched, by entropy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from recast_probe.diagnostics import arrays
 from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile
 from recast_probe.selection.budgets import Budget, StepBudget
-from recast_probe.selection.rankings import Ranking
 
 
 @dataclass(frozen=True)
@@ -93,44 +92,83 @@ def entropy_matched(
     Raises:
         InputError: a step that is not recorded, or a total that does not fit.
     """
-    score = profile.select(blocks, None, heads)
-    recorded = [int(step) for step in score["step"]]
-    if recorded != list(range(len(recorded))):
-        raise InputError(f"Every step must be recorded, but the profile has only {recorded}.")
-    mean = score.mean(("block", "head"), dtype=np.float64).values[start:]
-    effective = 2 ** arrays.entropy_bits(mean)
+    score = score_of_every_step(profile, blocks, heads)
+    _check_start(start, len(score))
+    effective = 2 ** arrays.entropy_bits(score[start:])
     tokens = with_total(effective, total, most=profile.layout.reference_tokens)
     return Listed((*[profile.layout.reference_tokens] * start, *tokens), "entropy-matched")
 
 
-def mass_threshold(ranking: Ranking, share: float) -> int:
-    """The smallest number of best tokens that hold `share` of a ranking's score.
+def score_of_every_step(profile: AttentionProfile, blocks: Any, heads: Any) -> np.ndarray:
+    """Mean score over blocks and heads, float64 (step, token).
 
     Raises:
-        InputError: a share outside (0, 1], or a ranking without scores or with negative ones.
+        InputError: the profile holds some steps only.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"A share of the mass lies above 0 and up to 1, got {share}.")
-    if ranking.score is None or ranking.score.min() < 0 or not ranking.score.sum():
-        raise InputError(f"{ranking!r} has no mass: it was not made from attention scores.")
-    held = np.cumsum(ranking.score[ranking.order], dtype=np.float64)
-    # a rounding error must not cost a token
-    return int(np.searchsorted(held / held[-1], share - 1e-12) + 1)
+    score = profile.select(blocks, None, heads)
+    recorded = [int(step) for step in score["step"]]
+    if recorded != list(range(len(recorded))):
+        raise InputError(f"Every step must be recorded, but the profile has only {recorded}.")
+    return score.mean(("block", "head"), dtype=np.float64).values
 
 
-def mass_threshold_per_step(
-    profile: AttentionProfile, share: float, *, blocks: Any = "single", heads: Any = None
+def matched(
+    budget: Budget,
+    total: float,
+    steps: int,
+    sigmas: Sequence[float] | None = None,
+    *,
+    start: int = 0,
+    most: int | None = None,
+    cost: Callable[[int], float] | None = None,
 ) -> Listed:
-    """In every recorded step the smallest number of tokens that hold `share` of its mass.
+    """The shape of a budget, scaled so that its steps from `start` on use a given total.
+
+    For comparisons at equal use: give each arm the total of one of them (see `total_of`).
+
+    Args:
+        total: token-steps, met exactly; or with `cost` the sum of the cost of these steps, met
+            from below by less than what one more token in any step would cost.
+        most: reference tokens of the run; needed with `cost`.
+        cost: of one step with so many reference tokens, rising with them, such as
+            ``lambda tokens: flop(text + generation + tokens)``.
+
+    Returns:
+        A budget whose `made` says which of both is equal. Steps before `start` keep the budget's
+        numbers, and are not counted.
 
     Raises:
-        InputError: as `mass_threshold`.
+        InputError: a total that does not fit.
     """
-    score = profile.select(blocks, None, heads).mean(("block", "head"), dtype=np.float64)
-    counts = [
-        mass_threshold(Ranking.from_score(values, "step", {}), share) for values in score.values
-    ]
-    return Listed(tuple(counts), f"{share:.0%} of the mass")
+    counts = _counts(budget, steps, sigmas, start)
+    shape = counts[start:]
+    if cost is None:
+        whole = int(total)
+        if whole != total:
+            raise InputError(f"A number of token-steps is a whole number, not {total}.")
+        return Listed(
+            (*counts[:start], *with_total(shape, whole, most)),
+            f"{_name(budget)} scaled to {whole} token-steps from step {start}",
+        )
+    if most is None:
+        raise InputError("A budget of equal cost needs `most`, the reference tokens of the run.")
+    return Listed(
+        (*counts[:start], *with_cost(shape, total, cost, most)),
+        f"{_name(budget)} scaled to a cost of at most {total:.6g} from step {start}",
+    )
+
+
+def total_of(
+    budget: Budget,
+    steps: int,
+    sigmas: Sequence[float] | None = None,
+    *,
+    start: int = 0,
+    cost: Callable[[int], float] | None = None,
+) -> float:
+    """Token-steps of a budget from step `start` on, or with `cost` what these steps cost."""
+    counts = _counts(budget, steps, sigmas, start)[start:]
+    return float(sum(counts)) if cost is None else float(sum(map(cost, counts)))
 
 
 def with_total(
@@ -199,9 +237,13 @@ def _scaled(
 def _counts(
     budget: Budget, steps: int, sigmas: Sequence[float] | None, start: int
 ) -> tuple[int, ...]:
+    _check_start(start, steps)
+    return tuple(budget.tokens_at(step, steps, sigmas) for step in range(steps))
+
+
+def _check_start(start: int, steps: int) -> None:
     if not 0 <= start < steps:
         raise InputError(f"start={start} is outside the run: steps are 0 to {steps - 1}.")
-    return tuple(budget.tokens_at(step, steps, sigmas) for step in range(steps))
 
 
 def _name(budget: Budget) -> str:

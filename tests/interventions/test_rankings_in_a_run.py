@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from recast_probe import rank
-from recast_probe.errors import InputError
-from recast_probe.interventions import Prune, Recast, Similarity
+from recast_probe.budget import MassShare
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions import Keep, Merge, Prune, Recast, Similarity, TokenCache
 from recast_probe.interventions.recast import RANKINGS
 from recast_probe.profile import AttentionProfile
 from recast_probe.verification import patches, watch_attention
@@ -45,6 +46,7 @@ def test_profiles_remember_whose_attention_they_hold(probe, image, tmp_path):
     profile = probe.profile(image, "fox", profile_steps=0, queries="text", **QUIET)
     loaded = AttentionProfile.load(profile.save(tmp_path / "text.nc"))
     assert loaded.queries == "text"
+    assert "reference tokens, attention from text tokens)" in repr(loaded)
     assert loaded.identical(profile)
     assert loaded.provenance["recorded"]["queries"] == "text"
     np.testing.assert_allclose(
@@ -139,10 +141,100 @@ def test_one_ranking_serves_other_prompts(probe, image):
         assert np.abs(difference).max() <= 1
 
 
+def test_files_of_earlier_versions_hold_attention_of_generation_tokens(probe, image, tmp_path):
+    profile = probe.profile(image, "fox", profile_steps=0, **QUIET)
+    earlier = profile.dataset.copy()
+    del earlier.attrs["queries"]
+    path = AttentionProfile(earlier).save(tmp_path / "earlier.nc")
+    loaded = AttentionProfile.load(path)
+    assert loaded.queries == "generation"
+    assert rank.cross_image(loaded).order.tolist() == rank.cross_image(profile).order.tolist()
+    earlier.attrs["queries"] = "image"
+    with pytest.raises(InputError, match="not 'image'"):
+        AttentionProfile(earlier)
+
+
+def test_a_share_of_the_mass_is_taken_of_the_ranking_in_use(probe, image):
+    share = MassShare(0.6)
+    result = probe.recast(image, "fox", budget=share, blocks="all", every=3, **QUIET)
+    wanted = [
+        share.tokens_of(rank.cross_image(result.profile, blocks="all", steps=step))
+        for step in (0, 3)
+    ]
+    counts = result.reference_tokens_per_step
+    assert counts == (16, wanted[0], wanted[0], 16, wanted[1], wanted[1])
+    assert 1 < wanted[0] < 16
+    described = result.provenance["interventions"][0]["budget"]
+    assert described == {"name": "MassShare", "share": 0.6}
+    ranking = rank.cross_image(result.profile, blocks="all")
+    pruned = probe.generate(image, "fox", interventions=[Prune(ranking, share)], **QUIET)
+    assert pruned.reference_tokens_per_step == (wanted[0],) * 6
+    everything = probe.recast(image, "fox", budget=MassShare(1), **QUIET)
+    np.testing.assert_array_equal(pixels(everything), pixels(probe.generate(image, "fox", **QUIET)))
+
+
+def test_results_name_the_ranking_that_the_run_made(probe, image):
+    result = probe.recast(image, "fox", budget=5, blocks=[2, np.int64(3)], **QUIET)
+    assert result.provenance["interventions"][0]["blocks"] == [2, 3]
+    made = result.provenance["ranking"]
+    assert made["name"] == "cross-image"
+    assert made["details"] == {"selection": "blocks 2-3, step 0, all heads"}
+    by_hand = Prune(result.ranking, 5).describe()["ranking"]
+    assert made == by_hand
+
+
+def test_adapters_have_neither_self_attention_nor_states_to_compare(adapter_probe, image):
+    settings = {"steps": 2, "progress": False}
+    with pytest.raises(InputError, match="queries='reference' cannot be recorded"):
+        adapter_probe.recast(image, "fox", budget=2, ranking="self-attention", **settings)
+    with pytest.raises(UnsupportedPipelineError, match="no hidden states"):
+        adapter_probe.recast(image, "fox", budget=2, ranking="cosine", **settings)
+
+
+@pytest.mark.parametrize(
+    ("interventions", "message"),
+    [
+        ([Recast(4), Recast(5)], "would rank the tokens of one run twice"),
+        ([Prune(rank.random(16, 0), 4), Recast(3)], "Recast needs the full reference in step 0"),
+        (
+            [Recast(6, every=2), Keep((1, 2, 3), start=2)],
+            "Recast needs the full reference in step 2, but 3 of 16",
+        ),
+        (
+            [Recast(4, ranking="cosine", profile_step=4), TokenCache(interval=3, first_full=1)],
+            r"Recast reads from the blocks in steps \[4\].*TokenCache",
+        ),
+        ([Similarity(step=1), Merge(8)], r"Similarity reads from the blocks in steps \[1\].*Merge"),
+        ([Prune(rank.random(16, 0), MassShare(0.5))], "has no mass"),
+        ([Prune(rank.RandomPerStep(16), MassShare(0.5))], "has no mass"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(probe, image, interventions, message):
+    with pytest.raises(InputError, match=message):
+        probe.generate(image, "fox", interventions=interventions, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recast(4, every=2.5), "every must be a whole number"),
+        (lambda: Recast(4, profile_step=-1), "profile_step must be a whole number"),
+        (lambda: Recast(MassShare(0.5), ranking="cosine"), "have no mass"),
+        (lambda: Recast(MassShare(0.5), worst_first=True), "have no mass"),
+        (lambda: Merge(MassShare(0.5)), "there is none here"),
+        (lambda: MassShare(1.5), "up to 1, got 1.5"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda p, i: p.recast(i, "a", budget=5, ranking="best", **QUIET), "ranking must be one"),
+        (lambda p, i: p.recast(None, "a", budget=5, **QUIET), "no reference tokens"),
         (lambda p, i: p.recast(i, "a", budget=5, every=1, **QUIET), "would never prune"),
         (lambda p, i: p.recast(i, "a", budget=5, blocks="none", ranking="cosine", **QUIET), "none"),
         (lambda p, i: p.profile(i, "a", queries="image", **QUIET), "queries='image' cannot be"),

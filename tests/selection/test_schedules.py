@@ -113,3 +113,57 @@ def test_mass_thresholds_by_hand():
         budgets.mass_threshold(random(4, 0), 0.5)
     with pytest.raises(InputError, match="has no mass"):
         budgets.mass_threshold(ranking.reversed(), 0.5)
+
+
+def test_profiles_with_gaps_make_no_schedule():
+    profile = planted(np.full((3, 1, 1, 16), 1.0))
+    gaps = type(profile)(profile.dataset.isel(step=[0, 2]))
+    for make in (
+        lambda: budgets.entropy_matched(gaps, 9, blocks="all"),
+        lambda: budgets.mass_threshold_per_step(gaps, 0.5, blocks="all"),
+    ):
+        with pytest.raises(InputError, match=r"only \[0, 2\]"):
+            make()
+    with pytest.raises(InputError, match="start=3 is outside"):
+        budgets.entropy_matched(profile, 9, blocks="all", start=3)
+
+
+def test_a_share_of_the_mass_is_a_budget_of_a_ranking():
+    ranking = Ranking.from_score(np.array([0.1, 0.4, 0.3, 0.2]), "by hand", {})
+    assert [budgets.MassShare(share).tokens_of(ranking) for share in (0.4, 0.7, 1)] == [1, 2, 4]
+
+
+def flop(tokens: int) -> float:
+    """Of one step with 100 other tokens: linear layers and attention."""
+    return 50.0 * (100 + tokens) + (100 + tokens) ** 2
+
+
+def test_matched_budgets_have_equal_token_steps_or_equal_cost():
+    fixed = budgets.Fixed(500)
+    token_steps = budgets.total_of(fixed, 28, start=1)
+    assert token_steps == 27 * 500
+    equal = budgets.matched(PAPER, token_steps, 28, start=1, most=4096)
+    assert budgets.total_of(equal, 28, start=1) == token_steps
+    assert equal.tokens[0] == 256
+    assert equal.made.endswith("scaled to 13500 token-steps from step 1")
+    ratio = np.array(equal.tokens[1:]) / PAPER.schedule(28)[1:]
+    assert np.ptp(ratio) < 0.01
+    cost = budgets.total_of(fixed, 28, start=1, cost=flop)
+    assert cost == pytest.approx(27 * flop(500))
+    cheap = budgets.matched(PAPER, cost, 28, start=1, most=4096, cost=flop)
+    spent = budgets.total_of(cheap, 28, start=1, cost=flop)
+    assert cost - (flop(1000) - flop(999)) <= spent <= cost
+    # attention is dearer where many tokens are, so equal cost means fewer token-steps
+    assert budgets.total_of(cheap, 28, start=1) < token_steps
+    assert "scaled to a cost of at most" in cheap.made
+
+
+def test_what_cannot_be_matched():
+    with pytest.raises(InputError, match=r"whole number, not 10\.5"):
+        budgets.matched(budgets.Fixed(4), 10.5, 3)
+    with pytest.raises(InputError, match="needs `most`"):
+        budgets.matched(budgets.Fixed(4), 10, 3, cost=float)
+    with pytest.raises(InputError, match="cannot be spread"):
+        budgets.matched(budgets.Fixed(4), 100, 3, most=16)
+    with pytest.raises(InputError, match="below that of one token"):
+        budgets.matched(budgets.Fixed(4), 1, 3, most=16, cost=flop)

@@ -1,0 +1,93 @@
+"""Every block on its own: which one ranks best, which worst, and how the middle one does."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recast_probe.errors import InputError
+from recast_probe.selection.rankings import Ranking, single_block
+
+if TYPE_CHECKING:
+    from recast_probe.profile import AttentionProfile
+
+
+@dataclass(frozen=True, eq=False)
+class SingleBlocks:
+    """What rankings by one block each are worth.
+
+    The best and the worst are picked after the fact, so they bound what a single block can do; the
+    middle one is picked by its place alone.
+
+    Attributes:
+        rankings: by block index, in the order in which blocks run.
+        values: what the judge said of each, by block index; larger is better.
+    """
+
+    rankings: dict[int, Ranking]
+    values: dict[int, float]
+
+    @property
+    def best(self) -> int:
+        """The block with the largest value; the first of equal ones."""
+        return max(self.values, key=lambda block: self.values[block])
+
+    @property
+    def worst(self) -> int:
+        """The block with the smallest value; the first of equal ones."""
+        return min(self.values, key=lambda block: self.values[block])
+
+    @property
+    def middle(self) -> int:
+        """The block half way down those that were judged; the earlier of two."""
+        blocks = list(self.values)
+        return blocks[(len(blocks) - 1) // 2]
+
+    def _named(self) -> dict[str, int]:
+        return {"best": self.best, "middle": self.middle, "worst": self.worst}
+
+    def __repr__(self) -> str:
+        parts = [f"{name} block {b} ({self.values[b]:.4g})" for name, b in self._named().items()]
+        return f"SingleBlocks({len(self.values)} blocks: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        names: dict[int, list[str]] = {}
+        for name, block in self._named().items():
+            names.setdefault(block, []).append(name)
+        rows = "".join(
+            f"<tr><td>{block}</td><td>{value:.4g}</td>"
+            f"<td>{', '.join(names.get(block, []))}</td></tr>"
+            for block, value in self.values.items()
+        )
+        head = "<tr><th>block</th><th>value</th><th></th></tr>"
+        return f"<b>{html.escape(repr(self))}</b><table>{head}{rows}</table>"
+
+
+def single_blocks(
+    profile: AttentionProfile,
+    judge: Callable[[Ranking], float],
+    blocks: Any = "all",
+    steps: int | Sequence[int] | None = 0,
+    heads: int | Sequence[int] | None = None,
+) -> SingleBlocks:
+    """Rank by every block alone, and judge each ranking.
+
+    Args:
+        judge: of a ranking, larger is better: the share of a mask among its best tokens, or the
+            score of an image that was made with it.
+        blocks: the blocks; see `select_blocks`. The other arguments as in `cross_image`.
+
+    Raises:
+        InputError: a block that was not recorded, or a judgement that is no finite number.
+    """
+    chosen = [int(block) for block in profile.select(blocks, steps, heads)["block"]]
+    rankings = {block: single_block(profile, block, steps, heads) for block in chosen}
+    values = {block: float(judge(ranking)) for block, ranking in rankings.items()}
+    wrong = [block for block, value in values.items() if not np.isfinite(value)]
+    if wrong:
+        raise InputError(f"The judge gave block {wrong[0]} the value {values[wrong[0]]}.")
+    return SingleBlocks(rankings, values)
