@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.statistics import compare, holm, means, retention
+from recast_probe.studies.store import Record, Store
 from recast_probe.studies.tables import markdown, save_table
 
-__all__ = ["compare", "holm", "markdown", "means", "retention", "save_table"]
+__all__ = [
+    "Outcome",
+    "Record",
+    "Store",
+    "Unit",
+    "compare",
+    "holm",
+    "markdown",
+    "means",
+    "retention",
+    "run_study",
+    "save_table",
+]
