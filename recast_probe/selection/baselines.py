@@ -20,11 +20,16 @@ def uniform_grid(grids: Grid | Sequence[Grid]) -> Ranking:
     their tokens.
 
     Raises:
-        InputError: no grid.
+        InputError: no grid, or tokens that have no place in their image.
     """
     grids = (grids,) if isinstance(grids, Grid) else tuple(grids)
     if not grids:
         raise InputError("A uniform grid needs the grid of at least one reference image.")
+    if not all(grid.placed for grid in grids):
+        raise InputError(
+            "These reference tokens stand for no places of an image, so they cannot be spread over "
+            "it; a random ranking is the control here."
+        )
     starts = np.cumsum([0, *(grid.size for grid in grids)])
     orders = [start + _farthest_first(grid) for start, grid in zip(starts, grids, strict=False)]
     turn = np.concatenate([(np.arange(len(order)) + 0.5) / len(order) for order in orders])

@@ -135,6 +135,10 @@ def single_block(
 def cosine(similarity: np.ndarray, blocks: str = "", step: int = 0) -> Ranking:
     """Rank by likeness to the mean generation token.
 
+    The paper names a cosine score without defining it. Here a token's feature is its hidden state
+    as it leaves a block in one step; the score is the cosine between the mean feature of the
+    generation tokens and the feature of a reference token, averaged over blocks.
+
     Args:
         similarity: (block, token) or (token,), cosines; one prompt of `RunResult.similarity`.
         blocks, step: where they were recorded, for the ranking's details.

@@ -150,6 +150,8 @@ def test_an_intervention_of_ones_own(probe, image):
         (lambda: Prune(random(16, 0), Adaptive(4, 40)), "between 1 and 16"),
         (lambda: Prune(random(12, 0), 4), "orders 12 reference tokens, but this run has 16"),
         (lambda: Prune(random(16, 0), 4, start=9), "start=9"),
+        (lambda: Prune(random(16, 0), 4, start=1.5), "start must be a whole number"),
+        (lambda: Prune(random(16, 0), 4, start=-1), "start must be a whole number"),
         (lambda: Prune(random(16, 0), 0), "0"),
         (lambda: Prune(random(16, 0), -2), "-2"),
         (lambda: Prune(random(16, 0), "half"), "not 'half'"),

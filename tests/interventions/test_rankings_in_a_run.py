@@ -7,6 +7,7 @@ import pytest
 
 from recast_probe import rank
 from recast_probe.budget import MassShare
+from recast_probe.diagnostics import entropy, overlap, skew, stability
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Prune, Recast, Similarity, TokenCache
 from recast_probe.interventions.recast import RANKINGS
@@ -122,6 +123,33 @@ def test_ranking_again_takes_full_steps_and_lets_tokens_come_back(probe, image, 
     assert result.mean_budget == 10.5
     described = result.provenance["interventions"][0]
     assert (described["ranking"], described["every"]) == (ranking, 2)
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_true_guidance_ranks_by_the_conditional_branch(probe, image, ranking):
+    """The first step's conditional branch knows nothing of the negative prompt."""
+    guided = {"true_cfg_scale": 2.0, "negative_prompt": "blurry", **QUIET}
+    with_guidance = probe.recast(image, "fox", budget=5, ranking=ranking, **guided)
+    alone = probe.recast(image, "fox", budget=5, ranking=ranking, **QUIET)
+    assert with_guidance.ranking.score == pytest.approx(alone.ranking.score, rel=1e-5)
+    again = probe.recast(image, "fox", budget=5, ranking=ranking, every=3, **guided)
+    assert again.reference_tokens_per_step == (16, 5, 5, 16, 5, 5)
+
+
+def test_diagnostics_take_profiles_of_any_queries(probe, image):
+    settings = {"profile_steps": 0, "blocks": "single", **QUIET}
+    mask = np.eye(4, dtype=bool)
+    by_group = {
+        queries: probe.profile(image, "fox", queries=queries, **settings)
+        for queries in ("generation", "reference")
+    }
+    for diagnose in (skew, entropy, lambda profile: overlap(profile, mask)):
+        found = [repr(diagnose(profile)) for profile in by_group.values()]
+        assert found[0] != found[1]
+    for each in (skew(by_group["reference"]), overlap(by_group["reference"], mask)):
+        assert "attention from reference tokens" in each.selection
+    others = [probe.profile(image, p, queries="reference", **settings) for p in ("hen", "cow")]
+    assert stability([by_group["reference"], *others]).mean_spearman.mean > 0.5
 
 
 def test_a_last_step_is_not_spent_on_ranking(probe, image):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from recast_probe import budget, rank
 from recast_probe.diagnostics.entropy import entropy
 from recast_probe.diagnostics.overlap import overlap
 from recast_probe.diagnostics.skew import skew
@@ -166,6 +167,46 @@ def test_stability(profiles):
     assert stability(profiles, fraction=0.25).mean_jaccard.mean == 1
     ranking = cross_image(profiles[0], blocks="all", steps=0)
     np.testing.assert_array_equal(ranking.top(4), np.flatnonzero(TARGET))
+
+
+@pytest.mark.parametrize("ranking", ["cross-image", "self-attention", "cosine"])
+def test_runs_rank_themselves_as_planted(planted, image, ranking):
+    """All queries look alike, so reference tokens look where generation tokens do. Hidden states
+    are plus or minus one direction, so cosines are plus or minus 1."""
+    quiet = {"steps": 3, "progress": False}
+    found = planted.recast(image, "fox", budget=4, blocks="all", ranking=ranking, **quiet).ranking
+    score = found.score.reshape(4, 4)
+    if ranking == "cosine":
+        np.testing.assert_allclose(np.abs(score), 1, atol=1e-3)
+        sign = np.sign(score[TARGET]).mean()
+        np.testing.assert_allclose(score, sign * np.where(TARGET, 1, -1), atol=1e-3)
+        found = found if sign > 0 else found.reversed()
+    else:
+        ratio = score[TARGET].mean() / score[~TARGET].mean()
+        assert ratio == pytest.approx(np.exp(2 * LOGIT), rel=1e-3)
+    np.testing.assert_array_equal(found.top(4), np.flatnonzero(TARGET))
+    again = planted.recast(image, "fox", budget=4, blocks=3, ranking=ranking, every=2, **quiet)
+    assert set(again.ranking.top(4)) in (set(found.top(4)), set(found.reversed().top(4)))
+
+
+def test_single_blocks_and_budgets_by_mass_as_planted(profiles):
+    inside = TARGET.reshape(-1)
+    found = rank.single_blocks(profiles[0], lambda ranking: inside[ranking.top(4)].mean())
+    assert set(found.values.values()) == {1.0}
+    share = planted_distribution()[inside].sum()
+    ranking = cross_image(profiles[0], blocks="all")
+    assert budget.mass_threshold(ranking, share - 1e-3) == 4
+    assert budget.mass_threshold(ranking, share + 1e-3) == 5
+    flat = budget.entropy_matched(profiles[0], 30, blocks="all")
+    assert flat.tokens == (10, 10, 10)
+
+
+def test_attention_without_any_use_has_no_effect(planted, image):
+    """Gates are shut: tokens are looked at, but nothing of them reaches the image."""
+    ranking = rank.causal_oracle(
+        planted, image, "fox", lambda made: float(np.mean(made)), steps=2, progress=False
+    )
+    np.testing.assert_allclose(ranking.details["effects"], 0, atol=1e-3)
 
 
 def test_positions_planted_in_the_rotary_embedding(image):

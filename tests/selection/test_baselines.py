@@ -39,6 +39,8 @@ def test_several_references_share_every_budget():
         assert np.sum(ranking.order[:budget] < 16) == budget * 2 // 3
     with pytest.raises(InputError, match="at least one"):
         rank.uniform_grid([])
+    with pytest.raises(InputError, match="stand for no places"):
+        rank.uniform_grid(Grid(1, 4, placed=False))
 
 
 def test_the_oracle_takes_the_subject_first():
