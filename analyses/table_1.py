@@ -55,7 +55,12 @@ def main(arguments: list[str] | None = None) -> dict:
         chosen,
         store,
         {"runs": table},
-        {"table": rows, "order": order, "categories": categories},
+        {
+            "table": rows,
+            "order": order,
+            "categories": categories,
+            "measured": measured(table, chosen.seed),
+        },
         {"identity": figure(table, probe.name, chosen.seed)},
     )
     return {"table": rows, "order": order, "categories": categories}
@@ -103,6 +108,28 @@ def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
             }
         )
     return rows
+
+
+def measured(table: pd.DataFrame, seed: int) -> dict:
+    """What `recast-probe claims --measured` reads."""
+    found: dict = {
+        "retention": float(retention(table, "identity", seed=seed).loc["recast", "retention"])
+    }
+    pairs = [*pairwise(PAPER_ORDER), ("recast", "recast, flat budget")]
+    names = [
+        "recast_above_self_attention",
+        "self_attention_above_merge",
+        "merge_above_random",
+        "adaptive_above_flat",
+    ]
+    for name, (better, worse) in zip(names, pairs, strict=True):
+        pair = table[table["arm"].isin([better, worse])]
+        row = compare(pair, "identity", worse, seed=seed).loc[better]
+        found[name] = {
+            "mean": float(row["difference"]),
+            **{each: float(row[each]) for each in ("low", "high", "p_value")},
+        }
+    return found
 
 
 def by_category(table: pd.DataFrame, seed: int) -> list[dict]:

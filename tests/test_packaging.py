@@ -29,7 +29,7 @@ FLOORS = [
     {"runs"},
     {"verification"},
     {"probe", "pocket", "causal", "rank"},
-    {"studies"},
+    {"studies", "arithmetic"},
     {"demo", "doctor"},
     {"commands"},
     {"cli", "__main__"},

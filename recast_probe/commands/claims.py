@@ -1,0 +1,69 @@
+"""`recast-probe claims`: each claim of the paper, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recast_probe.commands.common import Json, emit
+from recast_probe.errors import InputError
+
+
+def claims(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or repository whose transformer's config is read; FLUX.1 Kontext dev's "
+            "by default."
+        ),
+    ] = None,
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(help="summary.json of the demo or of an analysis; repeat for several."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print each claim of the paper: its number, what arithmetic allows, what was measured."""
+    from recast_probe.arithmetic.claims import GENERATION, REFERENCE, TEXT, check_claims
+    from recast_probe.arithmetic.measured import collect
+    from recast_probe.arithmetic.work import step_work
+
+    config = _config(model)
+    found = check_claims(config, collect(measured or []))
+    steps = {
+        str(TEXT + GENERATION + reference): step_work(config, TEXT, GENERATION, reference).total
+        for reference in (REFERENCE, 600, 0)
+    }
+    facts: dict[str, Any] = {"parameters": config.parameters, "flop_per_step": steps}
+    if as_json:
+        emit(facts | {"claims": [each.to_dict() for each in found]}, as_json)
+        return
+    print(f"{config.parameters:,} parameters")
+    for tokens, flop in steps.items():
+        print(f"{flop / 1e12:.2f} TFLOP a step at {int(tokens):,} tokens")
+    for each in found:
+        print(f"\n{each.verdict.upper()}: {each.claim}")
+        print(f"  paper     {each.paper}")
+        for name in ("allowed", "measured"):
+            if getattr(each, name) != "-":
+                print(f"  {name:9} {getattr(each, name)}")
+        print(f"  {each.reason}")
+
+
+def _config(model: str | None) -> Any:
+    from recast_probe.arithmetic import FluxConfig, flux_kontext_dev
+
+    if model is None:
+        return flux_kontext_dev()
+    import diffusers
+
+    try:
+        config = diffusers.FluxTransformer2DModel.load_config(model, subfolder="transformer")
+    except Exception as error:  # the hub client raises a different class for every cause
+        raise InputError(
+            f"No transformer config was found in {model!r} ({error}). Give a folder in the "
+            "diffusers layout, or a repository that can be reached."
+        ) from error
+    return FluxConfig.from_dict(config)
