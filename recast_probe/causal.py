@@ -38,7 +38,8 @@ def causal_oracle(
 ) -> Ranking:
     """Rank reference tokens by the effect that having them has on a score of the image.
 
-    No readout of attention enters: an upper bound for rankings that have to guess from attention.
+    No readout of attention enters. Leaving one group out misses what several groups hold in common,
+    so this is a strong reference for rankings, not an upper bound.
     All runs of one seed start from the same noise, and the same seeds serve every group, so that
     differences are those of the tokens. It runs the pipeline ``len(seeds)`` times for each of
     ``groups + 1`` ("leave-out") or up to ``groups * (groups + 1) / 2 + 1`` ("greedy") choices of

@@ -1,0 +1,78 @@
+"""What the tables of methods share: the runs, the rows, the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analyses.command import open_store
+from recast_probe.diagnostics import Interval
+from recast_probe.figures import identity_by_arm
+from recast_probe.pocket.bench import BenchCase, pocket_bench
+from recast_probe.probe import Probe
+from recast_probe.studies import Store, compare, means, retention, run_study
+from recast_probe.studies.comparison import Arm, Comparison, units
+from recast_probe.studies.tables import p_value, with_interval
+
+SCORES = ("identity", "identity_to_full", "colour")
+
+
+def bench(chosen: Any) -> list[BenchCase]:
+    """PocketBench in the size that was asked for."""
+    return pocket_bench(chosen.subjects, chosen.prompts, seed=chosen.seed)
+
+
+def run_arms(chosen: Any, probe: Probe, arms: Mapping[str, Arm]) -> tuple[pd.DataFrame, Store]:
+    """Every arm on every case; what is in `--out` already is read back."""
+    store = open_store(chosen, probe, arms=dict(arms))
+    comparison = Comparison(probe, arms, store, steps=chosen.steps)
+    return run_study(units(bench(chosen)), list(arms), comparison, store), store
+
+
+def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, Any]]:
+    """One row an arm: scores, retention of identity, difference to the baseline with p-values."""
+    scores = {name: means(table, name, seed=seed) for name in SCORES}
+    kept = retention(table, "identity", seed=seed)
+    against = compare(table, "identity", baseline, seed=seed)
+    steps, seconds = (table.groupby("arm")[name].mean() for name in ("token_steps", "seconds"))
+    rows = []
+    for arm in scores["identity"].index:
+        row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
+        for name, found in scores.items():
+            row[name.replace("_", " ")] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
+        row["retention"] = with_interval(*kept.loc[arm]) if arm in kept.index else "1"
+        row[f"minus {baseline}"], row["p (Holm)"] = "-", "-"
+        if arm in against.index:
+            other = against.loc[arm]
+            row[f"minus {baseline}"] = with_interval(*other[["difference", "low", "high"]])
+            row["p (Holm)"] = p_value(other["p_holm"])
+        row["seconds"] = f"{seconds[arm]:.2f}"
+        rows.append(row)
+    return rows
+
+
+def difference(table: pd.DataFrame, better: str, worse: str, seed: int) -> dict[str, float]:
+    """Identity of one arm minus another's: mean, low, high, p_value, effect_size."""
+    pair = table[table["arm"].isin([better, worse])]
+    row = compare(pair, "identity", worse, seed=seed).loc[better]
+    names = ("low", "high", "p_value", "effect_size")
+    return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
+
+
+def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:
+    """Identity of every arm, each faint line one subject."""
+    found = means(table, "identity", seed=seed)
+    subjects = table.groupby(["arm", "subject"])["identity"].mean()
+    intervals = {
+        str(arm): Interval(row["mean"], row["low"], row["high"], 0.95, int(row["subjects"]))
+        for arm, row in found.iterrows()
+    }
+    return identity_by_arm(
+        {arm: subjects[arm].tolist() for arm in intervals},
+        intervals,
+        metric="Masked MobileNetV2 cosine to the reference",
+        selection=f"{model}, {len(table) // len(found)} runs an arm, {note}",
+    )

@@ -1,0 +1,41 @@
+"""Table 2: what each part of ReCAST is worth, at equal token-steps."""
+
+from __future__ import annotations
+
+from analyses.command import finish, open_probe, parse
+from analyses.comparing import bench, figure, run_arms, summarise
+from recast_probe import budget
+from recast_probe.studies import markdown
+from recast_probe.studies.comparison import Arm
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Run what is missing, print the table, write everything to --out."""
+    chosen = parse(__doc__, "table_2", arguments)
+    probe = open_probe(chosen)
+    tokens = probe.layout(bench(chosen)[0].reference).reference_tokens
+    adaptive = budget.Adaptive.paper(tokens)
+    arms = {
+        "full": Arm("full"),
+        "recast": Arm("recast", adaptive),
+        "flat budget": Arm("recast", budget.flat(adaptive, chosen.steps, start=1)),
+        **{
+            f"block {block} alone": Arm("recast", adaptive, blocks=block)
+            for block in range(len(probe.block_kinds))
+        },
+        "all blocks": Arm("recast", adaptive, blocks="all"),
+        "self-attention": Arm("self-attention", adaptive),
+        "cosine": Arm("cosine", adaptive),
+        "random": Arm("random", adaptive),
+        "random per step": Arm("random-per-step", adaptive),
+    }
+    table, store = run_arms(chosen, probe, arms)
+    rows = summarise(table, "recast", chosen.seed)
+    print(markdown(rows))
+    chart = figure(table, probe.name, chosen.seed, "equal token-steps")
+    finish(chosen, store, {"runs": table}, {"table": rows}, {"identity": chart})
+    return {"table": rows}
+
+
+if __name__ == "__main__":
+    main()

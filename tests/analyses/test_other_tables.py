@@ -1,0 +1,50 @@
+"""The other tables on the bundled model, small."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from analyses import budget_sweep, schedules, table_2
+
+SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "3"]
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    def main(analysis):
+        found = analysis.main([*SMALL, "--out", str(tmp_path)])
+        printed = capsys.readouterr().out
+        stored = json.loads((tmp_path / "summary.json").read_text())
+        assert stored["table"] == found["table"]
+        assert len(list(tmp_path.glob("*.png"))) == 1
+        rows = {row["arm"]: row for row in found["table"]}
+        assert all(f"| {arm} " in printed for arm in rows)
+        return rows, pd.read_parquet(tmp_path / "runs.parquet")
+
+    return main
+
+
+def test_the_ablation_has_every_block_alone(run):
+    rows, runs = run(table_2)
+    assert {f"block {block} alone" for block in range(8)} <= set(rows)
+    pruned = runs[runs["arm"] != "full"]
+    assert pruned["token_steps"].nunique() == 1
+
+
+def test_schedules_cost_the_same(run):
+    rows, runs = run(schedules)
+    assert list(rows) == ["full", "Eq. 4", "flat", "inverted", "entropy-matched"]
+    assert runs[runs["arm"] != "full"]["token_steps"].nunique() == 1
+    images = runs.groupby("arm")["identity_to_full"].first()
+    assert images["Eq. 4"] != images["inverted"]
+
+
+def test_the_sweep_says_what_every_budget_saves(run):
+    rows, _ = run(budget_sweep)
+    speeds = [rows[f"recast {count}"]["speed-up by FLOP"] for count in (128, 64, 32, 16)]
+    assert 1 < speeds[0] < speeds[1] < speeds[2] < speeds[3] < rows["none"]["speed-up by FLOP"]
+    assert rows["full"]["speed-up by FLOP"] == 1
+    assert rows["recast 64"]["token-steps"] == 256 + 2 * 64
