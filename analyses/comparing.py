@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import open_store
+from analyses.command import finish, open_store
 from recast_probe.diagnostics import Interval
 from recast_probe.figures import identity_by_arm
 from recast_probe.pocket.bench import BenchCase, pocket_bench
 from recast_probe.probe import Probe
-from recast_probe.studies import Store, compare, means, retention, run_study
+from recast_probe.studies import Store, compare, markdown, means, retention, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
 from recast_probe.studies.tables import p_value, with_interval
 
@@ -52,6 +52,18 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
         row["seconds"] = f"{seconds[arm]:.2f}"
         rows.append(row)
     return rows
+
+
+def one_table(
+    chosen: Any, probe: Probe, arms: Mapping[str, Arm], baseline: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Run the arms, print their table, write it and its figure to `--out`."""
+    table, store = run_arms(chosen, probe, arms)
+    found = {"table": summarise(table, baseline, chosen.seed)}
+    print(markdown(found["table"]))
+    chart = figure(table, probe.name, chosen.seed, "equal token-steps")
+    finish(chosen, store, {"runs": table}, found, {"identity": chart})
+    return found
 
 
 def difference(table: pd.DataFrame, better: str, worse: str, seed: int) -> dict[str, float]:

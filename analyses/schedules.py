@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from analyses.command import finish, open_probe, parse
-from analyses.comparing import bench, figure, run_arms, summarise
+from analyses.command import open_probe, parse
+from analyses.comparing import bench, one_table
 from recast_probe import budget
-from recast_probe.studies import markdown
 from recast_probe.studies.comparison import Arm
 
 TRIALS = 8
@@ -43,12 +42,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "inverted": Arm("recast", budget.inverted(adaptive, chosen.steps, start=1)),
         "entropy-matched": Arm("recast", matched),
     }
-    table, store = run_arms(chosen, probe, arms)
-    rows = summarise(table, "Eq. 4", chosen.seed)
-    print(markdown(rows))
-    chart = figure(table, probe.name, chosen.seed, "equal token-steps")
-    finish(chosen, store, {"runs": table}, {"table": rows}, {"identity": chart})
-    return {"table": rows}
+    return one_table(chosen, probe, arms, "Eq. 4")
 
 
 if __name__ == "__main__":

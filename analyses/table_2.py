@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from analyses.command import finish, open_probe, parse
-from analyses.comparing import bench, figure, run_arms, summarise
+from analyses.command import open_probe, parse
+from analyses.comparing import bench, one_table
 from recast_probe import budget
-from recast_probe.studies import markdown
 from recast_probe.studies.comparison import Arm
 
 
@@ -29,12 +28,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "random": Arm("random", adaptive),
         "random per step": Arm("random-per-step", adaptive),
     }
-    table, store = run_arms(chosen, probe, arms)
-    rows = summarise(table, "recast", chosen.seed)
-    print(markdown(rows))
-    chart = figure(table, probe.name, chosen.seed, "equal token-steps")
-    finish(chosen, store, {"runs": table}, {"table": rows}, {"identity": chart})
-    return {"table": rows}
+    return one_table(chosen, probe, arms, "recast")
 
 
 if __name__ == "__main__":

@@ -15,16 +15,15 @@ from recast_probe.diagnostics import (
     Overlap,
     Skew,
     Stability,
-    bootstrap_mean,
     entropy,
     overlap,
-    paired_difference,
     skew,
     stability,
 )
 from recast_probe.identity import IdentityScorer
 from recast_probe.images import fit_mask
 from recast_probe.probe import Probe
+from recast_probe.studies.resampling import bootstrap, sign_flip_p_value
 
 BLOCKS = "single"
 SCORES = ("identity", "identity_to_full", "colour")
@@ -32,8 +31,13 @@ SCORES = ("identity", "identity_to_full", "colour")
 
 @dataclass(frozen=True)
 class Measurements:
-    """Per-run numbers by arm, diagnostics by case, all in the order of the cases."""
+    """Per-run numbers by arm, diagnostics by case, all in the order of the cases.
 
+    Attributes:
+        references: of each case; prompts of one reference are no independent samples.
+    """
+
+    references: list[str]
     scores: dict[str, dict[str, list[float]]]
     skews: list[Skew]
     entropies: list[Entropy]
@@ -73,6 +77,7 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
         ]
         all_rankings = stability(profiles, labels, blocks=BLOCKS)  # type: ignore[arg-type]
     return Measurements(
+        references=[case.sample.name for case in cases],
         scores=scores,
         skews=[skew(profile, blocks=BLOCKS) for profile in profiles],  # type: ignore[arg-type]
         entropies=[entropy(profile, blocks=BLOCKS) for profile in profiles],  # type: ignore[arg-type]
@@ -85,19 +90,30 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
     )
 
 
-def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int) -> dict[str, Any]:
-    """The numbers of `summary.json`; every mean comes with its bootstrap interval over the runs."""
+def by_reference(found: Measurements, values: Sequence[float] | np.ndarray) -> list[np.ndarray]:
+    """Values of the cases, one array for each reference."""
+    names = np.array(found.references)
+    return [np.asarray(values)[names == name] for name in dict.fromkeys(found.references)]
 
-    def interval(values: Sequence[float]) -> dict[str, float]:
-        return bootstrap_mean(values, seed=seed).to_dict()
+
+def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int) -> dict[str, Any]:
+    """The numbers of `summary.json`.
+
+    Intervals resample references and then prompts; p-values flip the signs of whole references.
+    """
+
+    def interval(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+        return bootstrap(by_reference(found, values), seed=seed).to_dict()
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
 
     def recast_minus(other: str) -> dict[str, float]:
-        pairs = found.scores["recast"]["identity"], found.scores[other]["identity"]
-        difference = paired_difference(*pairs, seed=seed)
-        return {**difference.interval.to_dict(), "p_value": difference.p_value}
+        difference = np.subtract(
+            found.scores["recast"]["identity"], found.scores[other]["identity"]
+        )
+        p_value = sign_flip_p_value(by_reference(found, difference), seed=seed)
+        return {**interval(difference), "p_value": p_value}
 
     arms = {
         arm: {

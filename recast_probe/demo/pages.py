@@ -10,10 +10,10 @@ import matplotlib.pyplot as plt
 
 from recast_probe import figures
 from recast_probe.demo.arms import ARMS, Case, Run
-from recast_probe.demo.measure import BLOCKS, Measurements
-from recast_probe.diagnostics import bootstrap_mean
+from recast_probe.demo.measure import BLOCKS, Measurements, by_reference
 from recast_probe.probe import Probe
 from recast_probe.report import Number, Section, write_report
+from recast_probe.studies.resampling import bootstrap
 
 TITLES = {"full": "full", "recast": "ReCAST", "random": "random", "none": "none"}
 
@@ -33,6 +33,7 @@ def draw(
     mask = probe.reference_mask(example.sample.mask, example.sample.image)
     score = profile.reference_map(profile.mean_score(blocks=BLOCKS))[0]
     first_of_sample = {case.sample.subject: i for i, case in reversed(list(enumerate(cases)))}
+    scores = {arm: found.scores[arm]["identity"] for arm in ARMS}
     setting = f"{len(cases)} runs, {len(runs['full'][0].reference_tokens_per_step)} steps"
     drawn = {
         "importance": figures.importance_over_reference(profile, example.sample.image),
@@ -43,8 +44,13 @@ def draw(
         "overlap": figures.overlap(found.overlaps[0], score, mask, example.sample.image),
         "stability": figures.stability_matrix(found.all_rankings),
         "identity": figures.identity_by_arm(
-            {TITLES[arm]: found.scores[arm]["identity"] for arm in ARMS},
-            {TITLES[arm]: bootstrap_mean(found.scores[arm]["identity"], seed=seed) for arm in ARMS},
+            {TITLES[arm]: scores[arm] for arm in ARMS},
+            {
+                TITLES[arm]: bootstrap(
+                    by_reference(found, found.scores[arm]["identity"]), seed=seed
+                )
+                for arm in ARMS
+            },
             metric="Masked MobileNetV2 cosine to the reference",
             selection=setting,
             note=f"Large points: mean over {len(cases)} runs with its 95% interval. Each faint "
@@ -195,7 +201,8 @@ def _compared(differences: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         "Pair by pair, the same prompt, seed and noise: identity of "
         + "; ".join(parts)
-        + ". p-values flip the signs of the differences."
+        + ". Intervals resample references and then prompts; p-values flip the signs of whole "
+        "references, so few references cannot give a small one."
     )
 
 
