@@ -92,8 +92,8 @@ def assets(
 def train(
     pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
-    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 180_000,
-    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 131_000,
+    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 128_000,
+    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 146_000,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
     ] = None,

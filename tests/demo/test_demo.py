@@ -38,7 +38,7 @@ def test_the_summary_has_what_it_promises(finished):
     for arm in ("full", "recast", "random", "none"):
         identity = summary["arms"][arm]["identity"]
         assert identity["low"] <= identity["mean"] <= identity["high"]
-        assert identity["count"] == 4
+        assert identity["count"] == 2, "references, since prompts of one are not independent"
     assert summary["arms"]["full"]["identity_to_full"]["mean"] == pytest.approx(1, abs=1e-5)
     assert 0.25 <= summary["skew"]["top25"] <= 1
     assert 0 < summary["entropy"]["last"] <= summary["entropy"]["maximum"] + 1e-9
@@ -144,6 +144,8 @@ def test_control_c_from_outside(tiny_folder, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # a shell's background jobs ignore Ctrl-C, and hand that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         deadline = time.monotonic() + 120
         while not list((tmp_path / "runs").glob("*.json")):
