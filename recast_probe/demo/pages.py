@@ -144,8 +144,7 @@ def write_page(
         Section(
             "How much of the subject each arm keeps",
             "Scores compare the subject's place in the output with the subject in the reference, "
-            "both cut out with their masks. Intervals resample the runs; prompts of one reference "
-            "are treated as independent, so they are on the narrow side.\n\n"
+            "both cut out with their masks.\n\n"
             f"{_compared(summary['identity_difference'])}",
             figures=[images["identity"], images["budget"]],
             table=rows,

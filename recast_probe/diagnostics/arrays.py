@@ -16,8 +16,18 @@ def top_count(tokens: int, fraction: float) -> int:
 def top_share(score: np.ndarray, fraction: float) -> np.ndarray:
     """Share of the mass on the top `fraction` of tokens, 0..1; NaN where there is no mass."""
     count = top_count(score.shape[-1], fraction)
-    top = np.partition(score, -count, axis=-1)[..., -count:]
-    return _ratio(top.sum(-1, dtype=np.float64), score.sum(-1, dtype=np.float64))
+    ordered = np.partition(score.astype(np.float64), -count, axis=-1)
+    top, rest = ordered[..., -count:].sum(-1), ordered[..., :-count].sum(-1)
+    return _ratio(top, top + rest)
+
+
+def mass_share(score: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Share of the mass on the tokens inside, 0..1; NaN where there is no mass.
+
+    `score` (..., tokens) and bool `inside` (..., tokens) broadcast against each other.
+    """
+    held, rest = (score * inside).sum(-1), (score * ~inside).sum(-1)
+    return _ratio(held, held + rest)
 
 
 def lorenz_curve(score: np.ndarray) -> np.ndarray:
@@ -33,8 +43,11 @@ def gini(score: np.ndarray) -> np.ndarray:
     """Gini coefficient: 0 for equal scores, (tokens - 1) / tokens for all mass on one token."""
     tokens = score.shape[-1]
     ascending = np.sort(score.astype(np.float64), axis=-1)
-    weight = 2 * np.arange(1, tokens + 1) - tokens - 1
-    return _ratio((weight * ascending).sum(-1), tokens * ascending.sum(-1))
+    # a gap parts as many pairs as there are tokens below times tokens above; summing gaps instead
+    # of scores gives exactly 0 for equal scores and never less
+    below = np.arange(1, tokens)
+    differences = (below * (tokens - below) * np.diff(ascending, axis=-1)).sum(-1)
+    return _ratio(differences, tokens * ascending.sum(-1))
 
 
 def entropy_bits(weights: np.ndarray) -> np.ndarray:
@@ -50,19 +63,21 @@ def auroc(score: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Probability that a token inside scores above one outside; ties count half.
 
     `score` (..., tokens) and bool `inside` (..., tokens) broadcast against each other. NaN where
-    all scores of a row are equal: then there is no order to judge.
+    all scores of a row are equal, since there is no order to judge, and where no token or every
+    token is inside.
     """
     rank = stats.rankdata(score, axis=-1)
     positive = inside.sum(-1)
     negative = inside.shape[-1] - positive
-    area = ((rank * inside).sum(-1) - positive * (positive + 1) / 2) / (positive * negative)
+    area = _ratio((rank * inside).sum(-1) - positive * (positive + 1) / 2, positive * negative)
     return np.where(np.ptp(score, axis=-1) == 0, np.nan, area)
 
 
 def average_precision(score: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Mean precision over the recall steps; tied scores are taken in together.
 
-    `score` (tokens,), bool `inside` (..., tokens). NaN for constant scores.
+    `score` (tokens,), bool `inside` (..., tokens). NaN for constant scores, and where no token is
+    inside.
     """
     if np.ptp(score) == 0:
         return np.full(inside.shape[:-1], np.nan)
@@ -71,7 +86,7 @@ def average_precision(score: np.ndarray, inside: np.ndarray) -> np.ndarray:
     found = np.cumsum(inside[..., order], axis=-1)[..., last_of_tie]
     precision = found / (np.flatnonzero(last_of_tie) + 1)
     recalled = np.diff(found, axis=-1, prepend=0)
-    return (precision * recalled).sum(-1) / found[..., -1]
+    return _ratio((precision * recalled).sum(-1), found[..., -1])
 
 
 def top_tokens(score: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
+from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
+
+# spread below this part of the largest value is rounding
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,15 @@ class PairedDifference:
 
 
 def finite(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
-    """The values as a float64 array. Raises InputError for NaN, infinities or no values."""
-    array = np.asarray(values, dtype=np.float64)
+    """The values as a float64 array.
+
+    Raises:
+        InputError: NaN, infinities, no values, or something that is no number.
+    """
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The {what} must be numbers: {error}.") from error
     if not array.size:
         raise InputError(f"There are no {what} to work with.")
     if not np.isfinite(array).all():
@@ -54,14 +65,19 @@ def bootstrap_mean(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Mean with its bias-corrected, accelerated bootstrap interval (scipy).
+    """Mean with its bias-corrected, accelerated bootstrap interval (scipy; Efron 1987).
 
-    With fewer than two values the ends are NaN, with a warning.
+    Few values make it too narrow: resampling sees (n - 1) / n of the variance, and its quantiles
+    are those of a normal distribution rather than of Student's t. Of normal values, a 95 % interval
+    holds the true mean in 85 % of all samples of 5, 90 % of 10, 93 % of 20 and 94 % of 40.
+
+    With fewer than two values, or too few draws for an interval, the ends are NaN, with a warning.
 
     Raises:
-        InputError: no values, or values that are not finite; a confidence outside (0, 1); no draws.
+        InputError: no values, or values that are not finite; a confidence outside (0, 1); no
+            draws; a negative seed.
     """
-    _check(confidence, draws)
+    draws, seed = _check(confidence, draws, seed)
     array = finite(values, "values")
     if array.ndim != 1:
         raise InputError(f"Expected a list of values, got shape {array.shape}.")
@@ -69,16 +85,22 @@ def bootstrap_mean(
     if len(array) < 2:
         warnings.warn("One value has no confidence interval; its ends are NaN.", stacklevel=2)
         return Interval(mean, np.nan, np.nan, confidence, len(array))
-    if np.ptp(array) == 0:
+    if np.ptp(array) <= ROUNDING * np.abs(array).max():
         return Interval(mean, mean, mean, confidence, len(array))
-    found = stats.bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=draws,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")  # scipy's own about NaN, which is reported below
+        found = stats.bootstrap(
+            (array,),
+            np.mean,
+            confidence_level=confidence,
+            n_resamples=draws,
+            method="BCa",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+    if np.isnan(found.low) or np.isnan(found.high):
+        warnings.warn(
+            f"{draws} draws of these values give no interval; its ends are NaN.", stacklevel=2
+        )
     return Interval(mean, float(found.low), float(found.high), confidence, len(array))
 
 
@@ -92,12 +114,13 @@ def paired_difference(
     """Is `first` above `second`, pair by pair?
 
     The p-value flips the signs of the differences: all ways when there are at most `draws`,
-    otherwise at random. NaN for fewer than two pairs, with a warning.
+    otherwise at random. NaN for fewer than two pairs, with a warning. The interval is that of
+    `bootstrap_mean`, with its own number of draws.
 
     Raises:
         InputError: different lengths, and as `bootstrap_mean`.
     """
-    _check(confidence, draws)
+    draws, seed = _check(confidence, draws, seed)
     a, b = finite(first, "values"), finite(second, "values")
     if a.shape != b.shape:
         raise InputError(f"Pairs need equal lengths, got {a.shape} and {b.shape}.")
@@ -116,6 +139,32 @@ def paired_difference(
     return PairedDifference(interval, float(test.pvalue))
 
 
+def mean_of_pairs(
+    matrix: np.ndarray, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Mean over the pairs of a symmetric matrix (samples, samples), with a percentile interval.
+
+    The bootstrap draws samples, not pairs, which share samples and are not independent; a sample
+    drawn twice is not paired with itself. The ends are NaN below three samples.
+    """
+    draws, seed = _check(confidence, draws, seed)
+    count = len(matrix)
+    first, second = np.triu_indices(count, 1)
+    mean = float(matrix[first, second].mean())
+    if count < 3 or np.isnan(mean):
+        return Interval(mean, np.nan, np.nan, confidence, count)
+    picks = np.random.default_rng(seed).integers(count, size=(draws, count))
+    a, b = picks[:, first], picks[:, second]
+    different = a != b
+    pairs = different.sum(-1)
+    sums = (matrix[a, b] * different).sum(-1)
+    means = sums[pairs > 0] / pairs[pairs > 0]
+    if not len(means):  # one draw or so, of the same sample again and again
+        return Interval(mean, np.nan, np.nan, confidence, count)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(mean, float(low), float(high), confidence, count)
+
+
 def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
     """The mask moved around its own edges: a null that keeps its shape and size.
 
@@ -127,14 +176,14 @@ def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
         bool (shifts, rows, columns); the unmoved mask is not among them.
 
     Raises:
-        InputError: a mask that is not two-dimensional, or fewer than 0 draws.
+        InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
+            seed.
     """
-    if mask.ndim != 2 or draws < 0:
-        raise InputError(
-            f"Shifts need a mask (rows, columns) and 0 draws or more, got shape {mask.shape} and "
-            f"{draws} draws."
-        )
-    count = min(draws, mask.size - 1)
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
+    count = min(whole_number("draws", draws, 0), mask.size - 1)
+    seed = whole_number("seed", seed, 0)
     return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
 
 
@@ -151,8 +200,7 @@ def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     return mask[row, column]
 
 
-def _check(confidence: float, draws: int) -> None:
+def _check(confidence: float, draws: int, seed: int) -> tuple[int, int]:
     if not 0 < confidence < 1:
         raise InputError(f"confidence must lie between 0 and 1, got {confidence}.")
-    if draws < 1:
-        raise InputError(f"At least 1 draw is needed, got {draws}.")
+    return whole_number("draws", draws, 1), whole_number("seed", seed, 0)

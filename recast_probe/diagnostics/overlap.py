@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from recast_probe.checks import whole_number
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.inference import Interval, shifted, toroidal_shifts
 from recast_probe.diagnostics.results import (
@@ -47,7 +49,8 @@ class Overlap(Result):
         mass_share: share of the attention inside the mask, 0..1.
         base_rate: share of the tokens inside the mask: what chance gives.
         enrichment: mass_share / base_rate.
-        precision_at_k, iou_at_k: of the best k tokens against the mask.
+        precision_at_k, iou_at_k: of the best k tokens against the mask; of equal scores the first
+            tokens.
         auroc, average_precision: of the score as a detector of the mask.
         k: tokens of the asked fraction.
         null: for each measure, mean and middle 95 % over toroidal shifts of the mask, of each
@@ -95,10 +98,12 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
 
     Raises:
         InputError: not two-dimensional, empty, or with values that are not finite or not in
-            these ranges; tokens without places.
+            these ranges; a threshold outside [0, 1); tokens without places.
     """
     if not grid.placed:
         raise InputError(WITHOUT_PLACES)
+    if not 0 <= threshold < 1:
+        raise InputError(f"threshold must lie from 0 to below 1, got {threshold}.")
     values: np.ndarray = np.asarray(mask, dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise InputError(f"A mask has the shape (height, width), got {values.shape}.")
@@ -137,11 +142,11 @@ def overlap(
 
     Raises:
         InputError: a mask of another size, with nothing or everything inside; tokens without
-            places; NaN scores; fewer than 0 draws.
+            places; NaN scores; fewer than 0 draws; a negative seed.
     """
     fraction = checked_fraction(fraction)
-    if null_draws < 0:
-        raise InputError(f"null_draws is the number of shifts, 0 or more; got {null_draws}.")
+    null_draws = whole_number("null_draws", null_draws, 0)
+    seed = whole_number("seed", seed, 0)
     score = checked_scores(profile, blocks, steps, heads, branch)
     inside = _flat_mask(profile, mask)
     mean = mean_over(score, "step", "block", "head")
@@ -179,21 +184,27 @@ def _shared_lengths(pixels: int, tokens: int) -> np.ndarray:
 
 
 def _null_masks(parts: list[np.ndarray], draws: int, seed: int) -> np.ndarray:
-    """Shifted masks (shifts, tokens) of all images; none if no shift changes the mask."""
-    if all(part.all() or not part.any() for part in parts):
-        draws = 0
+    """Shifted masks (shifts, tokens) of all images, none twice; none if no shift changes the mask.
+
+    Images with nothing or everything inside stay, as no shift changes them.
+    """
     if len(parts) == 1:
         return toroidal_shifts(parts[0], draws, seed).reshape(-1, parts[0].size)
+    places = [1 if part.all() or not part.any() else part.size for part in parts]
     rng = np.random.default_rng(seed)
-    offsets = np.stack([rng.integers(part.size, size=draws) for part in parts], axis=1)
-    offsets = offsets[offsets.any(axis=1)]  # leaves out the unmoved mask
+    chosen: dict[tuple[int, ...], None] = {}  # a set that keeps its order
+    while len(chosen) < min(draws, math.prod(places) - 1):
+        offset = tuple(rng.integers(places).tolist())
+        if any(offset):  # leaves out the unmoved mask
+            chosen[offset] = None
+    offsets = np.array(list(chosen), dtype=np.int64).reshape(len(chosen), len(parts))
     moved = [shifted(part, offsets[:, i]).reshape(-1, part.size) for i, part in enumerate(parts)]
     return np.concatenate(moved, axis=1)
 
 
 def _measures(score: np.ndarray, masks: np.ndarray, k: int) -> dict[str, np.ndarray]:
     """Every measure of one score (tokens,) against masks (masks, tokens)."""
-    share = (score * masks).sum(-1) / score.sum() if score.sum() else np.full(len(masks), np.nan)
+    share = arrays.mass_share(score, masks)
     if np.ptp(score) == 0:
         hits = np.full(len(masks), np.nan)  # no order, no best k
     else:

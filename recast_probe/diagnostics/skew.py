@@ -29,7 +29,9 @@ class Skew(Result):
         top_share_of_mean_score: mass on the top tokens of the score averaged over steps, blocks
             and heads (Eq. 3), 0..1.
         mean_of_block_top_shares: the same for each step and block (mean over heads), then
-            averaged; at least as large, since blocks may prefer different tokens.
+            averaged, each counting the same. With equal mass in all of them it is at least as
+            large, since they may prefer different tokens; where those with most mass are also the
+            most skewed, it can be smaller.
         gini_of_mean_score, mean_of_block_ginis: Gini coefficients in the same two readings.
         block_top_shares: (step, block).
         lorenz: (token_share,), share of mass held by the best tokens, of the mean score.

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.inference import Interval
+from recast_probe.diagnostics.inference import Interval, mean_of_pairs
 from recast_probe.diagnostics.results import Result, checked_fraction, checked_scores, mean_over
 from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile, Indices
@@ -148,23 +148,5 @@ def _compare(
         )
     if len(names) < 3:
         warnings.warn("Two rankings make one pair: its interval's ends are NaN.", stacklevel=3)
-    found |= {f"mean_{name}": _mean_of_pairs(m, seed) for name, m in matrices.items()}
+    found |= {f"mean_{name}": mean_of_pairs(m, seed=seed) for name, m in matrices.items()}
     return Stability(**found, fraction=fraction, selection=selection)
-
-
-def _mean_of_pairs(
-    matrix: np.ndarray, seed: int, confidence: float = 0.95, draws: int = 2000
-) -> Interval:
-    count = len(matrix)
-    upper = np.triu_indices(count, 1)
-    mean = float(matrix[upper].mean())
-    if count < 3 or np.isnan(mean):
-        return Interval(mean, np.nan, np.nan, confidence, count)
-    picks = np.random.default_rng(seed).integers(count, size=(draws, count))
-    first, second = picks[:, upper[0]], picks[:, upper[1]]
-    different = first != second
-    pairs = different.sum(-1)
-    sums = (matrix[first, second] * different).sum(-1)
-    means = sums[pairs > 0] / pairs[pairs > 0]
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high), confidence, count)
