@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,20 @@ from recast_probe.probe import Probe
 from recast_probe.provenance import versions
 from recast_probe.studies import Store, save_table
 
+SIZES = {"subjects": (100, 3), "prompts": (3, 2), "steps": (28, 4)}
 
-def parse(description: str | None, name: str, arguments: list[str] | None = None) -> Any:
-    """The arguments that every script takes."""
+
+def parse(
+    description: str | None,
+    name: str,
+    arguments: list[str] | None = None,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+) -> Any:
+    """The arguments that every script takes.
+
+    Args:
+        sizes: default and quick subjects, prompts and steps, where they are not `SIZES`.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m analyses.{name}", description=description)
     parser.add_argument("--model", default="pocket", help="folder, repository, or pocket")
     parser.add_argument("--dtype", default="auto")
@@ -30,8 +42,7 @@ def parse(description: str | None, name: str, arguments: list[str] | None = None
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out") / name)
     chosen = parser.parse_args(arguments)
-    sizes = {"subjects": (100, 3), "prompts": (3, 2), "steps": (28, 4)}
-    for each, (whole, quick) in sizes.items():
+    for each, (whole, quick) in {**SIZES, **(sizes or {})}.items():
         if getattr(chosen, each) is None:
             setattr(chosen, each, quick if chosen.quick else whole)
     return chosen

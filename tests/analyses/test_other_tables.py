@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from analyses import budget_sweep, schedules, table_2
+from analyses import budget_sweep, schedules, stability, table_2
 
 SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "3"]
 
@@ -48,3 +48,21 @@ def test_the_sweep_says_what_every_budget_saves(run):
     assert 1 < speeds[0] < speeds[1] < speeds[2] < speeds[3] < rows["none"]["speed-up by FLOP"]
     assert rows["full"]["speed-up by FLOP"] == 1
     assert rows["recast 64"]["token-steps"] == 256 + 2 * 64
+
+
+def test_rankings_across_prompts(tmp_path, capsys):
+    small = ["--quick", "--subjects", "2", "--prompts", "6", "--out", str(tmp_path)]
+    found = stability.main(small)
+    printed = capsys.readouterr().out
+    assert [row["measure"] for row in found["table"]] == [
+        *("spearman", "kendall", "jaccard", "rank biased overlap"),
+        *("spearman same category", "spearman other category"),
+    ]
+    assert "| spearman " in printed
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    spearman = summary["measured"]["spearman"]
+    assert found["table"][0]["lowest"] <= spearman <= found["table"][0]["highest"]
+    # on this model rankings of step 0 follow the kind of edit
+    same, other = (row["lowest"] for row in found["table"][-2:])
+    assert same > other
+    assert stability.main(small) == found

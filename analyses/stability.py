@@ -1,0 +1,87 @@
+"""Do rankings of one reference agree across prompts? 10 references x 15 prompts (Section 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from analyses.command import finish, open_probe, open_store, parse
+from analyses.comparing import bench
+from recast_probe.diagnostics import Stability, stability
+from recast_probe.diagnostics.stability import MEASURES
+from recast_probe.figures import stability_matrix
+from recast_probe.pocket.bench import BenchCase
+from recast_probe.studies import Outcome, Unit, markdown, run_study
+from recast_probe.studies.resampling import bootstrap
+from recast_probe.studies.tables import with_interval
+
+BLOCKS = "paper"
+KINDS = ("spearman_same_category", "spearman_other_category")
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Profile step 0 of what is missing, print the table, write everything to --out."""
+    chosen = parse(__doc__, "stability", arguments, {"subjects": (10, 2), "prompts": (15, 3)})
+    probe = open_probe(chosen)
+    store = open_store(chosen, probe, blocks=BLOCKS, prompts=chosen.prompts)
+
+    def compared(cases: Sequence[BenchCase]) -> Stability:
+        # the same noise for all prompts of a reference, so that only the prompts differ
+        profiles = [
+            probe.profile(
+                case.reference,
+                case.prompt,
+                chosen.steps,
+                cases[0].seed,
+                profile_steps=0,
+                mass_table="queried",
+                progress=False,
+            )
+            for case in cases
+        ]
+        return stability(profiles, [str(i) for i in range(len(cases))], blocks=BLOCKS)
+
+    def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
+        found = compared(unit.payload)
+        values = {name: getattr(found, f"mean_{name}").mean for name in MEASURES}
+        yield Outcome(arms[0], values | by_kind(found, [case.category for case in unit.payload]))
+
+    references: dict[str, list[BenchCase]] = {}
+    for case in bench(chosen):
+        references.setdefault(case.subject, []).append(case)
+    units = [Unit({"subject": name}, cases) for name, cases in references.items()]
+    table = run_study(units, ["rankings"], perform, store)
+    rows = []
+    for name in (*MEASURES, *KINDS):
+        if table[name].isna().any():
+            continue  # too few prompts for pairs of this kind
+        found = bootstrap([np.array([value]) for value in table[name]], seed=chosen.seed)
+        rows.append(
+            {
+                "measure": name.replace("_", " "),
+                "mean over references": with_interval(found.mean, found.low, found.high),
+                "lowest": float(table[name].min()),
+                "highest": float(table[name].max()),
+            }
+        )
+    print(markdown(rows))
+    summary = {"table": rows, "measured": {"spearman": float(table["spearman"].mean())}}
+    chart = stability_matrix(compared(units[0].payload))
+    finish(chosen, store, {"references": table}, summary, {"first_reference": chart})
+    return {"table": rows}
+
+
+def by_kind(found: Stability, categories: Sequence[str]) -> dict[str, float]:
+    """Mean Spearman of the pairs of prompts of one category of edit, and of two."""
+    kinds = np.array(categories)
+    first, second = np.triu_indices(len(kinds), 1)
+    values, same = found.spearman.values[first, second], kinds[first] == kinds[second]
+    return {
+        name: float(values[chosen].mean()) if chosen.any() else np.nan
+        for name, chosen in zip(KINDS, (same, ~same), strict=True)
+    }
+
+
+if __name__ == "__main__":
+    main()
