@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from analyses import budget_sweep, schedules, stability, table_2
+from analyses import budget_sweep, concentration, schedules, stability, table_2
 
 SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "3"]
 
@@ -66,3 +66,18 @@ def test_rankings_across_prompts(tmp_path, capsys):
     same, other = (row["lowest"] for row in found["table"][-2:])
     assert same > other
     assert stability.main(small) == found
+
+
+def test_concentration_of_attention(tmp_path, capsys):
+    small = ["--quick", "--subjects", "2", "--steps", "3", "--out", str(tmp_path)]
+    found = concentration.main(small)
+    assert "| top 25 %, of the mean score " in capsys.readouterr().out
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    assert [name for name in runs if name.startswith("step ")] == ["step 0", "step 1", "step 2"]
+    assert len([name for name in runs if name.startswith("block ")]) == 8
+    assert (runs["top25"] <= runs["top25_of_blocks"] + 1e-9).all()
+    assert runs["step 0"].tolist() == runs["entropy_first"].tolist()
+    measured = json.loads((tmp_path / "summary.json").read_text())["measured"]
+    assert measured["top25"] == pytest.approx(runs["top25"].mean())
+    assert (tmp_path / "concentration.png").stat().st_size > 0
+    assert concentration.main(small) == found
