@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
@@ -177,11 +178,13 @@ class Session:
         return branch
 
     def blocks(self) -> Sequence[int]:
-        """Blocks whose attention is read in this call."""
+        """Blocks whose attention is read or changed in this call."""
         return [
             block
             for block in range(len(self.run.block_kinds))
-            if self._recorded(block) or self._pairs_read(block)
+            if self._recorded(block)
+            or self._pairs_read(block)
+            or any(each.changes_attention(block) for each in self.attachments)
         ]
 
     def _recorded(self, block: int) -> bool:
@@ -207,7 +210,10 @@ class Session:
                 f"Block {block} uses an attention mask, and statistics under a mask are not "
                 "supported; leave out attention masks in joint_attention_kwargs."
             )
-        query, key, value = arguments
+        inputs = AttentionInputs(*arguments)
+        changing = [each for each in self.attachments if each.changes_attention(block)]
+        for attachment in changing:
+            inputs = attachment.attention_inputs(block, inputs)
         recorder = self.recorder if self._recorded(block) else None
         pairs = self._pairs_read(block)
         if recorder is not None:
@@ -215,9 +221,9 @@ class Session:
         # whoever else reads attention reads all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
         readout: Readout = self.family.read_attention(
-            query,
-            key,
-            value,
+            inputs.query,
+            inputs.key,
+            inputs.value,
             self._present_layout(),
             pairs=tuple(dict.fromkeys(pairs)),
             mass_table="queried" if recorder is None else self.mass_table,  # type: ignore[arg-type]
@@ -225,14 +231,17 @@ class Session:
             heads=heads,
         )
         if self.kernel_difference is None:
-            self._compare_kernels(readout.output, arguments, options)
+            self._compare_kernels(readout.output, (inputs.query, inputs.key, inputs.value), options)
         for attachment in self.attachments:
             if attachment.attention_pairs(block):
                 attachment.read_attention(block, readout)
         if recorder is not None:
             own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
             recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
-        return readout.output
+        output = readout.output
+        for attachment in changing:
+            output = attachment.attention_output(block, output)
+        return output
 
     def _present_layout(self) -> TokenLayout:
         present = self.kept[-1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout, attend
 from recast_probe.attention.reference import dense_reference
 
 __all__ = [
+    "AttentionInputs",
+    "Cut",
     "PairStatistics",
     "Readout",
     "attend",

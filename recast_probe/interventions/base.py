@@ -13,6 +13,9 @@ from recast_probe.layout import TokenLayout
 from recast_probe.provenance import plain
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from recast_probe.attention.inputs import AttentionInputs
     from recast_probe.attention.readout import Readout
     from recast_probe.families.base import Family
     from recast_probe.profile import AttentionProfile
@@ -105,6 +108,18 @@ class Attachment:
 
     def read_attention(self, block: int, readout: Readout) -> None:
         """What was read of ``attention_pairs``, all heads."""
+
+    def changes_attention(self, block: int) -> bool:
+        """Attention of this block goes through the two hooks below in this call."""
+        return False
+
+    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        """What the block attends with; statistics are those of the changed attention."""
+        return inputs
+
+    def attention_output(self, block: int, output: Tensor) -> Tensor:
+        """The block's attention output (batch, query, head, dim), before its projection."""
+        return output
 
     def facts(self) -> dict[str, Any]:
         """What was done in the run, ready for JSON."""
