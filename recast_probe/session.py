@@ -239,6 +239,9 @@ class Session:
             own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
             recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
         output = readout.output
+        if not _is_native(options):
+            # the image stays the pipeline's own, to the last bit; the statistics are the softmax's
+            output = dispatch(inputs.query, inputs.key, inputs.value, **options)
         for attachment in changing:
             output = attachment.attention_output(block, output)
         return output
@@ -258,9 +261,7 @@ class Session:
         self, output: torch.Tensor, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> None:
         """Hold the first attention output against the pipeline's own."""
-        from diffusers.models.attention_dispatch import dispatch_attention_fn
-
-        own = dispatch_attention_fn(*arguments, **options)
+        own = dispatch(*arguments, **options)
         self.kernel_difference = float((own.float() - output.float()).abs().max())
         if not self.kernel_difference <= KERNEL_TOLERANCE * max(float(own.abs().max()), 1e-6):
             raise VerificationError(
@@ -294,6 +295,21 @@ class Session:
                 "attention_output_difference": self.kernel_difference,
             }
         return facts
+
+
+def dispatch(*arguments: Any, **options: Any) -> torch.Tensor:
+    """Attention as the pipeline itself would compute it."""
+    from diffusers.models.attention_dispatch import dispatch_attention_fn
+
+    return dispatch_attention_fn(*arguments, **options)
+
+
+def _is_native(options: Mapping[str, Any]) -> bool:
+    """PyTorch chooses the kernel, as it does for the readout: both have the same output."""
+    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+
+    backend = options.get("backend") or _AttentionBackendRegistry.get_active_backend()[0]
+    return str(getattr(backend, "value", backend)) == "native"
 
 
 def _of_heads(readout: Readout, recorder: Recorder) -> Readout:

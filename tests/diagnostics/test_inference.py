@@ -76,7 +76,7 @@ def test_constant_values_have_no_width():
         (lambda: bootstrap_mean([1.0, math.nan]), "1 of 2 values are not finite"),
         (lambda: bootstrap_mean(np.ones((2, 2))), "shape"),
         (lambda: bootstrap_mean([1.0, 2.0], confidence=95), "between 0 and 1"),
-        (lambda: bootstrap_mean([1.0, 2.0], draws=0), "1 draw"),
+        (lambda: bootstrap_mean([1.0, 2.0], draws=0), "at least 1, not 0"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "equal lengths"),
         (lambda: paired_difference([1.0, math.inf], [1.0, 2.0]), "not finite"),
     ],
