@@ -129,6 +129,11 @@ def missing(name: str, source: str | Path | None = None) -> str | None:
     return f"{', '.join(files)} of {where}. {how_to_get(name, where)}"
 
 
+def is_aligned(name: str) -> bool:
+    """Whether a metric compares two pictures of one scene place by place; nothing is loaded."""
+    return bool(getattr(_entry(name).kind, "aligned", False))
+
+
 def _entry(name: str) -> Entry:
     if name not in metric_names():
         raise InputError(f"There is no metric {name!r}; choose from {', '.join(metric_names())}.")
