@@ -138,7 +138,7 @@ def one_mask_each(images: Images, masks: Masks) -> list[Mask | None]:
     """As many masks as images, None for whole images. Raises InputError when counts disagree."""
     if isinstance(images, Image.Image):
         raise InputError("A list of images is needed; put the one image into a list.")
-    chosen = [None] * len(images) if masks is None else list(masks)
+    chosen: list[Mask | None] = [None] * len(images) if masks is None else list(masks)
     if len(chosen) != len(images):
         raise InputError(f"{len(images)} images but {len(chosen)} masks: give one mask an image.")
     return chosen

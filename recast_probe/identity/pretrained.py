@@ -90,8 +90,8 @@ def unavailable(
         )
     if missing:
         return MissingWeightsError(
-            f"The weights of {name} are missing: {', '.join(missing)} of {source} is neither in "
-            f"the Hugging Face cache nor can it be downloaded ({error}). "
+            f"The weights of {name} are missing: {', '.join(missing)} of {source} can neither be "
+            f"found in the Hugging Face cache nor downloaded ({str(error).rstrip('.')}). "
             f"{how_to_get(name, source)}"
         )
     return InputError(f"The weights of {name} in {str(source)!r} cannot be used: {error}")

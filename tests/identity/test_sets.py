@@ -14,6 +14,7 @@ from torch import nn
 from recast_probe import identity
 from recast_probe.errors import InputError, MissingPackageError
 from recast_probe.identity.sets import KID, RFID
+from tests import tiny_metrics
 
 
 def kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -140,6 +141,17 @@ def test_the_bundled_extractor_sees_subjects(subject, composite):
     assert np.abs(metric.features(again) - metric.features(images)).max() > 0.1
     assert features.shape == (12, 1280)
     assert features.min() >= 0  # as the network gives them, not centred
+
+
+def test_an_encoder_metric_is_an_extractor(tmp_path, sets):
+    encoder = identity.metric("dinov2", tiny_metrics.save_dinov2(tmp_path))
+    metric = identity.metric("kid", extractor=encoder)
+    first, second = (each[:6] for each in sets)
+    masks = [np.ones((12, 12), bool)] * 6
+    features = [encoder.embed(each).astype(np.float64) for each in (first, second)]
+    assert metric.distance(first, second) == pytest.approx(kid(*features), rel=1e-8)
+    assert metric.distance(first, second, masks, masks) != metric.distance(first, second)
+    assert metric.provenance()["extractor"]["metric"] == "dinov2"
 
 
 def test_sets_of_images_of_many_sizes():
