@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
-from analyses.comparing import bench, run_arms, summarise
+from analyses.comparing import add_set_distances, bench, run_arms, summarise
 from recast_probe.arithmetic import FluxConfig, run_work
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.studies import markdown, means
@@ -19,7 +19,7 @@ METHODS = ("recast", "random", "merge")
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
-    chosen = parse(__doc__, "budget_sweep", arguments)
+    chosen = parse(__doc__, "budget_sweep", arguments, metrics=True)
     probe = open_probe(chosen)
     layout = probe.layout(bench(chosen)[0].reference)
     counts = [max(1, round(layout.reference_tokens * share)) for share in SHARES]
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> dict:
         tokens = {"full": layout.reference_tokens, "none": 0}.get(name, int(count or 0))
         first = 0 if name == "none" else layout.reference_tokens
         row["speed-up by FLOP"] = round(speed([first] + [tokens] * (chosen.steps - 1)), 3)
+    add_set_distances(rows, chosen, store)
     print(markdown(rows))
     found = means(table, "identity", seed=chosen.seed)
     curves = {name: [found.loc[f"{name} {count}"] for count in counts] for name in METHODS}

@@ -25,11 +25,14 @@ def parse(
     name: str,
     arguments: list[str] | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    *,
+    metrics: bool = False,
 ) -> Any:
     """The arguments that every script takes.
 
     Args:
         sizes: default and quick subjects, prompts and steps, where they are not `SIZES`.
+        metrics: whether the script takes `--metrics`.
     """
     parser = argparse.ArgumentParser(prog=f"python -m analyses.{name}", description=description)
     parser.add_argument("--model", default="pocket", help="folder, repository, or pocket")
@@ -37,6 +40,8 @@ def parse(
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--subjects", type=int, help="held-out subjects of PocketBench")
     parser.add_argument("--prompts", type=int, help="prompts for each subject")
+    if metrics:
+        parser.add_argument("--metrics", default="", help="further ones, as dinov2,clip-i,kid")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--quick", action="store_true", help="few subjects and steps, for a trial")
     parser.add_argument("--seed", type=int, default=0)

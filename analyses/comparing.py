@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -11,10 +12,12 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_store
 from recast_probe.diagnostics import Interval
 from recast_probe.figures import identity_by_arm
+from recast_probe.identity import Metric, metrics_of
 from recast_probe.pocket.bench import BenchCase, pocket_bench
 from recast_probe.probe import Probe
 from recast_probe.studies import Store, compare, markdown, means, retention, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
+from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
 from recast_probe.studies.tables import p_value, with_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
@@ -27,14 +30,19 @@ def bench(chosen: Any) -> list[BenchCase]:
 
 def run_arms(chosen: Any, probe: Probe, arms: Mapping[str, Arm]) -> tuple[pd.DataFrame, Store]:
     """Every arm on every case; what is in `--out` already is read back."""
-    store = open_store(chosen, probe, arms=dict(arms))
-    comparison = Comparison(probe, arms, store, steps=chosen.steps)
+    metrics = further_metrics(chosen)
+    stored = [each.provenance() for each in per_run(metrics)]
+    # a study without further metrics stays what it was
+    extra = {"metrics": stored} if stored else {}
+    store = open_store(chosen, probe, arms=dict(arms), **extra)
+    comparison = Comparison(probe, arms, store, steps=chosen.steps, metrics=metrics)
     return run_study(units(bench(chosen)), list(arms), comparison, store), store
 
 
 def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, Any]]:
     """One row an arm: scores, retention of identity, difference to the baseline with p-values."""
     scores = {name: means(table, name, seed=seed) for name in SCORES}
+    further = dict(mean_of_complete(table, name, seed) for name in extra_columns(table))
     kept = retention(table, "identity", seed=seed)
     against = compare(table, "identity", baseline, seed=seed)
     steps, seconds = (table.groupby("arm")[name].mean() for name in ("token_steps", "seconds"))
@@ -43,6 +51,9 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, found in scores.items():
             row[name.replace("_", " ")] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
+        for name, known in further.items():
+            values = None if known is None else known.loc[arm, ["mean", "low", "high"]]
+            row[name] = "-" if values is None else with_interval(*values)
         row["retention"] = with_interval(*kept.loc[arm]) if arm in kept.index else "1"
         row[f"minus {baseline}"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
@@ -54,12 +65,42 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
     return rows
 
 
+def mean_of_complete(table: pd.DataFrame, name: str, seed: int) -> tuple[str, pd.DataFrame | None]:
+    """Means of a further metric where every arm has a value; the heading says where not all do."""
+    rows, arms = complete(table, name), table["arm"].nunique()
+    cases, known = len(table) // arms, len(rows) // arms
+    heading = name.replace("_", " ")
+    if known < cases:
+        heading += f" ({known} of {cases} cases)"
+    return heading, means(rows, name, seed=seed) if known else None
+
+
+def further_metrics(chosen: Any) -> list[Metric]:
+    """What `--metrics` names, where the script takes it."""
+    return list(_loaded(getattr(chosen, "metrics", ""), chosen.device))
+
+
+@lru_cache(maxsize=1)
+def _loaded(named: str, device: str) -> tuple[Metric, ...]:
+    return tuple(metrics_of(named, device))
+
+
+def add_set_distances(rows: list[dict[str, Any]], chosen: Any, store: Store) -> None:
+    """Put a column into the rows for every metric of sets: all outputs against the full run's."""
+    arms = [row["arm"] for row in rows]
+    distances = set_distances(further_metrics(chosen), store, units(bench(chosen)), arms)
+    for name, found in distances.items():
+        for row in rows:
+            row[f"{name} to full"] = f"{found[row['arm']]:.4g}" if row["arm"] in found else "-"
+
+
 def one_table(
     chosen: Any, probe: Probe, arms: Mapping[str, Arm], baseline: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Run the arms, print their table, write it and its figure to `--out`."""
     table, store = run_arms(chosen, probe, arms)
     found = {"table": summarise(table, baseline, chosen.seed)}
+    add_set_distances(found["table"], chosen, store)
     print(markdown(found["table"]))
     chart = figure(table, probe.name, chosen.seed, "equal token-steps")
     finish(chosen, store, {"runs": table}, found, {"identity": chart})

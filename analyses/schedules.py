@@ -12,7 +12,7 @@ TRIALS = 8
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
-    chosen = parse(__doc__, "schedules", arguments)
+    chosen = parse(__doc__, "schedules", arguments, metrics=True)
     probe = open_probe(chosen)
     cases = bench(chosen)
     tokens = probe.layout(cases[0].reference).reference_tokens

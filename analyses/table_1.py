@@ -7,7 +7,14 @@ from itertools import pairwise
 import pandas as pd
 
 from analyses.command import finish, open_probe, parse
-from analyses.comparing import bench, difference, figure, run_arms, summarise
+from analyses.comparing import (
+    add_set_distances,
+    bench,
+    difference,
+    figure,
+    run_arms,
+    summarise,
+)
 from recast_probe import budget
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
@@ -19,7 +26,7 @@ FLAT = "recast, flat budget"
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
-    chosen = parse(__doc__, "table_1", arguments)
+    chosen = parse(__doc__, "table_1", arguments, metrics=True)
     probe = open_probe(chosen)
     tokens = probe.layout(bench(chosen)[0].reference).reference_tokens
     adaptive = budget.Adaptive.paper(tokens)
@@ -37,6 +44,7 @@ def main(arguments: list[str] | None = None) -> dict:
         "order": paper_order(table, chosen.seed),
         "categories": by_category(table, chosen.seed),
     }
+    add_set_distances(found["table"], chosen, store)
     print(markdown(found["table"]))
     print(f"\nDoes the paper's order hold?\n\n{markdown(found['order'])}")
     print(f"\nIdentity by category\n\n{markdown(found['categories'])}")

@@ -10,7 +10,7 @@ from recast_probe.studies.comparison import Arm
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
-    chosen = parse(__doc__, "table_2", arguments)
+    chosen = parse(__doc__, "table_2", arguments, metrics=True)
     probe = open_probe(chosen)
     tokens = probe.layout(bench(chosen)[0].reference).reference_tokens
     adaptive = budget.Adaptive.paper(tokens)

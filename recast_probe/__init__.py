@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     )
     from recast_probe.errors import (
         InputError,
+        MissingPackageError,
+        MissingWeightsError,
         ProfileFileError,
         RecastProbeError,
         UnsupportedPipelineError,
@@ -68,6 +70,8 @@ _ROOMS = {
     ),
     "errors": (
         "InputError",
+        "MissingPackageError",
+        "MissingWeightsError",
         "ProfileFileError",
         "RecastProbeError",
         "UnsupportedPipelineError",
@@ -103,6 +107,8 @@ __all__ = [
     "Intervention",
     "Keep",
     "Merge",
+    "MissingPackageError",
+    "MissingWeightsError",
     "Overlap",
     "PairedDifference",
     "Probe",

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from recast_probe.commands import claims, demo, diagnose, doctor, generate, pocket, profile
+from recast_probe.commands import claims, demo, diagnose, doctor, generate, pocket, profile, score
 from recast_probe.errors import RecastProbeError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("demo")(demo.demo)
 app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
 app.command("generate")(generate.generate)
+app.command("score")(score.score)
 app.command("claims")(claims.claims)
 app.command("doctor")(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")

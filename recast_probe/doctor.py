@@ -11,20 +11,21 @@ PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "xarray", "h5netcdf
 # what a user wants to do, the module it needs, and how to get it
 OPTIONAL = {
     "notebooks": ("IPython", "pip install 'recast_probe[notebooks]'"),
-    "face identity and automatic masks": ("onnxruntime", "pip install 'recast_probe[metrics]'"),
-    "rFID and KID": ("torchmetrics", "pip install 'recast_probe[metrics]'"),
+    "automatic masks": ("onnxruntime", "pip install 'recast_probe[metrics]'"),
     "runs on several machines": ("ray", "pip install 'recast_probe[ray]'"),
     "the Triton readout kernel": ("triton", "pip install 'recast_probe[gpu]' on a GPU machine"),
 }
 
 
 def examine() -> dict[str, Any]:
-    """Versions, device, attention backend, the bundled model, and what is missing."""
+    """Versions, device, attention backend, the bundled model, and what is missing for what."""
     import torch
 
     import recast_probe
     from recast_probe import pocket
     from recast_probe.errors import InputError
+    from recast_probe.identity.registry import ENTRIES
+    from recast_probe.identity.registry import missing as lacking
 
     problems = []
     try:
@@ -50,9 +51,14 @@ def examine() -> dict[str, Any]:
         "attention_backend": _backend(),
         "bundled_model": model,
         "missing": missing,
+        "metrics": {name: _readiness(lacking(name)) for name in ENTRIES},
         "problems": problems,
         "healthy": not problems,
     }
+
+
+def _readiness(lack: str | None) -> str:
+    return "ready" if lack is None else f"needs {lack}"
 
 
 def _version(name: str) -> str | None:

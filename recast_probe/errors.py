@@ -11,6 +11,14 @@ class InputError(RecastProbeError, ValueError):
     """An argument, image, mask or file that cannot be used; nothing was written."""
 
 
+class MissingWeightsError(InputError):
+    """Weights that are not on this machine and could not be fetched; the message says how to."""
+
+
+class MissingPackageError(InputError):
+    """An optional package that is needed here and not installed; the message says how to get it."""
+
+
 class ProfileFileError(RecastProbeError):
     """A profile file that is damaged, foreign, or newer than this version."""
 

@@ -96,7 +96,8 @@ def test_tested_versions_are_pinned():
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    for requirement in project["dependencies"] + extras["dev"] + extras["notebooks"]:
+    tested = [*extras["dev"], *extras["notebooks"], *extras["metrics"]]
+    for requirement in project["dependencies"] + tested:
         name = re.split(r"[<>=!;\[ ]", requirement)[0]
         assert name in pins, f"{name} is not in constraints.txt"
 
@@ -117,7 +118,7 @@ def test_the_command_is_installed_and_answers():
         [sys.executable, "-m", "recast_probe.cli", "--help"], capture_output=True, text=True
     )
     assert run.returncode == 0
-    for command in ("demo", "profile", "diagnose", "generate", "doctor", "pocket"):
+    for command in ("demo", "profile", "diagnose", "generate", "score", "doctor", "pocket"):
         assert command in run.stdout
 
 

@@ -50,12 +50,17 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def isolate(
-    image: Image.Image, mask: Mask | None, size: int = 128, padding: float = 0.15
+    image: Image.Image,
+    mask: Mask | None,
+    size: int = 128,
+    padding: float = 0.15,
+    fill: np.ndarray = IMAGENET_MEAN,
 ) -> np.ndarray:
     """The masked subject on ImageNet's mean grey as float32 sRGB (size, size, 3) in [0, 1].
 
     The square around the mask's box, widened on each side by `padding` times its length, is
     resized to `size` pixels. Without a mask the whole image is the subject, made square with grey.
+    `fill` (3,) is another grey: an encoder's own mean, which its normalisation turns into zeros.
     """
     colours = pixels(image)
     if mask is None:
@@ -63,7 +68,7 @@ def isolate(
         padding = 0.0
     else:
         weights = mask_weights(mask, image)
-    subject = weights[..., None] * colours + (1 - weights[..., None]) * IMAGENET_MEAN
+    subject = weights[..., None] * colours + (1 - weights[..., None]) * fill
 
     rows, columns = np.nonzero(weights >= 0.5)
     top, bottom = rows.min(), rows.max() + 1
@@ -71,7 +76,7 @@ def isolate(
     half = max(bottom - top, right - left) * (0.5 + padding)
     margin = int(np.ceil(half)) + 1
     canvas = np.empty((image.height + 2 * margin, image.width + 2 * margin, 3), dtype=np.float32)
-    canvas[:] = IMAGENET_MEAN
+    canvas[:] = fill
     canvas[margin:-margin, margin:-margin] = subject
 
     row, column = (top + bottom) / 2 + margin, (left + right) / 2 + margin

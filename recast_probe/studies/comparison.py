@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recast_probe.identity import IdentityScorer
+from recast_probe.identity import IdentityScorer, Metric, metrics_of
 from recast_probe.images import fit_mask
 from recast_probe.interventions.methods import method
 from recast_probe.pocket.bench import BenchCase
 from recast_probe.probe import Probe
 from recast_probe.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
+from recast_probe.studies.extra_metrics import measured
 from recast_probe.studies.store import Store
 
 FULL = "full"
@@ -60,12 +61,22 @@ class Comparison:
     Args:
         arms: by name; one of them must be "full" with the method "full".
         store: where the full run's image is found again when only other arms are missing.
+        metrics: more columns: names such as "dinov2" and "clip-t", or metrics; see
+            `recast_probe.identity.metric`. Metrics of sets have no value for a single run and
+            are left to `extra_metrics.set_distances`.
     """
 
     def __init__(
-        self, probe: Probe, arms: Mapping[str, Arm], store: Store, *, steps: int = 28
+        self,
+        probe: Probe,
+        arms: Mapping[str, Arm],
+        store: Store,
+        *,
+        steps: int = 28,
+        metrics: Sequence[str | Metric] = (),
     ) -> None:
         self.probe, self.arms, self.store, self.steps = probe, dict(arms), store, steps
+        self.metrics = metrics_of(metrics)
         self._scorer = IdentityScorer()
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
@@ -117,6 +128,7 @@ class Comparison:
         identity, colour: masked scores against the reference's subject, and identity_to_full,
         colour_to_full against the full run's. target_error: mean absolute distance to the true
         target inside the subject's mask, as a fraction of the range.
+        Then a column for each further metric.
         """
         image = result.image
         mask = fit_mask(case.target_mask, image)
@@ -133,4 +145,5 @@ class Comparison:
             "token_steps": int(sum(result.reference_tokens_per_step)),
             "mean_budget": result.mean_budget,
             "seconds": result.seconds,
+            **measured(self.metrics, case, image, mask, full),
         }

@@ -77,7 +77,7 @@ def run_study(
     rows: list[dict[str, Any]] = []
     try:
         for unit in units:
-            found = {arm: store.load(_key(unit, arm)) for arm in arms}
+            found = {arm: store.load(record_key(unit, arm)) for arm in arms}
             missing = [arm for arm in arms if found[arm] is None]
             done += len(arms) - len(missing)
             bar.update(len(arms) - len(missing))
@@ -85,7 +85,7 @@ def run_study(
                 if outcome.arm not in missing:
                     raise InputError(f"The arm {outcome.arm!r} was not asked for.")
                 found[outcome.arm] = store.save(
-                    _key(unit, outcome.arm), outcome.values, outcome.files, outcome.provenance
+                    record_key(unit, outcome.arm), outcome.values, outcome.files, outcome.provenance
                 )
                 done += 1
                 bar.update()
@@ -106,5 +106,6 @@ def run_study(
     return pd.DataFrame(rows)
 
 
-def _key(unit: Unit, arm: str) -> dict[str, str]:
+def record_key(unit: Unit, arm: str) -> dict[str, str]:
+    """What names a run in its store: the unit's labels, and the arm."""
     return {**{name: str(label) for name, label in unit.labels.items()}, "arm": arm}
