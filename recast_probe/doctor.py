@@ -11,7 +11,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "xarray", "h5netcdf
 # what a user wants to do, the module it needs, and how to get it
 OPTIONAL = {
     "notebooks": ("IPython", "pip install 'recast_probe[notebooks]'"),
-    "automatic masks": ("onnxruntime", "pip install 'recast_probe[metrics]'"),
+    "automatic masks": ("cv2", "pip install 'recast_probe[masks]'"),
     "runs on several machines": ("ray", "pip install 'recast_probe[ray]'"),
     "the Triton readout kernel": ("triton", "pip install 'recast_probe[gpu]' on a GPU machine"),
 }

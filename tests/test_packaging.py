@@ -22,13 +22,23 @@ FLOORS = [
     {"attention", "profile", "profile_file"},
     {"diagnostics"},
     {"selection", "budget"},
-    {"interventions", "images", "ip_adapter", "provenance", "fingerprint", "identity", "figures"},
+    {
+        "interventions",
+        "images",
+        "ip_adapter",
+        "provenance",
+        "fingerprint",
+        "identity",
+        "figures",
+        "masks",
+    },
     {"families", "report"},
     {"loading", "request", "result", "recorder", "recording", "tracing"},
     {"session"},
     {"runs"},
     {"verification"},
     {"probe", "pocket", "causal", "rank"},
+    {"datasets"},
     {"studies", "arithmetic"},
     {"demo", "doctor"},
     {"commands"},
@@ -96,7 +106,7 @@ def test_tested_versions_are_pinned():
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    tested = [*extras["dev"], *extras["notebooks"], *extras["metrics"]]
+    tested = [name for extra in ("dev", "notebooks", "metrics", "masks") for name in extras[extra]]
     for requirement in project["dependencies"] + tested:
         name = re.split(r"[<>=!;\[ ]", requirement)[0]
         assert name in pins, f"{name} is not in constraints.txt"

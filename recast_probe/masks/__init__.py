@@ -1,0 +1,15 @@
+"""Where the subject is, when nobody drew a mask: U2-Netp with GrabCut, or any callable."""
+
+from recast_probe.masks.finding import FINDERS, MaskFinder, find_mask, finder_name, mask_finder
+from recast_probe.masks.grabcut import GrabCut
+from recast_probe.masks.u2net import U2NetP
+
+__all__ = [
+    "FINDERS",
+    "GrabCut",
+    "MaskFinder",
+    "U2NetP",
+    "find_mask",
+    "finder_name",
+    "mask_finder",
+]

@@ -1,0 +1,62 @@
+"""What a mask finder is, the finders by name, and the check of what one returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.masks.grabcut import GrabCut
+from recast_probe.masks.u2net import U2NetP
+
+MaskFinder = Callable[[Image.Image], np.ndarray]
+"""Takes an upright RGB image; gives its foreground, bool or 0..1, shape (height, width)."""
+
+FINDERS: dict[str, Callable[[], MaskFinder]] = {
+    "u2netp+grabcut": lambda: GrabCut(U2NetP()),
+    "u2netp": U2NetP,
+}
+
+
+def mask_finder(name: str) -> MaskFinder | None:
+    """A finder by name, ready to run; None for "none".
+
+    Raises:
+        InputError: an unknown name, a package that is missing, or damaged weights.
+    """
+    if name == "none":
+        return None
+    if name not in FINDERS:
+        raise InputError(f"There is no mask finder {name!r}; there is {', '.join(FINDERS)}, none.")
+    return FINDERS[name]()
+
+
+def finder_name(finder: MaskFinder) -> str:
+    """What results call a finder: its `name`, or that of the function."""
+    return str(getattr(finder, "name", None) or getattr(finder, "__qualname__", finder))
+
+
+def find_mask(image: Image.Image, finder: MaskFinder) -> np.ndarray:
+    """The foreground of an image, bool (height, width); all false where the finder sees none.
+
+    Raises:
+        InputError: the finder gave another shape, or values that are no mask.
+    """
+    found = np.asarray(finder(image))
+    if found.shape != (image.height, image.width):
+        raise InputError(
+            f"The mask finder {finder_name(finder)} gave an array of shape {found.shape} for an "
+            f"image of height {image.height} and width {image.width}; it must give one value for "
+            "each pixel."
+        )
+    if found.dtype == bool:
+        return found
+    values = found.astype(np.float32)
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > 1:
+        raise InputError(
+            f"The mask finder {finder_name(finder)} gave values from {values.min()} to "
+            f"{values.max()}; a mask is boolean or between 0 and 1."
+        )
+    return values > 0.5
