@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,31 +24,46 @@ MaskSource = Image.Image | np.ndarray | str | Path
 
 def _open(source: ImageSource, what: str) -> Image.Image:
     if isinstance(source, Image.Image):
-        image = source
-    elif isinstance(source, str | Path):
+        return ImageOps.exif_transpose(source)
+    if isinstance(source, str | Path):
         path = Path(source)
         if not path.is_file():
             raise InputError(f"{what}: there is no file {str(path)!r}; check the path.")
         try:
-            with Image.open(path) as file:
-                file.load()
-                image = file.copy()
-                # copy() keeps the pixels only; the orientation lives in the EXIF block.
-                image.info["exif"] = file.getexif().tobytes()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return _decoded(path)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise InputError(
-                f"{what}: {str(path)!r} cannot be read as an image ({error}); "
-                "save it again as PNG or JPEG."
+                f"{what}: {str(path)!r} has too many pixels ({error}); make it smaller. A picture "
+                "that you trust is read after PIL.Image.MAX_IMAGE_PIXELS was raised."
             ) from error
-    else:
-        raise InputError(
-            f"{what} must be a PIL image or the path of an image file, not {type(source).__name__}."
-        )
-    return ImageOps.exif_transpose(image)
+        # a damaged file makes its decoder raise nearly anything
+        except Exception as error:
+            raise InputError(
+                f"{what}: {str(path)!r} cannot be read as an image "
+                f"({str(error) or type(error).__name__}); save it again as PNG or JPEG."
+            ) from error
+    raise InputError(
+        f"{what} must be a PIL image or the path of an image file, not {type(source).__name__}."
+    )
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _decoded(path: Path) -> Image.Image:
+    """The whole picture, upright; the first one where a file holds several."""
+    with warnings.catch_warnings():
+        # PIL only warns of a picture that has up to twice its limit of pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as file:
+            file.load()
+            return ImageOps.exif_transpose(file)
+
+
+def _eight_bit(image: Image.Image, what: str) -> Image.Image:
     """16-bit grey scaled to 8 bits; PIL's own conversion would clip it."""
+    if image.mode in ("I", "F"):
+        raise InputError(
+            f"{what} has 32-bit pixels, and nothing says which value is white; save it with 8 or "
+            "16 bits."
+        )
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).astype(np.uint8))
     return image
@@ -59,9 +75,10 @@ def load_image(source: ImageSource) -> Image.Image:
     The EXIF orientation is applied, transparency is composited on white.
 
     Raises:
-        InputError: no such file, not an image, or truncated.
+        InputError: no such file, not an image, damaged, more pixels than PIL's limit against
+            decompression bombs, or 32-bit pixels.
     """
-    image = _eight_bit(_open(source, "The reference image"))
+    image = _eight_bit(_open(source, "The reference image"), "The reference image")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.new("RGBA", layer.size, "white")
@@ -88,7 +105,7 @@ def load_mask(source: MaskSource) -> np.ndarray:
     A mask image with a varying alpha channel is read from its alpha, any other from its luminance.
 
     Raises:
-        InputError: no such file, not an image, or an array that is not two-dimensional.
+        InputError: a file as in ``load_image``, or an array that is not two-dimensional.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 2 or source.size == 0:
@@ -101,7 +118,7 @@ def load_mask(source: MaskSource) -> np.ndarray:
             raise InputError("The mask holds values that are not finite.")
         largest = float(mask.max())
         return mask / largest if largest > 1 else mask
-    image = _eight_bit(_open(source, "The mask"))
+    image = _eight_bit(_open(source, "The mask"), "The mask")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() != alpha.max():

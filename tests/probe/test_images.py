@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from recast_probe.errors import InputError
@@ -58,6 +63,79 @@ def test_every_mode_becomes_rgb(mode):
     assert loaded.size == (5, 3)
     if mode not in ("1", "P"):
         assert abs(np.asarray(loaded).astype(int) - 128).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_range_are_refused(mode):
+    image = Image.new(mode, (4, 4))
+    with pytest.raises(InputError, match="reference image has 32-bit pixels"):
+        load_image(image)
+    with pytest.raises(InputError, match="mask has 32-bit pixels"):
+        load_mask(image)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_a_cmyk_file_keeps_its_colours(tmp_path, suffix):
+    red = Image.new("RGB", (16, 16), (200, 30, 40))
+    red.convert("CMYK").save(tmp_path / f"photo.{suffix}")
+    with Image.open(tmp_path / f"photo.{suffix}") as stored:
+        assert stored.mode == "CMYK"
+    pixels = np.asarray(load_image(tmp_path / f"photo.{suffix}")).astype(int)
+    assert abs(pixels - [200, 30, 40]).max() < 8
+
+
+def bomb(path, side):
+    """A PNG of a few bytes that says it is `side` pixels wide and high."""
+
+    def chunk(kind, data):
+        crc = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + crc
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("side", [10_000, 30_000])
+def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path, side):
+    """PIL only warns of the smaller one."""
+    bomb(tmp_path / "bomb.png", side)
+    with pytest.raises(InputError, match="too many pixels"):
+        load_image(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"The mask: .*too many pixels"):
+        load_mask(tmp_path / "bomb.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_a_damaged_file_is_an_image_or_an_error_for_people(tmp_path, suffix, data):
+    path = tmp_path / f"photo.{suffix}"
+    exif = {"exif": Image.Exif()} if suffix in ("png", "jpg", "webp", "tif") else {}
+    for each in exif.values():
+        each[ORIENTATION] = 6
+    Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(path, **exif)
+    damaged = bytearray(path.read_bytes())
+    places = st.integers(0, len(damaged) - 1)
+    for place in data.draw(st.lists(places, min_size=1, max_size=8)):
+        damaged[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(damaged[: data.draw(places)])
+    try:
+        mode = load_image(path).mode
+    except InputError:
+        return
+    assert mode == "RGB"
+
+
+def test_an_empty_file_and_a_folder_are_refused(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        load_image(tmp_path / "photo.jpg")
+    with pytest.raises(InputError, match="there is no file"):
+        load_image(tmp_path)
 
 
 def test_a_file_is_closed_and_the_image_stays(picture, tmp_path):
