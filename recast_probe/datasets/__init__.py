@@ -1,0 +1,20 @@
+"""Benchmarks as data: each a list of cases with reference, prompt, category and seed."""
+
+from recast_probe.datasets.case import Case, FileCase, mask_origin
+from recast_probe.datasets.dreambench import dreambench
+from recast_probe.datasets.dreambooth import dreambooth
+from recast_probe.datasets.folder import folder
+from recast_probe.datasets.kontextbench import kontextbench
+from recast_probe.datasets.loading import BENCHMARKS, load_benchmark
+
+__all__ = [
+    "BENCHMARKS",
+    "Case",
+    "FileCase",
+    "dreambench",
+    "dreambooth",
+    "folder",
+    "kontextbench",
+    "load_benchmark",
+    "mask_origin",
+]

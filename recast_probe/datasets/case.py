@@ -1,0 +1,181 @@
+"""What a benchmark consists of, and cases whose pictures lie in files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
+from recast_probe.masks import MaskFinder, find_mask, finder_name
+
+
+class Case(Protocol):
+    """One prompt for one reference, as every benchmark gives it.
+
+    Attributes:
+        subject: names the reference; cases of one subject share it.
+        prompt: the instruction.
+        category: of the edit or of the subject, as the benchmark says.
+        seed: of the initial noise; the same for all arms.
+        reference: upright RGB picture.
+        reference_mask: where the subject is in it, bool (height, width); None for not known.
+        target: the true answer; None where there is none.
+        target_mask: where the subject is in the target; None for not known.
+    """
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def category(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def reference(self) -> Image.Image: ...
+    @property
+    def reference_mask(self) -> np.ndarray | None: ...
+    @property
+    def target(self) -> Image.Image | None: ...
+    @property
+    def target_mask(self) -> np.ndarray | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class FileCase:
+    """A case whose pictures are read from files when they are asked for; see `Case`.
+
+    Attributes:
+        reference_file, mask_file, target_file, target_mask_file: where they lie; None for none.
+        finder: finds the masks that are not given; hashable, so that a picture is searched once.
+    """
+
+    subject: str
+    prompt: str
+    category: str
+    seed: int
+    reference_file: Path
+    mask_file: Path | None = None
+    target_file: Path | None = None
+    target_mask_file: Path | None = None
+    finder: MaskFinder | None = None
+
+    @property
+    def reference(self) -> Image.Image:
+        return _image(self.reference_file)
+
+    @property
+    def reference_mask(self) -> np.ndarray | None:
+        return _mask(self.reference_file, self.mask_file, self.finder)
+
+    @property
+    def target(self) -> Image.Image | None:
+        return None if self.target_file is None else _image(self.target_file)
+
+    @property
+    def target_mask(self) -> np.ndarray | None:
+        if self.target_file is None:
+            return None
+        return _mask(self.target_file, self.target_mask_file, self.finder)
+
+    def check(self) -> None:
+        """Read every file once.
+
+        Raises:
+            InputError: a file that cannot be read, or a mask of another shape than its picture.
+        """
+        for picture, mask in (
+            (self.reference_file, self.mask_file),
+            (self.target_file, self.target_mask_file),
+        ):
+            if picture is not None:
+                _check(_Stamp.of(picture), _Stamp.of(mask) if mask else None)
+
+
+def mask_origin(case: Case) -> str:
+    """Where a case's reference mask comes from: "given", the name of a finder, or "none"."""
+    if isinstance(case, FileCase) and case.mask_file is None:
+        return "none" if case.finder is None else finder_name(case.finder)
+    return "none" if case.reference_mask is None else "given"
+
+
+def noise_seed(seed: int, subject: str, prompt: str) -> int:
+    """Seed of a case that has none of its own; it stays the same in any part of the benchmark."""
+    digest = hashlib.sha256(f"{seed}\n{subject}\n{prompt}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % 2**31
+
+
+def check_cases(cases: Iterable[FileCase], what: str) -> None:
+    """Read every picture once, so that a long run does not stop at one of them.
+
+    Raises:
+        InputError: names the first three that cannot be used, and says how many there are.
+    """
+    problems: dict[str, None] = {}
+    for case in cases:
+        try:
+            case.check()
+        except InputError as error:
+            problems[str(error)] = None
+    if problems:
+        listed = "\n".join(f"- {problem}" for problem in list(problems)[:3])
+        more = f"\n- and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise InputError(f"{what} cannot be used:\n{listed}{more}")
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    """A file as it is now; another stamp after it was changed."""
+
+    path: Path
+    changed: int
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> _Stamp:
+        try:
+            state = path.stat()
+        except OSError as error:
+            raise InputError(f"{str(path)!r} is not there.") from error
+        return cls(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _check(picture: _Stamp, mask: _Stamp | None) -> None:
+    image = load_image(picture.path)
+    if mask is not None:
+        drawn = load_mask(mask.path)
+        check_same_shape(drawn, image)
+        if not (drawn > 0.5).any():
+            raise InputError(f"The mask {str(mask.path)!r} marks no pixel.")
+
+
+@lru_cache(maxsize=4)
+def _read(stamp: _Stamp) -> Image.Image:
+    return load_image(stamp.path)
+
+
+@lru_cache(maxsize=64)
+def _found(stamp: _Stamp, finder: MaskFinder) -> np.ndarray | None:
+    """None where the finder sees nothing: then the whole picture counts."""
+    found = find_mask(_read(stamp), finder)
+    return found if found.any() else None
+
+
+def _image(path: Path) -> Image.Image:
+    # a copy, so that nobody changes what the next one gets
+    return _read(_Stamp.of(path)).copy()
+
+
+def _mask(picture: Path, drawn: Path | None, finder: MaskFinder | None) -> np.ndarray | None:
+    if drawn is not None:
+        return fit_mask(load_mask(drawn), _image(picture))
+    return None if finder is None else _found(_Stamp.of(picture), finder)
