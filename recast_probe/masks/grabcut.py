@@ -49,7 +49,7 @@ class GrabCut:
         soft = np.asarray(self.finder(image), dtype=np.float32)
         coarse = soft > 0.5
         scale = min(1.0, self.longest / max(image.size))
-        size = tuple(max(1, round(side * scale)) for side in image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         small = np.asarray(Image.fromarray(soft).resize(size, Image.Resampling.BILINEAR))
         refined = self._refine(image.convert("RGB").resize(size, Image.Resampling.LANCZOS), small)
         if refined is None:
