@@ -226,11 +226,17 @@ def _scaled(
         low, high = (middle, high) if cost(counts_at(middle)) <= total else (low, middle)
     counts = counts_at(low)
     # the next token goes where the whole number falls shortest of the proportion
-    for step in np.argsort(-(weights * low - counts), kind="stable"):
-        if counts[step] < most:
-            counts[step] += 1
-            if cost(counts) > total:
-                counts[step] -= 1
+    order = np.argsort(-(weights * low - counts), kind="stable")
+    filled = True
+    while filled:  # a step that costs little may have room for more than one
+        filled = False
+        for step in order:
+            if counts[step] < most:
+                counts[step] += 1
+                if cost(counts) > total:
+                    counts[step] -= 1
+                else:
+                    filled = True
     return counts
 
 

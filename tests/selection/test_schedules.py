@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recast_probe import budget as budgets
@@ -66,6 +66,7 @@ def test_totals_are_met_exactly_and_in_proportion(shape, share, most):
 
 
 @given(shape=st.lists(st.floats(0.1, 10), min_size=2, max_size=12), total=st.floats(40, 5000))
+@example(shape=[4.5, 1 / 3], total=40.0)
 def test_costs_are_met_from_below(shape, total):
     def cost(tokens: int) -> float:
         return 2 + tokens + 0.01 * tokens**2
