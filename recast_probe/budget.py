@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recast_probe.selection.budgets import Adaptive, Budget, Fixed
+from recast_probe.selection.budgets import Adaptive, Aligned, Budget, Fixed
 from recast_probe.selection.mass import MassShare, mass_threshold, mass_threshold_per_step
 from recast_probe.selection.schedules import (
     Listed,
@@ -17,6 +17,7 @@ from recast_probe.selection.schedules import (
 
 __all__ = [
     "Adaptive",
+    "Aligned",
     "Budget",
     "Fixed",
     "Listed",

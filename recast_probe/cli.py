@@ -9,7 +9,17 @@ from typing import Any
 
 import typer
 
-from recast_probe.commands import claims, demo, diagnose, doctor, generate, pocket, profile, score
+from recast_probe.commands import (
+    bound,
+    claims,
+    demo,
+    diagnose,
+    doctor,
+    generate,
+    pocket,
+    profile,
+    score,
+)
 from recast_probe.errors import RecastProbeError
 
 app = typer.Typer(
@@ -24,6 +34,7 @@ app.command("profile")(profile.profile)
 app.command("diagnose")(diagnose.diagnose)
 app.command("generate")(generate.generate)
 app.command("score")(score.score)
+app.command("bound")(bound.bound)
 app.command("claims")(claims.claims)
 app.command("doctor")(doctor.doctor)
 app.add_typer(pocket.app, name="pocket")

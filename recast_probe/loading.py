@@ -66,6 +66,7 @@ def load_pipeline(
     device: str | torch.device = "cpu",
     ip_adapter: str | Path | None = None,
     image_encoder: str | Path | None = None,
+    cpu_offload: bool = False,
 ) -> Any:
     """Load a supported pipeline; safetensors only, and never code from the repository.
 
@@ -78,15 +79,23 @@ def load_pipeline(
             folder with ip_adapter.safetensors, or a safetensors file.
         image_encoder: its CLIP vision model, a repository or folder; by default
             openai/clip-vit-large-patch14, which the published adapters were trained with.
+        cpu_offload: keep every part in the computer's memory but the one that runs, which saves
+            memory of the device and costs time; see diffusers' ``enable_model_cpu_offload``.
 
     Raises:
         InputError: not found, incomplete, gated, offline, an unknown dtype or device, an adapter
-            that is missing, or one for a pipeline that takes none.
+            that is missing, or one for a pipeline that takes none; offloading without a device to
+            offload from.
         UnsupportedPipelineError: the folder holds another pipeline.
     """
     import diffusers
 
     target = _as_device(device)
+    if cpu_offload and target.type == "cpu":
+        raise InputError(
+            "Parts are offloaded from a device to the CPU, and device='cpu' is the CPU; say "
+            "device='cuda', or leave offloading out."
+        )
     if not isinstance(dtype, torch.dtype) and dtype != "auto":
         _as_dtype(dtype, Path())
     local = Path(name).is_dir()
@@ -116,7 +125,10 @@ def load_pipeline(
         raise _unavailable(str(name), error) from error
     if adapter is not None:
         adapter.load_into(pipeline)
-    return pipeline.to(target)
+    if not cpu_offload:
+        return pipeline.to(target)
+    pipeline.enable_model_cpu_offload(device=target)
+    return pipeline
 
 
 def _adapter(

@@ -5,29 +5,38 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
 
 from recast_probe.diagnostics import mask_to_grid
+from recast_probe.diagnostics.drift import Drift
 from recast_probe.families import find_family
 from recast_probe.fingerprint import model_fingerprint, weights_state
 from recast_probe.images import ImageSource, ImageSources, MaskSource, load_mask_of
 from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.drift import RecordDrift
 from recast_probe.interventions.recast import Recast
+from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
 from recast_probe.loading import load_pipeline
+from recast_probe.maps import AttentionMaps
 from recast_probe.profile import AttentionProfile
 from recast_probe.provenance import model_name
 from recast_probe.recording import Selection
 from recast_probe.request import Request, make_request
 from recast_probe.result import RunResult
-from recast_probe.runs import run
+from recast_probe.runs import run, run_context
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.verification import Certificate, verify_run
 
+if TYPE_CHECKING:
+    from recast_probe.activations import Activations
+    from recast_probe.lens import TextLens
+
 MassTable = Literal["all", "queried"]
+Attachment = Literal["nnsight", "hooks"]
 
 
 class Probe:
@@ -72,13 +81,15 @@ class Probe:
         name: str | Path,
         dtype: str | torch.dtype = "auto",
         device: str | torch.device = "cpu",
+        *,
+        cpu_offload: bool = False,
         **adapter: str | Path | None,
     ) -> Probe:
         """Load a pipeline, and its IP-Adapter if there is one; see ``load_pipeline``.
 
         Raises InputError where it cannot be had, UnsupportedPipelineError where it is another.
         """
-        pipe = load_pipeline(name, dtype, device, **adapter)
+        pipe = load_pipeline(name, dtype, device, cpu_offload=cpu_offload, **adapter)
         return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
 
     @property
@@ -202,6 +213,7 @@ class Probe:
         queries: str = "generation",
         progress: bool = True,
         mass_table: MassTable = "all",
+        attachment: Attachment = "nnsight",
         **pipeline_arguments: Any,
     ) -> RunResult:
         """Make an image, with interventions and, if wanted, a profile of the same run.
@@ -211,6 +223,8 @@ class Probe:
             interventions: applied together: a token stays in a step if none of them drops it.
             profile: record attention of ``blocks``, ``profile_steps``, ``heads`` and ``queries``;
                 tokens that are absent in a step have the score NaN there.
+            attachment: "nnsight" traces the pipeline; "hooks" reaches the same places by PyTorch's
+                hooks and attention processors, with less overhead. The image is the same.
 
         The other arguments are those of ``profile``.
 
@@ -226,6 +240,7 @@ class Probe:
             selection=Selection(blocks, profile_steps, heads, queries) if profile else None,
             mass_table=mass_table,
             progress=progress,
+            attachment=attachment,
         )
 
     def recast(
@@ -266,6 +281,131 @@ class Probe:
             budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
         )
         return run(self, request, interventions=(recast,), progress=progress)
+
+    def attention_maps(
+        self,
+        image: ImageSources,
+        prompt: str,
+        queries: Any = None,
+        steps: int = 28,
+        seed: int = 0,
+        **settings: Any,
+    ) -> AttentionMaps:
+        """Where each of the chosen tokens looks in the reference; only their rows are made.
+
+        Args:
+            queries: tokens of ``group``: indices, or a mask of the image (bool or 0..1, shape
+                (rows, columns) of the token grid or finer); None for all.
+            settings: ``group`` of the queries, "generation" (default), "text" or "reference";
+                ``blocks``, ``profile_steps`` and ``heads`` as in ``profile``; ``mean_over``, what
+                is averaged while the maps are made, of "step", "block" and "head";
+                ``interventions``; ``memory_limit`` in bytes; ``progress``; and anything that the
+                pipeline takes.
+
+        Returns:
+            Probabilities in the conditional branch, 4 bytes for every step, block, head, query and
+            reference token that is not averaged over. The run stops after the last recorded step.
+
+        Raises:
+            InputError: an argument that cannot be used, or maps beyond ``memory_limit`` (4 GB);
+                nothing has run.
+            VerificationError: a check of exactness failed during the run.
+        """
+        from recast_probe.attention_maps import attention_maps
+
+        return attention_maps(self, image, prompt, queries, steps, seed, **settings)
+
+    def record(
+        self,
+        image: ImageSources | None,
+        prompt: str | Sequence[str],
+        what: str | tuple[str, ...] = "residual",
+        tokens: str = "reference",
+        indices: Sequence[int] | None = None,
+        blocks: Any = "all",
+        record_steps: int | Sequence[int] | None = None,
+        steps: int = 28,
+        seed: int = 0,
+        limit: int = LIMIT,
+        interventions: Sequence[Intervention] = (),
+        progress: bool = True,
+        **pipeline_arguments: Any,
+    ) -> Activations:
+        """Record activations of a token group, for ``Patch`` to put into another run.
+
+        Args:
+            what, tokens, indices, blocks, limit: see ``Record``.
+            record_steps: step indices to record; None for all.
+            interventions: what else is done to the run.
+
+        The other arguments are those of ``generate``. To keep the image of the same run as well,
+        give ``generate`` the intervention ``Record``.
+
+        Raises:
+            InputError: an argument that cannot be used, or more bytes than ``limit`` (they are
+                named); nothing has run.
+        """
+        record = Record(
+            what, tokens, None if indices is None else tuple(indices), blocks, record_steps, limit
+        )
+        result = self.generate(
+            image,
+            prompt,
+            steps,
+            seed,
+            (*interventions, record),
+            progress=progress,
+            **pipeline_arguments,
+        )
+        assert result.activations is not None
+        return result.activations
+
+    def recording_bytes(
+        self,
+        record: Record,
+        image: ImageSources | None,
+        prompt: str | Sequence[str],
+        steps: int = 28,
+        **pipeline_arguments: Any,
+    ) -> int:
+        """Exact number of bytes that ``record`` would take in such a run; nothing is computed."""
+        request = self._request(image, prompt, steps, 0, pipeline_arguments)
+        return record.bytes_in(self.family, self.pipe, run_context(self, request))
+
+    def text_lens(
+        self, image: ImageSources, prompt: str, *arguments: Any, **settings: Any
+    ) -> TextLens:
+        """What the text tokens of a run with a reference bring into one without; see
+        ``lens.text_lens`` for the arguments."""
+        from recast_probe.lens import text_lens
+
+        return text_lens(self, image, prompt, *arguments, **settings)
+
+    def drift(
+        self,
+        image: ImageSources,
+        prompt: str,
+        steps: int = 28,
+        seed: int = 0,
+        sources: int | Sequence[int] = 0,
+        progress: bool = True,
+        **pipeline_arguments: Any,
+    ) -> Drift:
+        """How far keys and values of the reference move away from those of earlier steps.
+
+        One run with the full reference, whose image is the plain one. See ``RecordDrift`` for what
+        is compared, and for the memory.
+
+        Args:
+            sources: steps whose keys and values are kept.
+
+        The other arguments are those of ``profile``. Raises InputError as ``generate`` does.
+        """
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        recording = RecordDrift(sources)  # type: ignore[arg-type]
+        result = run(self, request, interventions=(recording,), progress=progress)
+        found = result.provenance["interventions"][0]["run"]
+        return Drift.build(found, request.schedule.timesteps, self.block_kinds, self.name)
 
     def verify(
         self,

@@ -74,6 +74,20 @@ def make_recorder(
     )
 
 
+def demanded_steps(
+    interventions: Sequence[Intervention], selection: Selection | None, context: RunContext
+) -> frozenset[int]:
+    """Steps that must be computed, since something reads or keeps what they compute."""
+    steps: set[int] = set()
+    if selection is not None:
+        steps |= set(as_indices("profile_steps", selection.steps, context.steps))
+    for intervention in interventions:
+        recording = intervention.recording(context)
+        steps |= set() if recording is None else set(recording.steps)
+        steps |= intervention.reading_steps(context) | intervention.renewed_steps(context)
+    return frozenset(steps)
+
+
 def _query_group(family: Family, wishes: Sequence[Recording | Selection]) -> str:
     """The one token group whose attention to the reference a run records."""
     groups = sorted({wish.queries for wish in wishes})
@@ -94,16 +108,29 @@ def check_together(interventions: Sequence[Intervention]) -> None:
     """Check that interventions can act in one run.
 
     Raises:
-        InputError: two that rank tokens, or one that drops tokens beside one that needs them all.
+        InputError: two that rank tokens or cache steps, or one that drops tokens or does not
+            compute them beside one that needs them all.
     """
     rankers = [type(i).__name__ for i in interventions if i.ranks]
     if len(rankers) > 1:
         raise InputError(
             f"{' and '.join(rankers)} would rank the tokens of one run twice; use one of them."
         )
+    caches = [type(i).__name__ for i in interventions if i.caches]
+    if len(caches) > 1 and set(caches) != {"TokenCache"}:
+        raise InputError(
+            f"{' and '.join(caches)} would skip the work of one run twice; use one of them."
+        )
     drops = Intervention.reference_tokens
     droppers = [i for i in interventions if type(i).reference_tokens is not drops]
+    reuse = Intervention.reused_steps
+    reusers = [type(i).__name__ for i in interventions if type(i).reused_steps is not reuse]
     for intervention in interventions:
+        if reusers and intervention.needs_reference_rows:
+            raise InputError(
+                f"{type(intervention).__name__} needs the hidden states of the reference tokens, "
+                f"but {reusers[0]} does not compute them; use one of them."
+            )
         others = [other for other in droppers if other is not intervention]
         if intervention.needs_full_reference and others:
             raise InputError(
@@ -120,6 +147,22 @@ def check_recordable(
     Raises:
         InputError: a step in which it cannot.
     """
+    reused = {step for each in interventions for step in each.reused_steps(context)}
+    if recorder is not None and recorder.pair[0] == "reference" and reused & set(recorder.steps):
+        raise InputError(
+            "Attention of reference tokens cannot be recorded in steps "
+            f"{sorted(reused & set(recorder.steps))}: keys and values of the reference come from "
+            "an earlier step there, and its queries are not computed. Record generation or text "
+            "queries, or other steps."
+        )
+    for intervention in interventions:
+        steps = sorted(reused & intervention.reading_steps(context))
+        if steps:
+            raise InputError(
+                f"{type(intervention).__name__} reads hidden states of the reference in steps "
+                f"{steps}, but they are not computed there, since its keys and values come from an "
+                "earlier step."
+            )
     for intervention in interventions:
         blind, name = intervention.unrecordable_steps(context), type(intervention).__name__
         steps = sorted(blind.intersection(() if recorder is None else recorder.steps))
@@ -132,6 +175,6 @@ def check_recordable(
             steps = sorted(blind & reader.reading_steps(context))
             if steps:
                 raise InputError(
-                    f"{type(reader).__name__} reads from the blocks in steps {steps}, which cannot "
+                    f"{type(reader).__name__} works in the blocks in steps {steps}, which cannot "
                     f"be done while {name} acts; let it rank by something else, or leave one out."
                 )

@@ -16,6 +16,7 @@ from recast_probe.errors import InputError
 from recast_probe.io import write_bytes, write_json
 
 if TYPE_CHECKING:
+    from recast_probe.activations import Activations
     from recast_probe.profile import AttentionProfile
     from recast_probe.selection.rankings import Ranking
 
@@ -37,6 +38,7 @@ class RunResult:
         reference_tokens_per_step: reference tokens that were present in each step.
         ranking: the ranking that the run made of its own profile, if it made one.
         similarity: by step, float64 (prompt, block, reference token), what ``Similarity`` recorded.
+        activations: what ``Record`` recorded, if it did.
         seconds: wall time of the pipeline call, text encoding to decoded image.
         provenance: settings, versions, fingerprints, ready for JSON.
     """
@@ -48,6 +50,7 @@ class RunResult:
     profiles: tuple[AttentionProfile, ...] = ()
     ranking: Ranking | None = None
     similarity: dict[int, np.ndarray] = field(default_factory=dict)
+    activations: Activations | None = None
 
     @property
     def image(self) -> Image.Image:

@@ -6,17 +6,26 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recast_probe.errors import InputError
+from recast_probe.families.base import Family
+from recast_probe.hooking import hook_calls
 from recast_probe.images import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.prune import describe_ranking
 from recast_probe.provenance import attention_backend, now, plain, versions
 from recast_probe.recorder import Recorder
-from recast_probe.recording import Selection, check_recordable, check_together, make_recorder
+from recast_probe.recording import (
+    Selection,
+    check_recordable,
+    check_together,
+    demanded_steps,
+    make_recorder,
+)
 from recast_probe.request import Request
 from recast_probe.result import RunResult
 from recast_probe.session import Session
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from recast_probe.probe import Probe
 
 MASS_TABLES = ("all", "queried")
+ATTACHMENTS = ("nnsight", "hooks")
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
 _ONE_RUN = threading.RLock()
@@ -55,6 +65,7 @@ def run(
     mass_table: str = "all",
     progress: bool = False,
     stop_early: bool = False,
+    attachment: str = "nnsight",
 ) -> RunResult:
     """Run the pipeline under observation.
 
@@ -66,6 +77,7 @@ def run(
         mass_table: see ``Probe.profile``.
         progress: show a progress bar.
         stop_early: stop after the last recorded step; there are no images then.
+        attachment: see ``Probe.generate``.
 
     Raises:
         InputError: the interventions or the selection do not fit the run; nothing has run.
@@ -73,23 +85,19 @@ def run(
     """
     if mass_table not in MASS_TABLES:
         raise InputError(f"mass_table must be one of {MASS_TABLES}, not {mass_table!r}.")
+    if attachment not in ATTACHMENTS:
+        raise InputError(f"attachment must be one of {ATTACHMENTS}, not {attachment!r}.")
     for intervention in interventions:
         if not isinstance(intervention, Intervention):
             raise InputError(f"{intervention!r} is not an intervention, such as Prune(...).")
     family, pipeline = probe.family, probe.pipe
-    context = RunContext(
-        layout=request.layout,
-        timesteps=request.schedule.timesteps,
-        sigmas=request.schedule.sigmas,
-        block_kinds=probe.block_kinds,
-        prompts=len(request.prompts),
-    )
+    context = run_context(probe, request)
     check_together(interventions)
+    context.demanded = demanded_steps(interventions, selection, context)
     for intervention in interventions:
         intervention.prepare(context)
-    branch_names = family.branch_names(request.arguments)
     recorder = make_recorder(
-        family, probe.heads, request, selection, interventions, branch_names, context
+        family, probe.heads, request, selection, interventions, context.branches, context
     )
     check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
@@ -113,13 +121,7 @@ def run(
             progress=progress,
         )
         try:
-            output = trace_calls(
-                transformer,
-                family.attention_calls(pipeline),
-                session.calls,
-                lambda: pipeline(**request.pipeline_arguments()),
-                session,
-            )
+            output = _observed(attachment, family, pipeline, request, session)
         finally:
             session.close()
             if stop_early:
@@ -128,23 +130,52 @@ def run(
     if recorder is not None:
         recorder.check_complete()
     facts["verification"] = session.facts()
-    for described, attachment in zip(facts["interventions"], attached, strict=True):
-        described |= {} if attachment is None else attachment.facts()
+    for described, acted in zip(facts["interventions"], attached, strict=True):
+        described |= {} if acted is None else acted.facts()
     if context.ranking is not None:
         facts["ranking"] = describe_ranking(context.ranking)
     profiles = []
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
         profiles = recorder.profiles(request.schedule, probe.block_kinds, each)
+    activations = context.activations
     return RunResult(
         images=() if output is None else tuple(output.images),
         profiles=tuple(profiles),
         reference_tokens_per_step=tuple(session.kept),
         ranking=context.ranking,
         similarity=dict(context.similarity),
+        activations=None if activations is None else replace(activations, provenance=facts),
         seconds=seconds,
         provenance=facts,
     )
+
+
+def run_context(probe: Probe, request: Request) -> RunContext:
+    """What is known of a run before it runs."""
+    return RunContext(
+        layout=request.layout,
+        timesteps=request.schedule.timesteps,
+        sigmas=request.schedule.sigmas,
+        block_kinds=probe.block_kinds,
+        prompts=len(request.prompts),
+        branches=probe.family.branch_names(request.arguments),
+        padding=lambda: probe.family.padding_tokens(probe.pipe, request.arguments),
+    )
+
+
+def _observed(
+    attachment: str, family: Family, pipeline: Any, request: Request, session: Session
+) -> Any:
+    """What the pipeline gave while the session handled its calls."""
+
+    def call() -> Any:
+        return pipeline(**request.pipeline_arguments())
+
+    if attachment == "hooks":
+        return hook_calls(family, pipeline, session.calls, call, session)
+    calls = family.attention_calls(pipeline)
+    return trace_calls(family.transformer(pipeline), calls, session.calls, call, session)
 
 
 def _clock(transformer: torch.nn.Module) -> float:

@@ -11,6 +11,7 @@ import torch
 from tqdm.auto import tqdm
 
 from recast_probe.attention.inputs import AttentionInputs
+from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
@@ -72,6 +73,7 @@ class Session:
         self.branch = ""
         self._seen: set[str] = set()
         self._keep: np.ndarray | None = None
+        self._reused = False
         self._bar = tqdm(total=self.last_step + 1, disable=not progress, desc="Steps")
 
     @property
@@ -85,21 +87,23 @@ class Session:
 
     def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Check a call against what was expected of it, and prune its inputs."""
-        step, order = divmod(call, len(self.branches))
+        step, order = self._place(call)
         if order == 0:
             self._begin_step(step)
+        self._device = inputs["hidden_states"].device
         self._check_timestep(inputs)
         self._check_layout(inputs)
         self.branch = self._which_branch(order, inputs)
         edited: Mapping[str, Any] | None = None
-        if self._keep is not None:
-            edited = self.family.keep_reference_tokens(inputs, self.run.layout, self._keep)
+        if self._reused or self._keep is not None:
+            rows = () if self._reused else self._keep
+            edited = self.family.keep_reference_tokens(inputs, self.run.layout, rows)  # type: ignore[arg-type]
         for intervention in self.interventions:
             changed = intervention.edit_inputs(
                 self._context, inputs if edited is None else edited, self.family
             )
             edited = edited if changed is None else changed
-        if edited is not None:
+        if edited is not None and not self._reused:
             self.kept[-1] = self.family.count_reference_tokens(edited, self.run.layout)
         if self.recorder is not None and self.step in self.recorder.steps and not self.kept[-1]:
             raise InputError(
@@ -107,8 +111,13 @@ class Session:
                 "tokens; leave the profile out, or choose other profile_steps."
             )
         for attachment in self.attachments:
-            attachment.begin_call(self.step, self.branch, self._present_layout())
+            attachment.begin_call(self.step, self.branch, self._computed_layout())
+            attachment.begin_inputs(inputs if edited is None else edited)
         return edited
+
+    def _place(self, call: int) -> tuple[int, int]:
+        """Step of a call, and which call of that step it is."""
+        return divmod(call, len(self.branches))
 
     def _begin_step(self, step: int) -> None:
         self.step, self._seen = step, set()
@@ -123,6 +132,10 @@ class Session:
                     if self._keep is None
                     else np.intersect1d(self._keep, tokens, assume_unique=True)
                 )
+        if any(step in each.renewed_steps(self.run) for each in self.interventions):
+            self._keep = None
+        self._reused = any(step in each.reused_steps(self.run) for each in self.interventions)
+        self.run.present = self._keep
         available = self.run.reference_tokens
         self.kept.append(available if self._keep is None else len(self._keep))
         if self.kept[-1] < available:
@@ -179,17 +192,26 @@ class Session:
 
     def blocks(self) -> Sequence[int]:
         """Blocks whose attention is read or changed in this call."""
+        if any(each.skips() for each in self.attachments):
+            return []
         return [
             block
             for block in range(len(self.run.block_kinds))
             if self._recorded(block)
             or self._pairs_read(block)
             or any(each.changes_attention(block) for each in self.attachments)
+            or any(each.stores_keys(block) for each in self.attachments)
+            or self.stored_keys(block) is not None
         ]
 
     def _recorded(self, block: int) -> bool:
         recorder = self.recorder
-        return recorder is not None and self.step in recorder.steps and block in recorder.blocks
+        return (
+            recorder is not None
+            and self.step in recorder.steps
+            and block in recorder.blocks
+            and self.branch in recorder.branches
+        )
 
     def _pairs_read(self, block: int) -> list[tuple[str, str]]:
         return [pair for each in self.attachments for pair in each.attention_pairs(block)]
@@ -210,7 +232,9 @@ class Session:
                 f"Block {block} uses an attention mask, and statistics under a mask are not "
                 "supported; leave out attention masks in joint_attention_kwargs."
             )
-        inputs = AttentionInputs(*arguments)
+        query, key, value = arguments
+        inputs = AttentionInputs(query, key, value, scale=options.get("scale"))
+        inputs = self._with_stored_keys(block, inputs)
         changing = [each for each in self.attachments if each.changes_attention(block)]
         for attachment in changing:
             inputs = attachment.attention_inputs(block, inputs)
@@ -220,6 +244,11 @@ class Session:
             pairs = [recorder.pair, *pairs]
         # whoever else reads attention reads all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
+        if not pairs and not inputs.cuts:
+            output = dispatch(inputs.query, inputs.key, inputs.value, **options)
+            for attachment in changing:
+                output = attachment.attention_output(block, output)
+            return output
         readout: Readout = self.family.read_attention(
             inputs.query,
             inputs.key,
@@ -229,9 +258,11 @@ class Session:
             mass_table="queried" if recorder is None else self.mass_table,  # type: ignore[arg-type]
             scale=options.get("scale"),
             heads=heads,
+            **({"cuts": inputs.cuts} if inputs.cuts else {}),
         )
         if self.kernel_difference is None:
-            self._compare_kernels(readout.output, (inputs.query, inputs.key, inputs.value), options)
+            whole = readout.output if not inputs.cuts else _uncut(inputs)
+            self._compare_kernels(whole, (inputs.query, inputs.key, inputs.value), options)
         for attachment in self.attachments:
             if attachment.attention_pairs(block):
                 attachment.read_attention(block, readout)
@@ -239,14 +270,53 @@ class Session:
             own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
             recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
         output = readout.output
-        if not _is_native(options):
+        if not inputs.cuts and not _is_native(options):
             # the image stays the pipeline's own, to the last bit; the statistics are the softmax's
             output = dispatch(inputs.query, inputs.key, inputs.value, **options)
         for attachment in changing:
             output = attachment.attention_output(block, output)
         return output
 
+    def stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Keys and values of an earlier step that a block attends to in this call."""
+        if not self._reused:
+            return None
+        found = (each.stored_keys(block) for each in self.attachments)
+        return next((each for each in found if each is not None), None)
+
+    def only_stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The same on the run's device, where nothing else is read or changed in the block."""
+        changed = any(
+            each.changes_attention(block) or each.stores_keys(block) for each in self.attachments
+        )
+        if changed or self._recorded(block) or self._pairs_read(block):
+            return None
+        stored = self.stored_keys(block)
+        if stored is None:
+            return None
+        return stored[0].to(self._device), stored[1].to(self._device)
+
+    def _with_stored_keys(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        for attachment in self.attachments:
+            if attachment.stores_keys(block):
+                attachment.store_keys(block, inputs.key, inputs.value)
+        stored = self.stored_keys(block)
+        if stored is None:
+            return inputs
+        key, value = (
+            torch.cat([own, earlier.to(own.device)], dim=1)
+            for own, earlier in zip((inputs.key, inputs.value), stored, strict=True)
+        )
+        return replace(inputs, key=key, value=value)
+
+    def _computed_layout(self) -> TokenLayout:
+        """The tokens that the transformer computes in this call."""
+        if not self._reused:
+            return self._present_layout()
+        return TokenLayout(self.run.layout.text, self.run.layout.generation)
+
     def _present_layout(self) -> TokenLayout:
+        """The tokens that are attended to in this call."""
         present = self.kept[-1]
         if present == self.run.reference_tokens:
             return self.run.layout
@@ -310,6 +380,11 @@ def _is_native(options: Mapping[str, Any]) -> bool:
 
     backend = options.get("backend") or _AttentionBackendRegistry.get_active_backend()[0]
     return str(getattr(backend, "value", backend)) == "native"
+
+
+def _uncut(inputs: AttentionInputs) -> torch.Tensor:
+    """The output without cuts, which the pipeline's own attention knows nothing of."""
+    return attention_with_log_sum_exp(inputs.query, inputs.key, inputs.value, inputs.scale).output
 
 
 def _of_heads(readout: Readout, recorder: Recorder) -> Readout:

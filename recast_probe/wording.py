@@ -19,3 +19,11 @@ def spans(numbers: Sequence[int]) -> str:
 def plural(word: str, numbers: Sequence[int]) -> str:
     """The word, with an s unless there is exactly one number."""
     return word if len(numbers) == 1 else f"{word}s"
+
+
+def memory(count: int) -> str:
+    """A number of bytes: "44.0 MB"."""
+    for unit, one in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= one:
+            return f"{count / one:.1f} {unit}"
+    return f"{count} bytes"

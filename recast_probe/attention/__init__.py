@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recast_probe.attention.cuts import attention_with_cuts
 from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout, attend
@@ -13,6 +14,7 @@ __all__ = [
     "PairStatistics",
     "Readout",
     "attend",
+    "attention_with_cuts",
     "attention_with_log_sum_exp",
     "dense_reference",
 ]

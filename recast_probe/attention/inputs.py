@@ -35,9 +35,11 @@ class AttentionInputs:
         key, value: (batch, key, head, dim); more keys than queries where keys and values of
             reference tokens come from an earlier step.
         cuts: what is left out.
+        scale: factor on the scores; None for 1 / sqrt(dim).
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
     cuts: tuple[Cut, ...] = ()
+    scale: float | None = None

@@ -1,7 +1,7 @@
 """Exact attention statistics, streamed: never a matrix of sequence x sequence.
 
 With the row log-sum-exp of the fused kernel, exp(scale * q k^T - lse) is the exact attention
-probability; it is made for a few query rows at a time and reduced at once.
+probability; `sums` reduces it as it is made.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recast_probe.attention.log_sum_exp import (
-    at_least_float32,
-    attention_with_log_sum_exp,
-    default_scale,
-)
+from recast_probe.attention.cuts import HiddenKeys, attention_with_cuts, effective_cuts
+from recast_probe.attention.inputs import Cut
+from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
+from recast_probe.attention.sums import PairSums, chunked_sums, pair_sums, rows_at_a_time
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
-CHUNK_BYTES = 32 * 2**20
 GENERATION_TO_REFERENCE = (("generation", "reference"),)
 
 
@@ -77,50 +75,60 @@ def attend(
     chunk: int | None = None,
     scale: float | None = None,
     heads: Sequence[int] | None = None,
+    cuts: Sequence[Cut] = (),
     verify_rows: int = 8,
     row_sum_tolerance: float = 1e-3,
 ) -> Readout:
     """Compute attention and, from the same numbers, who attends to whom (Eq. 2).
 
+    Under cuts, output and statistics are those of the cut attention. Keys that are left out of the
+    softmax ("renormalised") have probability 0 and the rest shares the whole mass. Keys whose value
+    is zeroed keep their probability: the mass table says where attention goes, not what it brings.
+
     Args:
-        query, key, value: (batch, sequence, head, dim), sequence as `layout` says.
+        query, key, value: (batch, sequence, head, dim), sequence as `layout` says. The queries of
+            the reference tokens, which come last, may be missing.
         layout: the token groups.
         pairs: (query group, key group) pairs to score; the default is Eq. 2's.
         mass_table: "all" reads every query row; "queried" only those of the groups in `pairs`.
-        chunk: query rows at a time; it bounds the extra memory to about 3 * 4 bytes * batch *
-            heads * sequence * chunk. The default keeps that near 32 MiB.
+        chunk: query rows at a time where PyTorch reads them; it bounds the extra memory to about
+            3 * 4 bytes * batch * heads * sequence * chunk. The default keeps that near 32 MiB. On
+            CUDA with Triton it is not used; see `triton_sums`.
         scale: factor on the scores; 1 / sqrt(dim) by default.
         heads: statistics for these heads only, in this order; the output has all of them.
+        cuts: keys that some queries do not see.
         verify_rows: rows per query group whose sum over all keys is checked ("queried" only;
             with "all" every row is).
         row_sum_tolerance: the largest accepted distance of such a sum from 1.
 
     Raises:
-        InputError: shapes, layout, heads or groups that do not fit.
+        InputError: shapes, layout, heads, groups or cuts that do not fit, or statistics of queries
+            that see no key at all.
         VerificationError: probabilities do not sum to 1: the log-sum-exp is not this attention's.
     """
     _check(query, key, value, layout, pairs, mass_table, chunk, heads)
-    result = attention_with_log_sum_exp(query, key, value, scale)
+    cuts = effective_cuts(cuts, query.shape[1], key.shape[1], query.shape[2])
+    if cuts:
+        result = attention_with_cuts(query, key, value, cuts, scale)
+    else:
+        result = attention_with_log_sum_exp(query, key, value, scale)
     if scale is None:
         scale = default_scale(query)
+    read = range(query.shape[2]) if heads is None else list(heads)
+    hidden = HiddenKeys(cuts, query.shape[1], key.shape[1], read, query.device) if cuts else None
     lse = result.log_sum_exp
     if heads is not None:
         index = torch.as_tensor(list(heads), device=query.device)
         query, key, lse = query[:, :, index], key[:, :, index], lse[:, index]
-    stream = _Stream(
-        query.permute(0, 2, 1, 3),
-        at_least_float32(key).permute(0, 2, 3, 1),
-        lse[..., None],
-        scale,
-        layout,
-    )
-    row_bytes = 3 * 4 * query.shape[0] * query.shape[2] * layout.total
-    chunk = chunk or max(1, CHUNK_BYTES // row_bytes)
+    chunk = chunk or rows_at_a_time(query, layout.total)
+    stream = _Stream(query, key, lse, scale, layout, chunk, hidden)
     queried = {source for source, _ in pairs}
     wanted = [
         group
         for group in layout.groups
-        if (mass_table == "all" or group in queried) and _size(layout, group)
+        if (mass_table == "all" or group in queried)
+        and _size(layout, group)
+        and layout.span(group).stop <= query.shape[1]
     ]
     found: dict[tuple[str, str], PairStatistics] = {}
     mass = torch.full(
@@ -130,7 +138,7 @@ def attend(
     for group in wanted:
         targets = [target for source, target in pairs if source == group]
         row, statistics, error = stream.read(
-            group, targets, chunk, whole_rows=mass_table == "all", verify_rows=verify_rows
+            group, targets, whole_rows=mass_table == "all", verify_rows=verify_rows
         )
         mass[:, :, layout.groups.index(group)] = row
         found |= {(group, target): value for target, value in statistics.items()}
@@ -146,68 +154,79 @@ def attend(
 
 
 class _Stream:
-    """Rows of probabilities of one attention call, made chunk by chunk."""
+    """One attention call, read group by group; no probability is kept."""
 
     def __init__(
-        self, query: Tensor, keys: Tensor, lse: Tensor, scale: float, layout: TokenLayout
+        self,
+        query: Tensor,
+        key: Tensor,
+        lse: Tensor,
+        scale: float,
+        layout: TokenLayout,
+        chunk: int,
+        hidden: HiddenKeys | None = None,
     ) -> None:
-        # query (batch, head, token, dim), keys (batch, head, dim, token), lse (.., token, 1)
-        self.query, self.keys, self.lse, self.scale, self.layout = query, keys, lse, scale, layout
+        # query and key (batch, token, head, dim), lse (batch, head, token)
+        self.query, self.key, self.lse, self.scale = query, key, lse, scale
+        self.layout, self.chunk, self.hidden = layout, chunk, hidden
 
-    def log_probabilities(self, rows: slice | Tensor, columns: slice) -> Tensor:
-        """Natural logarithm of the probabilities, at least float32 (batch, head, row, column)."""
-        scores = at_least_float32(self.query[:, :, rows]) @ self.keys[..., columns]
-        return scores.mul_(self.scale).sub_(self.lse[:, :, rows])
+    def sums(self, rows: slice | Tensor, columns: slice, scored: bool) -> PairSums:
+        """Sums over the probabilities of these rows and columns."""
+        inputs = (self.query[:, rows], self.key[:, columns], self.lse[..., rows], self.scale)
+        if self.hidden is None:
+            return pair_sums(*inputs, scored=scored, chunk=self.chunk)
+        places = torch.arange(self.query.shape[1], device=self.query.device)[rows]
+        hidden = self.hidden
+        return chunked_sums(
+            *inputs,
+            scored=scored,
+            chunk=self.chunk,
+            hide=lambda scores, part: hidden.hide(scores, places[part], columns),
+        )
 
     def read(
-        self, group: str, targets: Sequence[str], chunk: int, *, whole_rows: bool, verify_rows: int
+        self, group: str, targets: Sequence[str], *, whole_rows: bool, verify_rows: int
     ) -> tuple[Tensor, dict[str, PairStatistics], float]:
         """Row of the mass table (batch, head, key group), statistics by target, row-sum error."""
         span, groups = self.layout.span(group), self.layout.groups
+        if self.hidden is not None and self.lse[:, :, span].isneginf().any():
+            raise InputError(
+                f"Some {group} tokens see no key at all, so their attention is no distribution and "
+                "cannot be recorded; cut less, or record nothing there."
+            )
         count = span.stop - span.start
-        shape = self.lse.shape[:2]
         columns = {name: self.layout.span(name) for name in dict.fromkeys((*groups, *targets))}
         # where every group is a target, nothing is left to be inferred
         whole_rows = whole_rows or set(groups) <= set(targets)
         rest = None if whole_rows else self._largest_unread(targets)
-        mass = torch.zeros(*shape, len(groups), device=self.query.device)
-        score = {t: torch.zeros(*shape, _size(self.layout, t), device=mass.device) for t in targets}
-        entropy = {t: torch.zeros(shape, device=mass.device) for t in targets}
-        error = 0.0
-        for start in range(span.start, span.stop, chunk):
-            rows = slice(start, min(start + chunk, span.stop))
-            total = torch.zeros((), device=self.query.device)
-            for name, place in columns.items():
-                if name == rest or place.start == place.stop:
-                    continue
-                log_probability = self.log_probabilities(rows, place)
-                probability = log_probability.exp()
-                row_mass = probability.sum(-1)
-                if name in groups:
-                    mass[..., groups.index(name)] += row_mass.sum(-1)
-                    total = total + row_mass
-                if name in targets:
-                    score[name] += probability.sum(-2)
-                    surprise = log_probability.mul_(probability).sum(-1)
-                    entropy[name] += row_entropy(surprise, row_mass).sum(-1)
-            if whole_rows:
-                error = max(error, distance_from_one(total))
-        mass /= count
+        mass = torch.zeros(*self.lse.shape[:2], len(groups), device=self.query.device)
+        total = torch.zeros((), device=self.query.device)
+        statistics = {}
+        for name, place in columns.items():
+            if name == rest or place.start == place.stop:
+                continue
+            sums = self.sums(span, place, scored=name in targets)
+            if name in groups:
+                mass[..., groups.index(name)] = sums.row_mass.sum(-1) / count
+                total = total + sums.row_mass
+            if sums.column_sum is not None and sums.row_surprise is not None:
+                entropy = row_entropy(sums.row_surprise, sums.row_mass).float().mean(-1)
+                score = sums.column_sum
+                statistics[name] = PairStatistics(score / count, entropy_bits(score), entropy)
         if rest is not None:
             mass[..., groups.index(rest)] = 1 - mass.sum(-1)
             picks = torch.linspace(span.start, span.stop - 1, min(verify_rows, count)).long()
-            rows_sum = self.log_probabilities(picks, slice(None)).exp().sum(-1)
-            error = distance_from_one(rows_sum)
-        statistics = {
-            t: PairStatistics(score[t] / count, entropy_bits(score[t]), entropy[t] / count)
-            for t in targets
-        }
-        return mass, statistics, error
+            total = self.sums(picks.to(self.query.device), slice(None), scored=False).row_mass
+        return mass, statistics, distance_from_one(total)
 
     def _largest_unread(self, targets: Sequence[str]) -> str:
         """The widest group that no statistics are asked of: its mass is what is left of 1."""
         free = [name for name in self.layout.groups if name not in targets]
         return max(free, key=lambda name: _size(self.layout, name))
+
+
+def _but_tokens(tensor: Tensor) -> tuple[int, ...]:
+    return (tensor.shape[0], *tensor.shape[2:])
 
 
 def _size(layout: TokenLayout, group: str) -> int:
@@ -225,14 +244,20 @@ def _check(
     chunk: int | None,
     heads: Sequence[int] | None,
 ) -> None:
-    if query.ndim != 4 or key.shape != query.shape or value.shape != query.shape:
+    if query.ndim != 4 or key.shape != value.shape or _but_tokens(query) != _but_tokens(key):
         raise InputError(
             "query, key and value must share one shape (batch, sequence, head, dim), got "
             f"{tuple(query.shape)}, {tuple(key.shape)} and {tuple(value.shape)}."
         )
-    if query.shape[1] != layout.total:
+    if key.shape[1] != layout.total:
         raise InputError(
-            f"The layout has {layout.total} tokens but the sequence has {query.shape[1]}."
+            f"The layout has {layout.total} tokens but the sequence has {key.shape[1]}."
+        )
+    computed = layout.total - layout.reference_tokens
+    if query.shape[1] not in (layout.total, computed):
+        raise InputError(
+            f"There are {query.shape[1]} queries, but the layout has {layout.total} tokens, "
+            f"{computed} of them before the reference."
         )
     if mass_table not in ("all", "queried"):
         raise InputError(f'mass_table is "all" or "queried", not {mass_table!r}.')
@@ -243,6 +268,11 @@ def _check(
             raise InputError(f"Queries are read by {', '.join(layout.groups)}, not {source!r}.")
         if not _size(layout, source) or not _size(layout, target):
             raise InputError(f"The pair {source} to {target} has no tokens in this layout.")
+        if layout.span(source).stop > query.shape[1]:
+            raise InputError(
+                f"Attention of {source} tokens cannot be read where they are not computed, as in a "
+                "step that takes their keys and values from an earlier one."
+            )
     if heads is not None:
         count = query.shape[2]
         wrong = [head for head in heads if not 0 <= head < count]

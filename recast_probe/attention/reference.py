@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recast_probe.attention.inputs import Cut
 from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
 from recast_probe.layout import TokenLayout
 
@@ -20,6 +21,7 @@ def dense_reference(
     *,
     pairs: Sequence[tuple[str, str]] = GENERATION_TO_REFERENCE,
     scale: float | None = None,
+    cuts: Sequence[Cut] = (),
 ) -> Readout:
     """What `attend` returns, in float64 from the whole attention matrix.
 
@@ -28,7 +30,18 @@ def dense_reference(
     """
     q, k, v = (tensor.permute(0, 2, 1, 3).double() for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    probability = (q @ k.transpose(-1, -2) * scale).softmax(-1)
+    scores = q @ k.transpose(-1, -2) * scale
+    zeroed = torch.zeros_like(scores, dtype=torch.bool)
+    for cut in cuts:
+        heads = range(scores.shape[1]) if cut.heads is None else cut.heads
+        for head in heads:
+            edges = (slice(None), head, cut.queries[:, None], cut.keys)
+            if cut.removal == "renormalised":
+                scores[edges] = -torch.inf
+            else:
+                zeroed[edges] = True
+    # a row of minus infinities sees nothing at all
+    probability = scores.softmax(-1).nan_to_num(0.0)
     spans = {name: layout.span(name) for name in layout.groups}
     mass = torch.stack(
         [
@@ -45,7 +58,7 @@ def dense_reference(
         block = probability[:, :, layout.span(source), layout.span(target)]
         score = block.mean(-2)
         statistics[source, target] = PairStatistics(score, _bits(score), _bits(block).mean(-1))
-    output = (probability @ v).permute(0, 2, 1, 3)
+    output = (probability.masked_fill(zeroed, 0) @ v).permute(0, 2, 1, 3)
     error = float((probability.sum(-1) - 1).abs().max())
     return Readout(output, statistics, mass, layout.groups, error, "dense float64")
 

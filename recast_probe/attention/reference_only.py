@@ -12,18 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recast_probe.attention.log_sum_exp import (
-    at_least_float32,
-    attention_with_log_sum_exp,
-    default_scale,
-)
-from recast_probe.attention.readout import (
-    CHUNK_BYTES,
-    GENERATION_TO_REFERENCE,
-    PairStatistics,
-    Readout,
-)
+from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
+from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
 from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
+from recast_probe.attention.sums import pair_sums
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
@@ -66,26 +58,14 @@ def attend_to_reference(
     result = attention_with_log_sum_exp(query, key, value, scale)
     if scale is None:
         scale = default_scale(query)
-    rows, lse = query.permute(0, 2, 1, 3), result.log_sum_exp[..., None]
-    columns = at_least_float32(key).permute(0, 2, 3, 1)
+    lse = result.log_sum_exp
     if heads is not None:
         index = torch.as_tensor(list(heads), device=query.device)
-        rows, columns, lse = rows[:, index], columns[:, index], lse[:, index]
-    row_bytes = 3 * 4 * rows.shape[0] * rows.shape[1] * layout.reference_tokens
-    chunk = chunk or max(1, CHUNK_BYTES // row_bytes)
-    shape = rows.shape[:2]
-    score = torch.zeros(*shape, layout.reference_tokens, device=query.device)
-    mass, entropy = torch.zeros(2, *shape, device=query.device)
-    worst = 0.0
-    for part, row_lse in zip(rows.split(chunk, dim=2), lse.split(chunk, dim=2), strict=True):
-        log_probability = (at_least_float32(part) @ columns).mul_(scale).sub_(row_lse)
-        probability = log_probability.exp()
-        row_mass = probability.sum(-1)
-        worst = max(worst, distance_from_one(row_mass))
-        score += probability.sum(-2)
-        mass += row_mass.sum(-1)
-        surprise = log_probability.mul_(probability).sum(-1)
-        entropy += row_entropy(surprise, row_mass).sum(-1)
+        query, key, lse = query[:, :, index], key[:, :, index], lse[:, index]
+    sums = pair_sums(query, key, lse, scale, chunk=chunk)
+    assert sums.row_surprise is not None
+    assert sums.column_sum is not None
+    worst = distance_from_one(sums.row_mass)
     # written so that NaN fails
     if not worst <= row_sum_tolerance:
         raise VerificationError(
@@ -93,13 +73,15 @@ def attend_to_reference(
             f"{row_sum_tolerance:g} is accepted): the log-sum-exp of the {result.backend} kernel "
             "does not belong to this attention. Do not use these numbers."
         )
-    count = rows.shape[2]
+    count, shape = query.shape[1], lse.shape[:2]
     generation, reference = (layout.groups.index(group) for group in PAIR)
     table = torch.full((*shape, len(layout.groups), len(layout.groups)), math.nan)
     table = table.to(query.device)
     table[:, :, generation] = 0
-    table[:, :, generation, reference] = mass / count
-    statistics = PairStatistics(score / count, entropy_bits(score), entropy / count)
+    table[:, :, generation, reference] = sums.row_mass.sum(-1) / count
+    entropy = row_entropy(sums.row_surprise, sums.row_mass).float().mean(-1)
+    score = sums.column_sum
+    statistics = PairStatistics(score / count, entropy_bits(score), entropy)
     return Readout(result.output, {PAIR: statistics}, table, layout.groups, worst, result.backend)
 
 

@@ -13,8 +13,11 @@ FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter())
 """Every known family."""
 
 
-def find_family(pipeline: Any) -> Family:
+def find_family(pipeline: Any, *, traced: bool = True) -> Family:
     """The family of a built pipeline.
+
+    Args:
+        traced: its blocks shall be traced, so they must not be compiled.
 
     Raises:
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
@@ -23,6 +26,8 @@ def find_family(pipeline: Any) -> Family:
     ancestors = {base.__name__ for base in type(pipeline).__mro__}
     for family in FAMILIES:
         if ancestors & set(family.pipelines):
+            if traced:
+                family.check_traceable(pipeline)
             family.check(pipeline)
             return family.for_pipeline(pipeline)
     raise UnsupportedPipelineError(

@@ -79,6 +79,10 @@ class Family(ABC):
     def check(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
 
+    def check_traceable(self, pipeline: Any) -> None:
+        """Raise UnsupportedPipelineError where the blocks cannot be traced, being compiled."""
+        return
+
     @abstractmethod
     def transformer(self, pipeline: Any) -> torch.nn.Module:
         """The denoising transformer."""
@@ -142,6 +146,14 @@ class Family(ABC):
     ) -> dict[str, torch.Tensor | None]:
         """Text embeddings by branch, to tell which call is which; None where there is one only."""
 
+    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """By branch, bool (prompt, text token): text tokens that only fill the prompt up.
+
+        Raises:
+            UnsupportedPipelineError: it cannot be told.
+        """
+        raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")
+
     @abstractmethod
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
         """The token layout read from the transformer's inputs.
@@ -157,6 +169,10 @@ class Family(ABC):
     @abstractmethod
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The text embedding that the transformer was given."""
+
+    def width(self, pipeline: Any) -> int:
+        """Numbers in one token's hidden state, which is heads times dimensions of a head."""
+        raise UnsupportedPipelineError(f"The width of {self.name} is not known.")
 
     def watched_attention(self, pipeline: Any) -> list[int]:
         """For each block, which of the attention calls of one transformer call is its own."""
@@ -211,7 +227,8 @@ class Family(ABC):
 
     def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
         """Every block; its output is (text states, image states), (batch, tokens, width) each, the
-        image states being those of the generation and then of the reference tokens.
+        image states being those of the generation and then of the reference tokens. It is called
+        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``.
 
         Raises:
             UnsupportedPipelineError: reference tokens have no states of their own in the blocks.
@@ -219,6 +236,37 @@ class Family(ABC):
         raise UnsupportedPipelineError(
             f"Reference tokens of {self.name} have no hidden states to compare."
         )
+
+    def hooked_processor(self, processor: Any) -> Any:
+        """An attention processor in place of this one, which asks before it attends; see
+        ``HookedFluxProcessor`` for what it must have.
+
+        Raises:
+            UnsupportedPipelineError: attention of this family cannot be hooked.
+        """
+        raise UnsupportedPipelineError(
+            f"Attention of {self.name} can be reached by nnsight only; leave out "
+            'attachment="hooks".'
+        )
+
+    def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
+        """Every list of blocks: the module that runs them one by one, and the list's name in it.
+
+        Raises:
+            UnsupportedPipelineError: whole forwards of this family cannot be skipped.
+        """
+        raise UnsupportedPipelineError(f"Steps of {self.name} cannot be skipped.")
+
+    def modulated_input(
+        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
+    ) -> torch.Tensor:
+        """Generation tokens as the first block's attention sees them, (batch, tokens, width):
+        embedded, normalised, and modulated for this timestep.
+
+        Raises:
+            UnsupportedPipelineError: not known for this family.
+        """
+        raise UnsupportedPipelineError(f"{self.name} has no modulated input that is known.")
 
     def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
         """Around a run: the transformer's blocks ask this cache what to compute.

@@ -25,7 +25,6 @@ class Flux(Family):
     def check(self, pipeline: Any) -> None:
         missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
         if not missing:
-            self._refuse_compiled(pipeline)
             missing = self.lacking(pipeline)
         if missing:
             raise UnsupportedPipelineError(
@@ -42,8 +41,10 @@ class Flux(Family):
             if not isinstance(getattr(transformer, stack, None), torch.nn.ModuleList)
         ]
 
-    def _refuse_compiled(self, pipeline: Any) -> None:
-        transformer = self.transformer(pipeline)
+    def check_traceable(self, pipeline: Any) -> None:
+        transformer = getattr(pipeline, "transformer", None)
+        if transformer is None:
+            return
         if hasattr(transformer, "_orig_mod") or any(
             getattr(module, "_compiled_call_impl", None) is not None
             for module in transformer.modules()
@@ -70,6 +71,9 @@ class Flux(Family):
     def heads(self, pipeline: Any) -> int:
         return int(pipeline.transformer.config.num_attention_heads)
 
+    def width(self, pipeline: Any) -> int:
+        return self.heads(pipeline) * int(pipeline.transformer.config.attention_head_dim)
+
     def image_side(self, pipeline: Any) -> int:
         """Side in pixels of the square images that the model was made for."""
         side = getattr(pipeline.vae.config, "sample_size", None)
@@ -82,6 +86,23 @@ class Flux(Family):
     def token_pixels(self, pipeline: Any) -> int:
         """Side in pixels of the square that one token stands for."""
         return int(pipeline.vae_scale_factor) * 2
+
+    def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
+        return [(self.transformer(pipeline), stack) for _, stack in self.stacks]
+
+    def modulated_input(
+        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
+    ) -> torch.Tensor:
+        transformer: Any = self.transformer(pipeline)
+        tokens = transformer.x_embedder(inputs["hidden_states"][:, : layout.generation.size])
+        clocks = [inputs["timestep"], inputs.get("guidance")]
+        # the transformer takes both a thousandfold
+        times = [each.to(tokens.dtype) * 1000 for each in clocks if each is not None]
+        embedding = transformer.time_text_embed(*times, inputs["pooled_projections"])
+        blocks = (getattr(transformer, stack) for _, stack in self.stacks)
+        first = next(block for stack in blocks for block in stack)
+        norm = first.norm1 if hasattr(first, "norm1") else first.norm
+        return norm(tokens, emb=embedding)[0]
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
@@ -131,6 +152,25 @@ class Flux(Family):
             name: self._encode(pipeline, arguments, argument)
             for name, argument in zip(names, ("prompt", "negative_prompt"), strict=True)
         }
+
+    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        found = {}
+        names = ("prompt", "negative_prompt")
+        for branch, name in zip(self.branch_names(arguments), names, strict=False):
+            prompt = arguments.get(f"{name}_2") or arguments[name]
+            prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+            if hasattr(pipeline, "maybe_convert_prompt"):  # learned words of textual inversion
+                prompts = pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer_2)
+            # as in the pipeline; T5 reads a prompt with padding and no mask
+            tokens = pipeline.tokenizer_2(
+                prompts,
+                padding="max_length",
+                max_length=arguments["max_sequence_length"],
+                truncation=True,
+                return_attention_mask=True,
+            )
+            found[branch] = np.asarray(tokens["attention_mask"]) == 0
+        return found
 
     def _encode(self, pipeline: Any, arguments: Mapping[str, Any], name: str) -> torch.Tensor:
         with torch.no_grad():

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall
 from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.families.flux import Flux
 from recast_probe.families.flux_cached_blocks import cached_blocks
+from recast_probe.families.flux_processor import HookedFluxProcessor
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -35,12 +36,23 @@ class FluxKontext(Flux):
     processor = "FluxAttnProcessor"
 
     def lacking(self, pipeline: Any) -> list[str]:
+        if any(
+            isinstance(getattr(module, "processor", None), HookedFluxProcessor)
+            for module in self.transformer(pipeline).modules()
+        ):
+            raise UnsupportedPipelineError(
+                "The pipeline is accelerated already; call restore() of what accelerate() gave, "
+                "or leave its with block first."
+            )
         return super().lacking(pipeline) or [
             f"transformer.{call.module}.processor ({self.processor}; IP-Adapter processors "
             "cannot be traced, call pipe.unload_ip_adapter() first)"
             for call in self.attention_calls(pipeline)
             if type(self.processor_of(pipeline, call)).__name__ != self.processor
         ]
+
+    def hooked_processor(self, processor: Any) -> HookedFluxProcessor:
+        return HookedFluxProcessor(processor)
 
     def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
         return [

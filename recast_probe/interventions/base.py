@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
 from recast_probe.provenance import plain
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from recast_probe.activations import Activations
     from recast_probe.attention.inputs import AttentionInputs
     from recast_probe.attention.readout import Readout
     from recast_probe.families.base import Family
@@ -42,6 +44,10 @@ def describe_blocks(blocks: Any) -> Any:
     return plain(blocks if isinstance(blocks, str | int | np.integer) else list(blocks))
 
 
+def _unknown_padding() -> Mapping[str, np.ndarray]:
+    raise InputError("It is not known which text tokens of this run are padding.")
+
+
 @dataclass
 class RunContext:
     """A run, known before its first step.
@@ -55,6 +61,13 @@ class RunContext:
         ranking: left here by an intervention that ranks the tokens during the run.
         similarity: by step, float64 (prompt, block, reference token): cosine with the mean
             generation token, left here by an intervention that records it.
+        demanded: steps that must be computed, since something reads or keeps what they compute.
+        present: int64, the reference tokens that are present in the current step, in the numbering
+            of the full sequence; None for all.
+        padding: by branch, bool (prompt, text token): which text tokens are padding. A function,
+            because few interventions ask; it raises where the family does not know.
+        branches: the transformer calls of one step, by name.
+        activations: left here by an intervention that records them.
     """
 
     layout: TokenLayout
@@ -64,6 +77,11 @@ class RunContext:
     prompts: int = 1
     ranking: Ranking | None = field(default=None)
     similarity: dict[int, np.ndarray] = field(default_factory=dict)
+    demanded: frozenset[int] = frozenset()
+    present: np.ndarray | None = field(default=None)
+    padding: Callable[[], Mapping[str, np.ndarray]] = field(default=_unknown_padding)
+    branches: Sequence[str] = ("conditional",)
+    activations: Activations | None = field(default=None)
 
     @property
     def steps(self) -> int:
@@ -102,6 +120,25 @@ class Attachment:
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         """A transformer call is about to run, with the tokens of this layout."""
 
+    def begin_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """The inputs of that call, as they enter the transformer."""
+
+    def skips(self) -> bool:
+        """No block runs in this call."""
+        return False
+
+    def stores_keys(self, block: int) -> bool:
+        """Keys and values of this block are handed to ``store_keys`` in this call."""
+        return False
+
+    def store_keys(self, block: int, key: Tensor, value: Tensor) -> None:
+        """What the block attends to, (batch, token, head, dim), rotary positions included."""
+
+    def stored_keys(self, block: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of an earlier step, (batch, token, head, dim), that this block attends
+        to in this call, after its own."""
+        return None
+
     def attention_pairs(self, block: int) -> Sequence[tuple[str, str]]:
         """(query group, key group) pairs whose attention is read in this block in this call."""
         return ()
@@ -134,11 +171,15 @@ class Intervention:
 
     Attributes:
         needs_full_reference: it cannot be combined with interventions that drop reference tokens.
+        needs_reference_rows: it cannot be combined with one that does not compute these tokens.
         ranks: it leaves a ranking in the RunContext; one in a run may.
+        caches: it skips work of the blocks by a cache; one in a run may.
     """
 
     needs_full_reference: ClassVar[bool] = False
+    needs_reference_rows: ClassVar[bool] = False
     ranks: ClassVar[bool] = False
+    caches: ClassVar[bool] = False
 
     def recording(self, run: RunContext) -> Recording | None:
         """The statistics this intervention needs from its own run; None for none."""
@@ -168,11 +209,20 @@ class Intervention:
         return set()
 
     def reading_steps(self, run: RunContext) -> set[int]:
-        """Steps in which this intervention reads attention or hidden states itself."""
+        """Steps in which this intervention reads or changes attention or hidden states itself."""
         return set()
 
     def full_reference_steps(self, run: RunContext) -> set[int]:
         """Steps in which it needs all reference tokens, whatever other interventions do."""
+        return set()
+
+    def reused_steps(self, run: RunContext) -> set[int]:
+        """Steps that compute no reference token: keys and values of those that stay come from
+        ``Attachment.stored_keys``."""
+        return set()
+
+    def renewed_steps(self, run: RunContext) -> set[int]:
+        """Steps that compute all reference tokens, also those that others would drop."""
         return set()
 
     @contextmanager

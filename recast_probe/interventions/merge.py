@@ -37,6 +37,7 @@ class Merge(Intervention):
     proportional: bool = True
     window: int | None = None
     needs_full_reference: ClassVar[bool] = True
+    needs_reference_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget))

@@ -75,6 +75,8 @@ class TokenCache(Intervention):
     spread_window: int = 4
     seed: int = 0
 
+    needs_reference_rows: ClassVar[bool] = True
+    caches: ClassVar[bool] = True
     SCORES: ClassVar[tuple[str, ...]] = ("attention", "key_norm", "value_norm", "random")
     POOLS: ClassVar[tuple[str, ...]] = ("stream", "generation")
 

@@ -110,6 +110,43 @@ class Adaptive(StepBudget):
         return min(max(float(sigmas[step]) / float(sigmas[0]), 0.0), 1.0)
 
 
+@dataclass(frozen=True)
+class Aligned(StepBudget):
+    """Another budget, rounded up to multiples, so that a compiled model sees few token counts.
+
+    Attributes:
+        budget: the other budget.
+        multiple: 64 or 128 suits GPU kernels.
+        most: never more than this; the reference tokens of the run.
+
+    Raises:
+        InputError: a multiple or a maximum below 1, or something that is no budget.
+    """
+
+    budget: Budget
+    multiple: int
+    most: int
+
+    def __post_init__(self) -> None:
+        _at_least_one("multiple", self.multiple)
+        _at_least_one("most", self.most)
+        if not hasattr(self.budget, "tokens_at"):
+            raise InputError(f"{self.budget!r} is no budget that can be aligned.")
+
+    def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
+        """The budget's number, rounded up, but not above `most`.
+
+        Raises:
+            InputError: the budget itself is above `most`.
+        """
+        tokens = self.budget.tokens_at(step, steps, sigmas)
+        if tokens > self.most:
+            raise InputError(
+                f"{self.budget!r} keeps {tokens} tokens in step {step}, but there are {self.most}."
+            )
+        return min(-(-tokens // self.multiple) * self.multiple, self.most)
+
+
 def _at_least_one(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InputError(f"A budget's {name} must be a whole number of at least 1, got {value!r}.")

@@ -8,12 +8,15 @@ import pytest
 from recast_probe.commands.generate import Method
 from recast_probe.errors import InputError
 from recast_probe.interventions import METHODS, method
+from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
 from recast_probe.selection.budgets import Adaptive
 
 MASK = np.zeros((4, 4), bool)
 MASK[1:3, 1:3] = True
 QUIET = {"steps": 4, "progress": False}
-PRUNING = [name for name in METHODS if name not in ("full", "none")]
+PRUNING = [name for name in METHODS if name not in WITHOUT_BUDGET]
+# with everything kept these still take something from an earlier step
+SAVING = (*REUSING, "step-cache")
 
 
 def run(probe, image, name, budget, **settings):
@@ -21,7 +24,7 @@ def run(probe, image, name, budget, **settings):
     return probe.generate(image, "fox", interventions=interventions, **QUIET)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in SAVING])
 def test_everything_kept_is_the_plain_image(probe, plain, image, name):
     same = run(probe, image, name, 16).image
     wanted = plain(image if name != "none" else None, "fox", steps=4)
@@ -46,6 +49,21 @@ def test_reversed_keeps_what_recast_drops(probe, image):
 
 def test_the_command_knows_every_method():
     assert {each.value for each in Method} == set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("reuse", {"refresh": 1}),
+        ("reuse+step-cache", {"refresh": 1, "computed": 4}),
+        ("step-cache", {"computed": 4}),
+    ],
+)
+def test_with_nothing_saved_it_is_the_plain_image(probe, plain, image, name, settings):
+    budget = None if name == "step-cache" else 5
+    same = run(probe, image, name, budget, **settings).image
+    np.testing.assert_array_equal(np.asarray(same), plain(image, "fox", steps=4))
+    assert np.asarray(run(probe, image, name, budget).image).tobytes() != same.tobytes()
 
 
 def test_unknown_methods_and_oracles_without_a_mask(probe, image):

@@ -236,9 +236,9 @@ def test_adapters_have_neither_self_attention_nor_states_to_compare(adapter_prob
         ),
         (
             [Recast(4, ranking="cosine", profile_step=4), TokenCache(interval=3, first_full=1)],
-            r"Recast reads from the blocks in steps \[4\].*TokenCache",
+            r"Recast works in the blocks in steps \[4\].*TokenCache",
         ),
-        ([Similarity(step=1), Merge(8)], r"Similarity reads from the blocks in steps \[1\].*Merge"),
+        ([Similarity(step=1), Merge(8)], r"Similarity works in the blocks in steps \[1\].*Merge"),
         ([Prune(rank.random(16, 0), MassShare(0.5))], "has no mass"),
         ([Prune(rank.RandomPerStep(16), MassShare(0.5))], "has no mass"),
     ],

@@ -147,7 +147,7 @@ def test_attention_of_cached_steps_cannot_be_recorded(probe, plain, image):
 def test_merged_tokens_have_no_attention_to_read(probe, image):
     merged = Merge(8)
     with pytest.raises(
-        InputError, match=r"TokenCache reads from the blocks in steps \[2, 5\].*Merge"
+        InputError, match=r"TokenCache works in the blocks in steps \[2, 5\].*Merge"
     ):
         probe.generate(image, "fox", interventions=[merged, CACHE], **QUIET)
     free = TokenCache(interval=3, score="value_norm")

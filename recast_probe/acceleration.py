@@ -1,0 +1,230 @@
+"""One reversible call that makes a pipeline faster; afterwards it is called as always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.families import find_family
+from recast_probe.fp8 import use_fp8_linears
+from recast_probe.hooking import HookedCalls
+from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.methods import METHODS, REUSING, WITHOUT_BUDGET
+from recast_probe.interventions.methods import method as named
+from recast_probe.interventions.prune import as_budget
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.live_session import LiveSession
+from recast_probe.selection.budgets import Adaptive, Aligned, Fixed
+from recast_probe.selection.mass import MassShare
+
+# FLUX.1 Kontext's own, to try settings on before there is an image
+_USUAL = TokenLayout(512, Grid(64, 64), (Grid(64, 64),))
+
+
+class Acceleration:
+    """A pipeline whose images are made with interventions, until ``restore`` is called.
+
+    It begins anew with every image, and lets go of what it kept when the image's last step is done.
+    An image without a reference is made as if it were not there. Also a context manager, which
+    restores on the way out.
+
+    Attributes:
+        pipe: the pipeline; it is called as always.
+        family: its family.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        choose: Callable[[TokenLayout], Sequence[Intervention]],
+        name: str,
+        fp8: bool = False,
+    ) -> None:
+        self.pipe, self.family = pipe, find_family(pipe, traced=False)
+        self._choose, self._name = choose, name
+        _refuse_wholly_compiled(self.family.transformer(pipe))
+        self._session: LiveSession | None = None
+        self._timesteps: torch.Tensor | None = None
+        self._restored, self._fp8 = False, fp8
+        self._hooked = HookedCalls(self.family, pipe, self)
+        self._weights = ExitStack()
+        if fp8:
+            try:
+                self._weights.callback(use_fp8_linears(self.family.block_modules(pipe)))
+            except BaseException:
+                self._hooked.remove()
+                raise
+
+    @property
+    def report(self) -> dict[str, Any] | None:
+        """What was done to the last image, ready for JSON; None before the first and for an image
+        without a reference."""
+        if self._session is None:
+            return None
+        return {**self._session.report(), "fp8_linears": self._fp8}
+
+    def restore(self) -> Any:
+        """Take off every hook and processor; a second time does nothing.
+
+        Returns:
+            The pipeline, as it was before.
+        """
+        self._hooked.remove()
+        self._weights.close()
+        if self._session is not None:
+            self._session.close()
+        self._restored = True
+        return self.pipe
+
+    def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """A call of the transformer; see ``CallHandler``."""
+        # a scheduler makes new timesteps for every image, and its index says nothing before a step
+        timesteps = self.pipe.scheduler.timesteps
+        if timesteps is not self._timesteps:
+            if self._session is not None:
+                self._session.close()
+            self._session, self._timesteps = None, timesteps
+            layout = self.family.observed_layout(inputs)
+            if layout.reference_tokens:
+                chosen = self._choose(layout)
+                self._session = LiveSession(self.family, self.pipe, layout, inputs, chosen)
+        return None if self._session is None else self._session.begin(call, inputs)
+
+    def blocks(self) -> Sequence[int]:
+        """Blocks whose attention is read or changed in this call."""
+        return () if self._session is None else self._session.blocks()
+
+    def only_stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Keys and values of an earlier step, where a block needs nothing else."""
+        return None if self._session is None else self._session.only_stored_keys(block)
+
+    def attend(
+        self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Attention of a block of ``blocks``."""
+        assert self._session is not None
+        return self._session.attend(block, arguments, options)
+
+    def end(self) -> bool:
+        """The call is done; never the end of a run."""
+        return self._session is not None and self._session.end()
+
+    def __enter__(self) -> Acceleration:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.restore()
+
+    def __repr__(self) -> str:
+        state = "restored" if self._restored else "in place"
+        return f"Acceleration({type(self.pipe).__name__}, {self._name}, {state})"
+
+
+def accelerate(
+    pipe: Any,
+    method: str = "reuse",
+    budget: Any = None,
+    *,
+    refresh: int | Sequence[int] | None = None,
+    computed: int | float | Sequence[int] | None = None,
+    align: int | None = None,
+    blocks: Any = "paper",
+    seed: int = 0,
+    interventions: Sequence[Intervention] | None = None,
+    fp8: bool = False,
+) -> Acceleration:
+    """Make a pipeline faster in place, by hooks and attention processors alone.
+
+    ``pipe(...)`` is called as always afterwards, any number of times, with any arguments: each
+    image begins anew. No module is replaced, so LoRA, quantised and offloaded transformers go on as
+    they are. ``pipe.transformer.compile_repeated_blocks()`` works before and after; steps that read
+    or store then run uncompiled, and every other number of reference tokens compiles once more, so
+    choose few budgets and ``align=64``.
+
+        with recast_probe.accelerate(pipe, "reuse", budget=0.25, align=64):
+            image = pipe(image=reference, prompt="on the beach").images[0]
+
+    Args:
+        pipe: a built diffusers pipeline of a family whose attention can be hooked.
+        method: one of ``METHODS`` that needs no mask.
+        budget: how many reference tokens are attended to from step 1 on: a number of tokens, a
+            share between 0 and 1 of the reference, or a budget. None: all of them for the methods
+            that reuse, Eq. 4 scaled to the reference for the others.
+        refresh: for the methods that reuse: store keys and values again in these steps, or every so
+            many steps.
+        computed: for "reuse+step-cache": see ``StepCache``.
+        align: round the number of tokens up to a multiple of this.
+        blocks: what rankings that ask the model average over.
+        seed: of the methods that draw lots.
+        interventions: these instead of a named method; the other arguments are left out then.
+        fp8: also compute the blocks' linear layers in 8-bit floating point. This changes the model
+            until it is restored; see ``use_fp8_linears``.
+
+    Raises:
+        InputError: an argument that cannot be used.
+        UnsupportedPipelineError: the pipeline is not known, accelerated already, or compiled as a
+            whole.
+    """
+    if interventions is not None:
+        given = tuple(interventions)
+        for each in given:
+            if not isinstance(each, Intervention):
+                raise InputError(f"{each!r} is not an intervention, such as ReuseReference(...).")
+        return Acceleration(pipe, lambda layout: given, f"{len(given)} interventions", fp8)
+    if method not in METHODS or method == "mask-oracle":
+        known = ", ".join(name for name in METHODS if name != "mask-oracle")
+        raise InputError(f"There is no method {method!r} for accelerate; there is {known}.")
+    share = isinstance(budget, float)
+    if share and not 0 < budget <= 1:
+        raise InputError(f"A share of the reference lies between 0 and 1, not {budget}.")
+
+    def choose(layout: TokenLayout) -> list[Intervention]:
+        chosen = _budget_for(budget, layout.reference_tokens, align, method)
+        return named(
+            method,
+            chosen,
+            layout,
+            blocks=blocks,
+            seed=seed,
+            refresh=refresh,
+            computed=computed,
+        )
+
+    # settings that are wrong for every image are errors here and not in the first image
+    choose(_USUAL)
+    return Acceleration(pipe, choose, method, fp8)
+
+
+def _budget_for(budget: Any, tokens: int, align: int | None, method: str) -> Any:
+    """The budget for a reference of so many tokens; None for all of them."""
+    if budget is None:
+        if method in (*REUSING, *WITHOUT_BUDGET):
+            return None
+        budget = Adaptive.paper(tokens)
+    if isinstance(budget, float):
+        budget = Fixed(max(1, round(budget * tokens)))
+    budget = as_budget(budget, ranked=True)
+    if align is None:
+        return budget
+    if isinstance(budget, MassShare):
+        raise InputError(f"{budget!r} is not known before the run, so it cannot be aligned.")
+    return Aligned(budget, align, tokens)
+
+
+def _refuse_wholly_compiled(transformer: torch.nn.Module) -> None:
+    whole = hasattr(transformer, "_orig_mod")
+    if whole or getattr(transformer, "_compiled_call_impl", None) is not None:
+        raise UnsupportedPipelineError(
+            "The transformer is compiled as a whole, so its inputs cannot be changed. Compile its "
+            "blocks instead: pipe.transformer.compile_repeated_blocks()."
+        )

@@ -1,0 +1,155 @@
+"""How far keys and values of the reference move away from those of an earlier step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recast_probe.attention.inputs import AttentionInputs
+from recast_probe.checks import whole_number
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from recast_probe.families.base import Family
+
+QUANTITIES = ("key", "value", "output")
+
+
+@dataclass(frozen=True)
+class RecordDrift(Intervention):
+    """Compare the reference's keys and values in every step with those of source steps.
+
+    It changes nothing. In each step after a source the relative error |old - new| / |new|, in the
+    Euclidean norm over batch, tokens, heads and channels, is taken of the reference's keys and
+    values, and of the attention output of the generation tokens when the old ones stand in for the
+    new ones in that block alone. Numbers go to the provenance; ``Probe.drift`` labels them.
+
+    Memory: two tensors (batch, reference tokens, heads, dim) for every source, block and branch.
+
+    Attributes:
+        sources: steps whose keys and values are kept.
+    """
+
+    sources: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        given = self.sources if isinstance(self.sources, Sequence | np.ndarray) else [self.sources]
+        steps = sorted({whole_number("sources", step, 0) for step in given})
+        if not steps:
+            raise InputError("Drift is measured from at least one source step.")
+        object.__setattr__(self, "sources", tuple(steps))
+
+    def prepare(self, run: RunContext) -> None:
+        if not run.reference_tokens:
+            raise InputError("There are no reference tokens to compare; give a reference image.")
+        if self.sources[-1] >= run.steps:
+            raise InputError(
+                f"Step {self.sources[-1]} is no step of this run: steps are 0 to {run.steps - 1}."
+            )
+
+    def reading_steps(self, run: RunContext) -> set[int]:
+        return set(range(self.sources[0], run.steps))
+
+    def full_reference_steps(self, run: RunContext) -> set[int]:
+        return self.reading_steps(run)
+
+    @contextmanager
+    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Drifting]:
+        if any(call.projections for call in family.attention_calls(pipeline)):
+            raise UnsupportedPipelineError(
+                f"Reference tokens of {family.name} are not computed in the blocks."
+            )
+        drifting = Drifting(self, run)
+        try:
+            yield drifting
+        finally:
+            drifting.clear()
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": "RecordDrift", "sources": list(self.sources)}
+
+
+class Drifting(Attachment):
+    """Kept keys and values, and the errors found so far, of one run."""
+
+    def __init__(self, settings: RecordDrift, run: RunContext) -> None:
+        self._sources, self._run = settings.sources, run
+        self._step, self._branch = -1, ""
+        self._kept: dict[tuple[int, str, int], tuple[Tensor, Tensor]] = {}
+        self._outputs: dict[int, Tensor] = {}
+        # by source and branch: quantity, (step, block)
+        self._errors: dict[tuple[int, str], dict[str, np.ndarray]] = {}
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self._step, self._branch = step, branch
+
+    def changes_attention(self, block: int) -> bool:
+        return self._step >= self._sources[0]
+
+    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        reference = self._run.layout.span("reference")
+        key, value = inputs.key[:, reference], inputs.value[:, reference]
+        self._outputs = {}
+        for source in self._sources:
+            place = (source, self._branch, block)
+            if source == self._step:
+                self._kept[place] = key.clone(), value.clone()
+            if source < self._step:
+                old_key, old_value = self._kept[place]
+                self._note(source, block, "key", old_key, key)
+                self._note(source, block, "value", old_value, value)
+                self._outputs[source] = self._attended(inputs, old_key, old_value)
+        return inputs
+
+    def attention_output(self, block: int, output: Tensor) -> Tensor:
+        generation = self._run.layout.span("generation")
+        for source, old in self._outputs.items():
+            self._note(source, block, "output", old, output[:, generation])
+        return output
+
+    def _attended(self, inputs: AttentionInputs, old_key: Tensor, old_value: Tensor) -> Tensor:
+        layout = self._run.layout
+        own = layout.span("reference").start
+        query, key, value = (
+            each.transpose(1, 2)
+            for each in (
+                inputs.query[:, layout.span("generation")],
+                torch.cat([inputs.key[:, :own], old_key], dim=1),
+                torch.cat([inputs.value[:, :own], old_value], dim=1),
+            )
+        )
+        return functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+    def _note(self, source: int, block: int, quantity: str, old: Tensor, new: Tensor) -> None:
+        shape = (self._run.steps, len(self._run.block_kinds))
+        errors = self._errors.setdefault(
+            (source, self._branch), {name: np.full(shape, np.nan) for name in QUANTITIES}
+        )
+        error = (old.double() - new.double()).norm() / new.double().norm()
+        errors[quantity][self._step, block] = float(error)
+
+    def clear(self) -> None:
+        """Let go of all tensors."""
+        self._kept.clear()
+        self._outputs.clear()
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "run": [
+                {"source": source, "branch": branch}
+                | {
+                    name: [[None if np.isnan(x) else x for x in row] for row in values.tolist()]
+                    for name, values in errors.items()
+                }
+                for (source, branch), errors in self._errors.items()
+            ]
+        }

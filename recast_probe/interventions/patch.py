@@ -1,0 +1,218 @@
+"""Patching: activations of another run in the place of a run's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from recast_probe.activations import Activations, Place, token_positions
+from recast_probe.blocks import select_blocks
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import Intervention, RunContext, describe_blocks
+from recast_probe.interventions.places import Visitor, checked_what, group_positions
+from recast_probe.interventions.record import checked_steps, describe_indices
+from recast_probe.interventions.token_groups import TEXT_PARTS
+from recast_probe.wording import spans
+
+if TYPE_CHECKING:
+    from recast_probe.families.base import Family
+
+
+class Patcher(Visitor):
+    """Answers with what was recorded in another run."""
+
+    def __init__(self, *arguments: Any, source: Activations, wanted: np.ndarray) -> None:
+        super().__init__(*arguments)
+        self._source, self._wanted = source, wanted
+        self._patched = 0
+
+    def visit(self, place: Place, values: list[Tensor]) -> list[Tensor]:
+        new = self._source.select(place, self._wanted).to(values[0].device)
+        if len(new) == 1:
+            new = new.expand(len(values[0]), *new.shape[1:])
+        self._patched += 1
+        return list(new.split([each.shape[1] for each in values], dim=1))
+
+    def facts(self) -> dict[str, Any]:
+        return {"places_patched": self._patched}
+
+
+@dataclass(frozen=True)
+class Patch(Intervention):
+    """Put activations of another run into this one, at the same blocks and steps.
+
+    The source is a run of the same model from the same noise, with another reference or prompt;
+    only the patched group must be alike in both layouts, so text activations of a run with a
+    reference fit into a run without one. Several patches, and other interventions, act in their
+    order in the list. Patched residual states are those that later blocks read; what the block
+    itself computed from them stays.
+
+    Attributes:
+        source: what was recorded; see ``Probe.record``.
+        what: "keys", "values", "attention output", "residual", "embeddings", several of them, or
+            None for all that the source has.
+        tokens: a token group; None for the source's own.
+        indices: some tokens of the group, by index within it; None for all, or where ``tokens`` is
+            None all of the source's.
+        blocks: see ``select_blocks``; None for all that the source has.
+        steps: step index or indices; None for all that the source has.
+    """
+
+    source: Activations
+    what: str | tuple[str, ...] | None = None
+    tokens: str | None = None
+    indices: tuple[int, ...] | None = None
+    blocks: Any = None
+    steps: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, Activations):
+            raise InputError(f"A patch takes recorded activations, not {self.source!r}.")
+        if self.what is not None:
+            checked_what(self.what)
+        if self.tokens is None and self.indices is not None:
+            raise InputError("indices count within a token group; give tokens as well.")
+
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of activations that are patched."""
+        return self.source.what if self.what is None else checked_what(self.what)
+
+    def chosen_blocks(self, run: RunContext) -> list[int]:
+        """Blocks that are patched."""
+        if self.blocks is None:
+            return self.source.blocks
+        return select_blocks(self.blocks, run.block_kinds)
+
+    def chosen_steps(self, run: RunContext) -> list[int]:
+        """Steps that are patched."""
+        return self.source.steps if self.steps is None else checked_steps(self.steps, run.steps)
+
+    def positions(self, run: RunContext) -> np.ndarray:
+        """Positions of the patched tokens in a run."""
+        if self.tokens is None:
+            return self.source.positions
+        return group_positions(run, self.tokens, self.indices)
+
+    def source_positions(self, run: RunContext) -> np.ndarray:
+        """Positions of the same tokens in the source's run; parts of the text are this run's."""
+        if self.tokens is None or self.tokens in TEXT_PARTS:
+            return self.positions(run)
+        return token_positions(self.source.layout, self.tokens, self.indices)
+
+    def prepare(self, run: RunContext) -> None:
+        source = self.source
+        if tuple(run.block_kinds) != source.block_kinds:
+            raise InputError(
+                f"The activations are from a model of {len(source.block_kinds)} blocks, and this "
+                f"one has {len(run.block_kinds)} or other kinds of them."
+            )
+        if source.prompts not in (1, run.prompts):
+            raise InputError(
+                f"The activations are of {source.prompts} prompts, and this run has {run.prompts}."
+            )
+        self._check_steps(run)
+        self._check_layout(run)
+        absent = [branch for branch in run.branches if branch not in source.branches]
+        if absent:
+            raise InputError(
+                f"The activations have no {absent[0]} branch, and this run has one; record them "
+                "with the same true_cfg_scale and negative_prompt."
+            )
+        wanted = self.source_positions(run)
+        for place in self._places(run):
+            source.select(place, wanted)
+
+    def _check_steps(self, run: RunContext) -> None:
+        source = self.source
+        for step in self.chosen_steps(run):
+            if step >= min(run.steps, len(source.timesteps)) or not np.isclose(
+                run.timesteps[step], source.timesteps[step], rtol=1e-6, atol=1e-6
+            ):
+                raise InputError(
+                    f"Step {step} of the two runs is not at the same timestep: the activations are "
+                    f"of a run of {len(source.timesteps)} steps, this one has {run.steps}. Record "
+                    "and patch with the same steps and image size."
+                )
+
+    def _check_layout(self, run: RunContext) -> None:
+        """The patched groups must be alike; what is not patched need not be."""
+        layout, source = run.layout, self.source.layout
+        mine, theirs = self.positions(run), self.source_positions(run)
+        pairs: list[tuple[str, Any, Any]] = [("text", layout.text, source.text)]
+        if mine[-1] >= layout.text:
+            pairs.append(("generation", layout.generation, source.generation))
+        if mine[-1] >= layout.text + layout.generation.size:
+            pairs.append(("reference", layout.references, source.references))
+        for group, own, other in pairs:
+            if own != other:
+                raise InputError(
+                    f"The {group} tokens of the two runs differ: {_named(other)} in the "
+                    f"activations, {_named(own)} here. Patch between runs of one image size."
+                )
+        if not np.array_equal(mine, theirs):
+            raise InputError("The tokens to patch stand at other positions in the two runs.")
+
+    def _places(self, run: RunContext) -> Iterator[Place]:
+        for what in self.kinds():
+            for block in [0] if what == "embeddings" else self.chosen_blocks(run):
+                for step in self.chosen_steps(run):
+                    for branch in run.branches:
+                        yield Place(what, branch, step, block)
+
+    def reading_steps(self, run: RunContext) -> set[int]:
+        return set(self.chosen_steps(run))
+
+    def full_reference_steps(self, run: RunContext) -> set[int]:
+        full = self.positions(run)[-1] >= run.layout.span("reference").start
+        return self.reading_steps(run) if full else set()
+
+    @contextmanager
+    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Patcher]:
+        transformer = family.transformer(pipeline)
+        if self.source.dtype != transformer.dtype:
+            raise InputError(
+                f"The activations are {self.source.dtype}, and the model runs in "
+                f"{transformer.dtype}; record them with the same dtype."
+            )
+        patcher = Patcher(
+            run,
+            self.kinds(),
+            self.positions(run),
+            self.chosen_blocks(run),
+            self.chosen_steps(run),
+            run.branches,
+            source=self.source,
+            wanted=self.source_positions(run),
+        )
+        with patcher.watching(family, pipeline):
+            yield patcher
+
+    def describe(self) -> dict[str, Any]:
+        source = self.source
+        facts: Mapping[str, Any] = source.provenance
+        named = ("prompts", "seed", "steps", "image", "images", "interventions")
+        return {
+            "name": "Patch",
+            "what": list(self.kinds()),
+            "tokens": source.tokens if self.tokens is None else self.tokens,
+            "indices": describe_indices(self.indices),
+            "blocks": "recorded" if self.blocks is None else describe_blocks(self.blocks),
+            "steps": "recorded" if self.steps is None else describe_blocks(self.steps),
+            "source": {
+                "sha256": source.sha256,
+                "blocks": spans(source.blocks),
+                "steps": spans(source.steps),
+                **{name: facts[name] for name in named if name in facts},
+            },
+        }
+
+
+def _named(group: Any) -> str:
+    if isinstance(group, tuple):
+        return " and ".join(map(str, group)) or "none"
+    return str(group)

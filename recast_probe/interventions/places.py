@@ -1,0 +1,176 @@
+"""Where activations come up in a run: the visits that recording and patching share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recast_probe.activations import (
+    IN_ATTENTION,
+    IN_STREAM,
+    WHAT,
+    Place,
+    some_of,
+    token_positions,
+)
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions.base import Attachment, RunContext
+from recast_probe.interventions.token_groups import TEXT_PARTS, positions
+from recast_probe.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from recast_probe.attention.inputs import AttentionInputs
+    from recast_probe.families.base import Family
+
+
+def checked_what(what: str | Sequence[str]) -> tuple[str, ...]:
+    """Kinds of activations, in a fixed order.
+
+    Raises:
+        InputError: none, or an unknown one.
+    """
+    names = (what,) if isinstance(what, str) else tuple(what)
+    unknown = [name for name in names if name not in WHAT]
+    if unknown or not names:
+        raise InputError(f"what is one or several of {', '.join(WHAT)}, not {what!r}.")
+    return tuple(name for name in WHAT if name in names)
+
+
+def group_positions(
+    run: RunContext, tokens: str, indices: Sequence[int] | None = None
+) -> np.ndarray:
+    """`activations.token_positions` of a run, which also knows the parts of its text: "padding"
+    and "prompt".
+
+    Raises:
+        InputError: no such group or index, or guidance whose prompts are padded differently.
+    """
+    if tokens not in TEXT_PARTS:
+        return token_positions(run.layout, tokens, indices)
+    found = [positions(tokens, run, branch) for branch in run.branches]
+    if any(not np.array_equal(found[0], each) for each in found):
+        raise InputError(
+            f"The {tokens} tokens of the prompt and of the negative prompt stand at other "
+            "positions; choose tokens='text' with indices."
+        )
+    return some_of(found[0], tokens, indices)
+
+
+class Visitor(Attachment):
+    """Is shown the activations of a token group at chosen places, and may answer with others.
+
+    Args:
+        positions: int64, ascending, in the attention sequence with all reference tokens.
+        branches: of guidance, in which it acts.
+    """
+
+    def __init__(
+        self,
+        run: RunContext,
+        what: Sequence[str],
+        positions: np.ndarray,
+        blocks: Collection[int],
+        steps: Collection[int],
+        branches: Collection[str],
+    ) -> None:
+        self.run, self.what, self.positions = run, what, positions
+        self.blocks, self.steps, self.branches = sorted(blocks), sorted(steps), branches
+        self.step, self.branch = -1, ""
+        self._in_attention = any(name in IN_ATTENTION for name in what)
+
+    def visit(self, place: Place, values: list[Tensor]) -> list[Tensor] | None:
+        """The group's activations at a place, in order of position, cut into the tensors that
+        hold them (the text's and the image's stream); others of the same shapes, or None."""
+        raise NotImplementedError
+
+    @property
+    def acts(self) -> bool:
+        """In the call that runs."""
+        return self.step in self.steps and self.branch in self.branches
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self.step, self.branch = step, branch
+
+    def changes_attention(self, block: int) -> bool:
+        return self._in_attention and self.acts and block in self.blocks
+
+    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        if "keys" in self.what:
+            inputs = replace(inputs, key=self._shown("keys", block, [inputs.key])[0])
+        if "values" in self.what:
+            inputs = replace(inputs, value=self._shown("values", block, [inputs.value])[0])
+        return inputs
+
+    def attention_output(self, block: int, output: Tensor) -> Tensor:
+        if "attention output" not in self.what:
+            return output
+        return self._shown("attention output", block, [output])[0]
+
+    @contextmanager
+    def watching(self, family: Family, pipeline: Any) -> Iterator[Visitor]:
+        """Hooks on the blocks where the residual stream is wanted, taken off on the way out.
+
+        Raises:
+            UnsupportedPipelineError: the family's attention cannot be changed, or its tokens have
+                no residual stream.
+        """
+        calls = family.attention_calls(pipeline)
+        if self._in_attention and any(call.projections for call in calls):
+            raise UnsupportedPipelineError(
+                f"The attention of {family.name} is read where it stands and cannot be changed; "
+                "keys, values and attention output can be recorded and patched in FLUX.1 Kontext."
+            )
+        with ExitStack() as stack:
+            modules = family.block_modules(pipeline) if set(self.what) & set(IN_STREAM) else []
+            if "embeddings" in self.what:
+                hook = modules[0].register_forward_pre_hook(self._before, with_kwargs=True)
+                stack.callback(hook.remove)
+            if "residual" in self.what:
+                for block in self.blocks:
+                    hook = modules[block].register_forward_hook(self._after(block))
+                    stack.callback(hook.remove)
+            yield self
+
+    def _before(self, _: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        if not self.acts:
+            return None
+        names = ("encoder_hidden_states", "hidden_states")
+        streams = [named[name] for name in names]
+        shown = self._shown("embeddings", 0, streams)
+        return arguments, {**named, **dict(zip(names, shown, strict=True))}
+
+    def _after(self, block: int) -> Any:
+        def hook(_: Any, __: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...] | None:
+            return tuple(self._shown("residual", block, list(output))) if self.acts else None
+
+        return hook
+
+    def _shown(self, what: str, block: int, streams: list[Tensor]) -> list[Tensor]:
+        """The streams, one after the other the whole sequence, after the visit."""
+        place = Place(what, self.branch, self.step, block)
+        start, parts = 0, []
+        for stream in streams:
+            own = self.positions[
+                (self.positions >= start) & (self.positions < start + stream.shape[1])
+            ]
+            parts.append(torch.as_tensor(own - start, device=stream.device))
+            start += stream.shape[1]
+        if sum(map(len, parts)) < len(self.positions):
+            raise InputError(
+                f"Some of the tokens whose {what} are asked for are not there in step {self.step}, "
+                f"block {block}; choose steps in which all reference tokens are present."
+            )
+        held = [stream.index_select(1, part) for stream, part in zip(streams, parts, strict=True)]
+        given = self.visit(place, held)
+        if given is None:
+            return streams
+        return [
+            stream.index_copy(1, part, new) if len(part) else stream
+            for stream, part, new in zip(streams, parts, given, strict=True)
+        ]

@@ -1,0 +1,179 @@
+"""Reuse the reference's keys and values, so that no reference token is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recast_probe.checks import whole_number
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from recast_probe.families.base import Family
+
+
+@dataclass(frozen=True)
+class ReuseReference(Intervention):
+    """Take keys and values of the reference from an earlier step instead of computing them.
+
+    A storing step computes the full reference and keeps, for every block and branch, the keys and
+    values of its tokens as attention sees them, rotary positions included. In the steps after it
+    the transformer computes text and generation tokens only; their queries see these keys and
+    values after their own. Keys and values depend on the timestep and on what the reference tokens
+    read from the other tokens, so they are those of the storing step and no longer exact: see
+    ``Probe.drift``.
+
+    Which of the stored tokens a step attends to is up to the interventions beside it, such as
+    ``Prune`` or ``Recast`` with any budget; without any, it is all of them. A storing step is full
+    whatever they drop, so a token that was never kept before can be attended to later.
+
+    Memory: two tensors (batch, reference tokens, heads, dim) for every block and branch, as long
+    as the run lasts; ``facts`` states the bytes.
+
+    Attributes:
+        start: first step that reuses; the step before it stores.
+        refresh: store again in these steps; or a number, to store again every so many steps. None
+            never does.
+        device: where keys and values are kept, such as "cpu"; None keeps them where they are
+            computed. They are moved at every use.
+
+    Raises:
+        InputError: a start below 1, or a refresh that is no step after the start.
+    """
+
+    start: int = 1
+    refresh: int | tuple[int, ...] | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", whole_number("start", self.start, 1))
+        if self.refresh is None:
+            return
+        if isinstance(self.refresh, Sequence | np.ndarray):
+            steps = sorted({whole_number("refresh", step, self.start) for step in self.refresh})
+            object.__setattr__(self, "refresh", tuple(steps))
+        else:
+            object.__setattr__(self, "refresh", whole_number("refresh", self.refresh, 1))
+
+    def storing_steps(self, steps: int) -> tuple[int, ...]:
+        """Steps of a run of so many steps that compute and store the full reference."""
+        first = self.start - 1
+        if self.refresh is None:
+            return (first,)
+        if isinstance(self.refresh, tuple):
+            return (first, *self.refresh)
+        return tuple(range(first, steps, self.refresh))
+
+    def renewed_steps(self, run: RunContext) -> set[int]:
+        return set(self.storing_steps(run.steps))
+
+    def reused_steps(self, run: RunContext) -> set[int]:
+        return set(range(self.start, run.steps)) - self.renewed_steps(run)
+
+    def prepare(self, run: RunContext) -> None:
+        if not run.reference_tokens:
+            raise InputError("There are no reference tokens to reuse; give a reference image.")
+        last = self.storing_steps(run.steps)[-1]
+        if last >= run.steps:
+            raise InputError(
+                f"{self!r} stores keys and values in step {last}, but the steps of this run are 0 "
+                f"to {run.steps - 1}."
+            )
+
+    @contextmanager
+    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[ReusedKeys]:
+        if any(call.projections for call in family.attention_calls(pipeline)):
+            raise UnsupportedPipelineError(
+                f"Reference tokens of {family.name} are not computed in the blocks, so there is "
+                "nothing to reuse."
+            )
+        reused = ReusedKeys(self, run)
+        try:
+            yield reused
+        finally:
+            reused.clear()
+
+    def describe(self) -> dict[str, Any]:
+        refresh = list(self.refresh) if isinstance(self.refresh, tuple) else self.refresh
+        return {
+            "name": "ReuseReference",
+            "start": self.start,
+            "refresh": refresh,
+            "device": self.device,
+        }
+
+
+class ReusedKeys(Attachment):
+    """Keys and values of one run, by branch and block."""
+
+    def __init__(self, settings: ReuseReference, run: RunContext) -> None:
+        self._run, self._device = run, settings.device
+        self._storing = settings.renewed_steps(run)
+        self._reusing = settings.reused_steps(run)
+        self._step, self._branch = -1, ""
+        self._stored: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        # what of it the present step attends to, and which tokens these are
+        self._selected: dict[tuple[str, int], tuple[np.ndarray, tuple[Tensor, Tensor]]] = {}
+        self._bytes = 0
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self._step, self._branch = step, branch
+
+    def stores_keys(self, block: int) -> bool:
+        # nothing is kept for a step that stores anew
+        return self._step in self._storing and self._step + 1 in self._reusing
+
+    def store_keys(self, block: int, key: Tensor, value: Tensor) -> None:
+        reference = self._run.layout.span("reference")
+        place = (self._branch, block)
+        device = self._device or key.device
+        # a copy: a view would keep the whole sequence alive
+        stored = tuple(
+            each[:, reference].to(device, copy=True).contiguous() for each in (key, value)
+        )
+        self._stored[place] = (stored[0], stored[1])
+        self._selected.pop(place, None)
+        self._bytes = max(self._bytes, self.bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the stored keys and values."""
+        return sum(
+            each.element_size() * each.nelement() for pair in self._stored.values() for each in pair
+        )
+
+    def stored_keys(self, block: int) -> tuple[Tensor, Tensor] | None:
+        if self._step not in self._reusing:
+            return None
+        place, kept = (self._branch, block), self._run.present
+        key, value = self._stored[place]
+        if kept is None:
+            return key, value
+        last = self._selected.get(place)
+        if last is None or not np.array_equal(last[0], kept):
+            index = torch.as_tensor(kept, device=key.device)
+            last = (kept, (key.index_select(1, index), value.index_select(1, index)))
+            self._selected[place] = last
+        return last[1]
+
+    def clear(self) -> None:
+        """Let go of all tensors."""
+        self._stored.clear()
+        self._selected.clear()
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "run": {
+                "stored_steps": sorted(self._storing),
+                "reused_steps": sorted(self._reusing),
+                "stored_bytes": self._bytes,
+            }
+        }
