@@ -13,6 +13,7 @@ from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import (
     Result,
     checked_scores,
+    head_mean,
     labelled,
     mean_over,
     warn_if_nan,
@@ -82,8 +83,8 @@ def entropy(
     """
     score = checked_scores(profile, blocks, steps, heads, branch)
     per_query = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
-    per_block = mean_over(score, "head")
-    marginal = arrays.entropy_bits(per_block.mean(1))
+    per_block = head_mean(score)
+    marginal = arrays.entropy_bits(per_block.mean(1, dtype=np.float64))
     block_marginal = arrays.entropy_bits(per_block)
     information = arrays.entropy_bits(score.values) - per_query.values
     warn_if_nan(

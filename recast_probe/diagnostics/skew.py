@@ -13,8 +13,8 @@ from recast_probe.diagnostics.results import (
     Result,
     checked_fraction,
     checked_scores,
+    head_mean,
     labelled,
-    mean_over,
     warn_if_nan,
 )
 from recast_probe.profile import AttentionProfile, Indices
@@ -79,8 +79,8 @@ def skew(
     """
     fraction = checked_fraction(fraction)
     score = checked_scores(profile, blocks, steps, heads, branch)
-    per_block = mean_over(score, "head")
-    mean = per_block.mean((0, 1))
+    per_block = head_mean(score)
+    mean = per_block.mean((0, 1), dtype=np.float64)
     shares = arrays.top_share(per_block, fraction)
     warn_if_nan(shares, "Blocks without any attention to the reference have no skew: NaN.")
     held = arrays.lorenz_curve(mean)

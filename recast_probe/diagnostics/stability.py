@@ -73,27 +73,39 @@ def stability(
     """
     if len(profiles) < 2:
         raise InputError(f"Stability compares at least 2 profiles, got {len(profiles)}.")
+    texts = [profile.selection_text(blocks, steps, heads, branch) for profile in profiles]
+    check_comparable(profiles, texts)
+    names = [str(i) for i in range(len(profiles))] if labels is None else [str(x) for x in labels]
+    if len(names) != len(profiles):
+        raise InputError(f"{len(profiles)} profiles need as many labels, got {len(names)}.")
+    scores = [
+        mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
+        for p in profiles
+    ]
+    return compare(np.stack(scores), names, fraction, texts[0], seed)
+
+
+def check_comparable(profiles: Sequence[AttentionProfile], texts: Sequence[str]) -> None:
+    """Check that profiles have one reference grid, and a selection one meaning.
+
+    Args:
+        texts: `selection_text` of each.
+
+    Raises:
+        InputError: they differ.
+    """
     grids = {profile.layout.references for profile in profiles}
     if len(grids) > 1:
         raise InputError(
             "These profiles have different reference grids, so their tokens cannot be compared: "
             + "; ".join(sorted(", ".join(map(str, grid)) for grid in grids))
         )
-    names = [str(i) for i in range(len(profiles))] if labels is None else [str(x) for x in labels]
-    if len(names) != len(profiles):
-        raise InputError(f"{len(profiles)} profiles need as many labels, got {len(names)}.")
-    texts = [profile.selection_text(blocks, steps, heads, branch) for profile in profiles]
     if len(set(texts)) > 1:
         found = "; ".join(sorted(set(texts)))
         raise InputError(
             f"The selection means different things in these profiles: {found}. "
             "Name steps, blocks and heads that all of them recorded."
         )
-    scores = [
-        mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
-        for p in profiles
-    ]
-    return _compare(np.stack(scores), names, fraction, texts[0], seed)
 
 
 def stability_over(
@@ -120,12 +132,13 @@ def stability_over(
     rest = [name for name in ("step", "block", "head") if name != dimension]
     names = [f"{dimension} {label}" for label in score[dimension].values]
     text = profile.selection_text(blocks, steps, heads, branch)
-    return _compare(mean_over(score, *rest), names, fraction, text, seed)
+    return compare(mean_over(score, *rest), names, fraction, text, seed)
 
 
-def _compare(
+def compare(
     scores: np.ndarray, names: list[str], fraction: float, selection: str, seed: int
 ) -> Stability:
+    """Agreement of rankings by scores (ranking, token); see `Stability`."""
     fraction = checked_fraction(fraction)
     count = arrays.top_count(scores.shape[-1], fraction)
     constant = np.ptp(scores, axis=-1) == 0

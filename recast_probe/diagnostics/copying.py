@@ -1,0 +1,119 @@
+"""Which heads copy place by place, and which broadcast the same to every place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.results import Result, checked_scores, labelled
+from recast_probe.errors import InputError
+from recast_probe.profile import AttentionProfile, Indices
+
+
+@dataclass(frozen=True, repr=False)
+class CopyHeads(Result):
+    """Copying and broadcasting heads, every value a mean over the selected steps.
+
+    Attributes:
+        information: (block, head), bits: marginal minus conditional entropy of the attention to
+            the reference, how much the place of a generation token says about where it looks. 0
+            for a head that shows every place the same (broadcast), up to ``maximum`` for one that
+            shows every place its own (copy).
+        mass: (block, head), the fraction of their attention that generation tokens pay to the
+            reference.
+        copying: bool (block, head): ``information`` of at least ``threshold`` times the maximum,
+            at a mass of at least ``least_mass``.
+        heads: (block, head) of these, most information first.
+        maximum: bits, log2 of the smaller number of generation and reference tokens.
+        threshold, least_mass, selection: as asked for.
+    """
+
+    information: xr.DataArray
+    mass: xr.DataArray
+    copying: xr.DataArray
+    heads: tuple[tuple[int, int], ...]
+    maximum: float
+    threshold: float
+    least_mass: float
+    selection: str
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "copy_heads": len(self.heads),
+            "all_heads": self.information.size,
+            "highest_information": float(self.information.max()),
+            "median_information": float(self.information.median()),
+            "maximum": self.maximum,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"CopyHeads({len(self.heads)} of {self.information.size} heads, up to "
+            f"{float(self.information.max()):.2f} of {self.maximum:.2f} bits; {self.selection})"
+        )
+
+
+def copy_heads(
+    profile: AttentionProfile,
+    *,
+    threshold: float = 0.5,
+    least_mass: float = 0.05,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+) -> CopyHeads:
+    """Find copy heads by the mutual information between place and where it looks.
+
+    The information is exact when all generation tokens give the reference equal mass (see
+    ``Entropy``); a head with hardly any mass on the reference reads nothing there, whatever its
+    information, hence ``least_mass``.
+
+    Args:
+        threshold: share of the largest possible information, 0..1.
+        least_mass: fraction of attention, 0..1.
+
+    Raises:
+        InputError: thresholds outside 0..1, scores that are NaN, or a profile of other queries.
+    """
+    for name, value in (("threshold", threshold), ("least_mass", least_mass)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must lie from 0 to 1, got {value}.")
+    if profile.queries != "generation":
+        raise InputError(
+            f"Generation tokens copy, but this profile is of {profile.queries} tokens."
+        )
+    score = checked_scores(profile, blocks, steps, heads, branch)
+    information = head_information(profile, blocks, steps, heads, branch)
+    mass = score.sum("token").mean("step", dtype=np.float64).values
+    grid = profile.layout.generation.size, profile.layout.reference_tokens
+    maximum = math.log2(min(grid))
+    copying = (information >= threshold * maximum) & (mass >= least_mass)
+    found = np.argwhere(copying)
+    order = np.argsort(-information[copying], kind="stable")
+    numbers = score["block"].values, score["head"].values
+    return CopyHeads(
+        information=labelled(information, score, "information", "block", "head"),
+        mass=labelled(mass, score, "mass", "block", "head"),
+        copying=labelled(copying, score, "copying", "block", "head"),
+        heads=tuple((int(numbers[0][b]), int(numbers[1][h])) for b, h in found[order]),
+        maximum=maximum,
+        threshold=float(threshold),
+        least_mass=float(least_mass),
+        selection=profile.selection_text(blocks, steps, heads, branch),
+    )
+
+
+def head_information(
+    profile: AttentionProfile, blocks: Any, steps: Indices, heads: Indices, branch: str
+) -> np.ndarray:
+    """Mutual information of every head in bits (block, head), mean over steps; never below 0."""
+    score = profile.select(blocks, steps, heads, branch)
+    conditional = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
+    bits = arrays.entropy_bits(score.values) - conditional.values
+    return np.maximum(bits.mean(0, dtype=np.float64), 0)

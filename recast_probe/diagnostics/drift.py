@@ -1,0 +1,70 @@
+"""Drift of the reference's keys and values over the steps, labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics.results import Result
+
+QUANTITIES = ("key", "value", "output")
+
+
+@dataclass(frozen=True, repr=False)
+class Drift(Result):
+    """Relative errors of old keys and values against new ones; see ``RecordDrift``.
+
+    Attributes:
+        errors: float64 variables "key", "value" and "output", each (source, branch, step, block);
+            NaN in steps up to the source.
+        selection: what was compared.
+    """
+
+    errors: xr.Dataset
+    selection: str
+
+    @classmethod
+    def build(
+        cls,
+        found: Sequence[Mapping[str, Any]],
+        timesteps: Sequence[float] | np.ndarray,
+        block_kinds: Sequence[str],
+        model: str,
+    ) -> Drift:
+        """From what ``RecordDrift`` left in the provenance of a run."""
+        sources = sorted({each["source"] for each in found})
+        branches = list(dict.fromkeys(each["branch"] for each in found))
+        shape = (len(sources), len(branches), len(timesteps), len(block_kinds))
+        values = {name: np.full(shape, np.nan) for name in QUANTITIES}
+        for each in found:
+            place = sources.index(each["source"]), branches.index(each["branch"])
+            for name in QUANTITIES:
+                values[name][place] = np.array(each[name], np.float64)
+        dims = ("source", "branch", "step", "block")
+        errors = xr.Dataset(
+            {name: (dims, each) for name, each in values.items()},
+            coords={
+                "source": sources,
+                "branch": branches,
+                "step": np.arange(len(timesteps)),
+                "timestep": ("step", np.asarray(timesteps, np.float64)),
+                "block": np.arange(len(block_kinds)),
+                "block_kind": ("block", list(block_kinds)),
+            },
+        )
+        return cls(errors, f"{model}, from step {', '.join(map(str, sources))}")
+
+    def summary(self) -> dict[str, float]:
+        return {f"{name}_mean": float(self.errors[name].mean()) for name in QUANTITIES} | {
+            f"{name}_last_step": float(self.errors[name].isel(step=-1).mean())
+            for name in QUANTITIES
+        }
+
+    def __repr__(self) -> str:
+        found = self.summary()
+        text = ", ".join(f"{name} {found[f'{name}_mean']:.3f}" for name in QUANTITIES)
+        return f"Drift(mean relative error: {text}; {self.selection})"

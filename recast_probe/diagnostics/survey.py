@@ -1,0 +1,148 @@
+"""Many profiles at once, of which only one is in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.results import (
+    Result,
+    checked_fraction,
+    checked_scores,
+    head_mean,
+)
+from recast_probe.diagnostics.stability import Stability, check_comparable, compare
+from recast_probe.errors import InputError
+from recast_probe.profile import AttentionProfile, Indices
+
+
+@dataclass(frozen=True, repr=False)
+class Survey(Result):
+    """What `skew`, `entropy` and `stability` say of many profiles.
+
+    Attributes:
+        top_share, gini, marginal: (profile, step, block), of the score averaged over heads: share
+            of the mass on the top tokens, Gini coefficient, entropy in bits.
+        mean_top_share, mean_gini, mean_marginal: (profile,), of the score averaged over steps,
+            blocks and heads (Eq. 3).
+        stability: agreement of those mean scores between the profiles.
+        block_spearman: (block,), Spearman correlation of the score averaged over steps and heads,
+            mean over the pairs of profiles; NaN where a profile's scores are all equal.
+        selection: what was averaged.
+    """
+
+    top_share: xr.DataArray
+    gini: xr.DataArray
+    marginal: xr.DataArray
+    mean_top_share: xr.DataArray
+    mean_gini: xr.DataArray
+    mean_marginal: xr.DataArray
+    stability: Stability
+    block_spearman: xr.DataArray
+    selection: str
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "profiles": float(self.top_share.sizes["profile"]),
+            "top_share_of_mean_score": float(self.mean_top_share.mean()),
+            "gini_of_mean_score": float(self.mean_gini.mean()),
+            "marginal_entropy_of_mean_score": float(self.mean_marginal.mean()),
+            **self.stability.summary(),
+        }
+
+    def __repr__(self) -> str:
+        count = self.top_share.sizes["profile"]
+        return f"Survey({count} profiles, {self.stability!r})"
+
+
+def survey(
+    profiles: Iterable[AttentionProfile],
+    labels: Sequence[str] | None = None,
+    fraction: float = 0.25,
+    *,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+    seed: int = 0,
+) -> Survey:
+    """Skew, entropy and agreement of many profiles.
+
+    Args:
+        profiles: any iterable, such as ``(AttentionProfile.load(path) for path in paths)``: each is
+            let go before the next is asked for. What is kept of one are 8 bytes per block and
+            reference token, and three numbers per step and block.
+
+    Raises:
+        InputError: fewer than two profiles, another number of labels, or profiles that cannot be
+            compared; see `stability`.
+    """
+    fraction = checked_fraction(fraction)
+    per_row: dict[str, list[np.ndarray]] = {"top_share": [], "gini": [], "marginal": []}
+    per_block: list[np.ndarray] = []
+    first: AttentionProfile | None = None
+    text = ""
+    for profile in profiles:
+        found = profile.selection_text(blocks, steps, heads, branch)
+        if first is None:
+            first, text = _without_values(profile), found
+        check_comparable([first, profile], [text, found])
+        score = head_mean(checked_scores(profile, blocks, steps, heads, branch))
+        per_row["top_share"].append(arrays.top_share(score, fraction))
+        per_row["gini"].append(arrays.gini(score))
+        per_row["marginal"].append(arrays.entropy_bits(score))
+        per_block.append(score.mean(0, dtype=np.float64))
+    if first is None or len(per_block) < 2:
+        raise InputError(f"A survey compares at least 2 profiles, got {len(per_block)}.")
+    names = [str(i) for i in range(len(per_block))] if labels is None else list(map(str, labels))
+    if len(names) != len(per_block):
+        raise InputError(f"{len(per_block)} profiles need as many labels, got {len(names)}.")
+    blocks_of = first.select(blocks, steps, heads, branch)
+    places = {
+        "profile": names,
+        "step": blocks_of["step"].values,
+        "block": blocks_of["block"].values,
+    }
+    means = np.stack([each.mean(0) for each in per_block])
+    of_mean = {
+        "mean_top_share": arrays.top_share(means, fraction),
+        "mean_gini": arrays.gini(means),
+        "mean_marginal": arrays.entropy_bits(means),
+    }
+    return Survey(
+        **{name: _labelled(np.stack(each), name, places) for name, each in per_row.items()},
+        **{name: _labelled(each, name, places) for name, each in of_mean.items()},
+        stability=compare(means, names, fraction, text, seed),
+        block_spearman=xr.DataArray(
+            [_mean_spearman(np.stack(rows)) for rows in zip(*per_block, strict=True)],
+            dims="block",
+            coords={"block": places["block"]},
+            name="block_spearman",
+        ),
+        selection=text,
+    )
+
+
+def _mean_spearman(scores: np.ndarray) -> float:
+    """Mean correlation over the pairs of different rows (profile, token)."""
+    matrix = arrays.spearman_matrix(scores)
+    return float(matrix[np.triu_indices(len(scores), 1)].mean())
+
+
+def _labelled(values: np.ndarray, name: str, places: dict[str, Any]) -> xr.DataArray:
+    dimensions = ("profile", "step", "block")[: values.ndim]
+    labels = {dimension: places[dimension] for dimension in dimensions}
+    return xr.DataArray(values, dims=dimensions, coords=labels, name=name)
+
+
+def _without_values(profile: AttentionProfile) -> AttentionProfile:
+    """The same labels without the scores: a single zero is seen everywhere."""
+    dataset = profile.dataset.copy()
+    for name, values in profile.dataset.data_vars.items():
+        dataset[name] = values.copy(data=np.broadcast_to(np.zeros((), values.dtype), values.shape))
+    return AttentionProfile(dataset)
