@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+from recast_probe.arithmetic.bounds import Bound, bound
+from recast_probe.arithmetic.caching import cached_run_work, mean_fresh
 from recast_probe.arithmetic.config import FluxConfig, flux_kontext_dev
+from recast_probe.arithmetic.devices import DEVICES, DeviceLimits, device_limits
 from recast_probe.arithmetic.limits import (
     entropy_range,
     eq_4_mean,
     gamma_for_mean,
     largest_top_share,
 )
+from recast_probe.arithmetic.plan import RunPlan, StepPlan
 from recast_probe.arithmetic.work import Work, readout_work, run_work, step_work
 
 __all__ = [
+    "DEVICES",
+    "Bound",
+    "DeviceLimits",
     "FluxConfig",
+    "RunPlan",
+    "StepPlan",
     "Work",
+    "bound",
+    "cached_run_work",
+    "device_limits",
     "entropy_range",
     "eq_4_mean",
     "flux_kontext_dev",
     "gamma_for_mean",
     "largest_top_share",
+    "mean_fresh",
     "readout_work",
     "run_work",
     "step_work",

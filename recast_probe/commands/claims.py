@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import Json, emit
-from recast_probe.errors import InputError
+from recast_probe.commands.common import Json, emit, transformer_config
 
 
 def claims(
@@ -30,7 +29,7 @@ def claims(
     from recast_probe.arithmetic.measured import collect
     from recast_probe.arithmetic.work import step_work
 
-    config = _config(model)
+    config = transformer_config(model or "flux-kontext")
     found = check_claims(config, collect(measured or []))
     steps = {
         str(TEXT + GENERATION + reference): step_work(config, TEXT, GENERATION, reference).total
@@ -50,20 +49,3 @@ def claims(
             if getattr(each, name) != "-":
                 print(f"  {name:9} {getattr(each, name)}")
         print(f"  {each.reason}")
-
-
-def _config(model: str | None) -> Any:
-    from recast_probe.arithmetic import FluxConfig, flux_kontext_dev
-
-    if model is None:
-        return flux_kontext_dev()
-    import diffusers
-
-    try:
-        config = diffusers.FluxTransformer2DModel.load_config(model, subfolder="transformer")
-    except Exception as error:  # the hub client raises a different class for every cause
-        raise InputError(
-            f"No transformer config was found in {model!r} ({error}). Give a folder in the "
-            "diffusers layout, or a repository that can be reached."
-        ) from error
-    return FluxConfig.from_dict(config)

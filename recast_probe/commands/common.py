@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ import typer
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
+    from recast_probe.arithmetic import FluxConfig
     from recast_probe.probe import Probe
 
 Model = Annotated[
@@ -30,6 +32,10 @@ IPAdapter = Annotated[
 ImageEncoder = Annotated[
     str | None, typer.Option(help="The IP-Adapter's CLIP vision model: repository or folder.")
 ]
+CpuOffload = Annotated[
+    bool,
+    typer.Option("--cpu-offload", help="Keep in the device's memory only the part that runs."),
+]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -45,19 +51,71 @@ def open_probe(
     device: str,
     ip_adapter: str | None = None,
     image_encoder: str | None = None,
+    cpu_offload: bool = False,
 ) -> Probe:
     """The probe of a model named on the command line; heavy imports happen here."""
     from recast_probe.probe import Probe
 
     if model == "pocket":
+        if cpu_offload:
+            raise InputError("The bundled model runs on the CPU; leave --cpu-offload out.")
         if ip_adapter or image_encoder:
             raise InputError(
                 "The bundled model takes no IP-Adapter; name a FluxPipeline with --model."
             )
         return Probe.pocket()
     return Probe.from_pretrained(
-        model, dtype, device, ip_adapter=ip_adapter, image_encoder=image_encoder
+        model,
+        dtype,
+        device,
+        cpu_offload=cpu_offload,
+        ip_adapter=ip_adapter,
+        image_encoder=image_encoder,
     )
+
+
+@contextmanager
+def memory_noted(probe: Probe, device: str) -> Iterator[None]:
+    """Note the peak memory of each stage of what runs inside, once a stage, the largest of all."""
+    from recast_probe.memory import memory_by_stage
+
+    peaks: dict[str, tuple[int, str]] = {}
+
+    def tell(stage: str, peak: int, kind: str) -> None:
+        peaks[stage] = max(peaks.get(stage, (0, kind)), (peak, kind))
+
+    with memory_by_stage(probe.pipe, device, tell):
+        yield
+    for stage, (peak, kind) in peaks.items():
+        note(f"peak {kind} memory, {stage}: {peak / 2**30:.2f} GiB")
+
+
+def transformer_config(model: str) -> FluxConfig:
+    """The transformer's config of "flux-kontext", "pocket", a folder or a hub repository.
+
+    No weights are read.
+
+    Raises:
+        InputError: there is none, or of another class.
+    """
+    from recast_probe.arithmetic import FluxConfig, flux_kontext_dev
+
+    if model == "flux-kontext":
+        return flux_kontext_dev()
+    if model == "pocket":
+        from recast_probe import pocket
+
+        model = str(pocket.folder())
+    import diffusers
+
+    try:
+        config = diffusers.FluxTransformer2DModel.load_config(model, subfolder="transformer")
+    except Exception as error:  # the hub client raises a different class for every cause
+        raise InputError(
+            f"No transformer config was found in {model!r} ({error}). Give a folder in the "
+            "diffusers layout, or a repository that can be reached."
+        ) from error
+    return FluxConfig.from_dict(config)
 
 
 def parse_blocks(text: str) -> Any:

@@ -10,6 +10,7 @@ import typer
 
 from recast_probe.commands.common import (
     Blocks,
+    CpuOffload,
     DataType,
     Device,
     Image,
@@ -20,6 +21,7 @@ from recast_probe.commands.common import (
     Seed,
     Steps,
     emit,
+    memory_noted,
     note,
     open_probe,
     output_folder,
@@ -40,6 +42,9 @@ class Method(StrEnum):
     uniform = "uniform"
     mask_oracle = "mask-oracle"
     reversed = "reversed"
+    reuse = "reuse"
+    reuse_step_cache = "reuse+step-cache"
+    step_cache = "step-cache"
     none = "none"
 
 
@@ -62,6 +67,12 @@ def generate(
     maximum: Annotated[int | None, typer.Option(help="Eq. 4: tokens at the lowest noise.")] = None,
     gamma: Annotated[float, typer.Option(help="Eq. 4: exponent.")] = 2.0,
     clock: Annotated[Clock, typer.Option(help="Eq. 4: clock.")] = Clock.step,
+    refresh: Annotated[
+        int | None, typer.Option(help="Reuse: store keys and values every so many steps.")
+    ] = None,
+    computed: Annotated[
+        int | None, typer.Option(help="Step cache: how many steps are computed.")
+    ] = None,
     blocks: Blocks = "paper",
     model: Model = "pocket",
     mask: Annotated[
@@ -71,6 +82,7 @@ def generate(
     seed: Seed = 0,
     dtype: DataType = "auto",
     device: Device = "cpu",
+    cpu_offload: CpuOffload = False,
     ip_adapter: IPAdapter = None,
     image_encoder: ImageEncoder = None,
     as_json: Json = False,
@@ -81,6 +93,7 @@ def generate(
     """
     from recast_probe.errors import InputError
     from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
+    from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
     from recast_probe.interventions.methods import method as named
 
     if budget is not None and (minimum is not None or maximum is not None):
@@ -88,7 +101,7 @@ def generate(
     if (minimum is None) != (maximum is None):
         raise InputError("Eq. 4 needs both --minimum and --maximum.")
     scheduled = budget is not None or minimum is not None
-    if scheduled and method in (Method.full, Method.none):
+    if scheduled and method.value in WITHOUT_BUDGET:
         raise InputError(f"--method {method.value} takes no budget; it keeps all tokens or none.")
     chosen_blocks = parse_blocks(blocks)
     picture = load_image(image)
@@ -98,9 +111,11 @@ def generate(
         check_same_shape(subject, picture)
         if not fit_mask(subject, picture).any():
             raise InputError(f"The mask {mask} marks no pixel; bright pixels are the subject.")
-    probe = open_probe(model, dtype, device, ip_adapter, image_encoder)
+    probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
     tokens = probe.layout(picture).reference_tokens
-    schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
+    schedule = None
+    if scheduled or method.value not in REUSING:
+        schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
     interventions = named(
         method.value,
         schedule,
@@ -108,14 +123,17 @@ def generate(
         blocks=chosen_blocks,
         mask=None if mask is None else _oracle(probe, method, mask, picture),
         seed=seed,
+        refresh=refresh,
+        computed=computed,
     )
     folder = output_folder(out)
     rows = []
     for number, text in enumerate(prompt):
         try:
-            result = probe.generate(
-                picture, text, steps=steps, seed=seed, interventions=interventions
-            )
+            with memory_noted(probe, device):
+                result = probe.generate(
+                    picture, text, steps=steps, seed=seed, interventions=interventions
+                )
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")
             raise

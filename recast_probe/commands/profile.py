@@ -9,6 +9,7 @@ import typer
 
 from recast_probe.commands.common import (
     Blocks,
+    CpuOffload,
     DataType,
     Device,
     Image,
@@ -19,6 +20,7 @@ from recast_probe.commands.common import (
     Seed,
     Steps,
     emit,
+    memory_noted,
     note,
     open_probe,
     output_folder,
@@ -43,6 +45,7 @@ def profile(
     ] = "",
     dtype: DataType = "auto",
     device: Device = "cpu",
+    cpu_offload: CpuOffload = False,
     ip_adapter: IPAdapter = None,
     image_encoder: ImageEncoder = None,
     as_json: Json = False,
@@ -58,7 +61,7 @@ def profile(
             f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
         ) from None
     chosen_blocks = parse_blocks(blocks)
-    probe = open_probe(model, dtype, device, ip_adapter, image_encoder)
+    probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
     grid_mask = None if mask is None else probe.reference_mask(mask, image)
     if grid_mask is not None and grid_mask.all() == grid_mask.any():
         raise InputError(
@@ -70,7 +73,8 @@ def profile(
     found: list[dict[str, Any]] = []
     for number, text in enumerate(prompt):
         try:
-            each = probe.profile(image, text, profile_steps=chosen, **settings)
+            with memory_noted(probe, device):
+                each = probe.profile(image, text, profile_steps=chosen, **settings)
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
             raise

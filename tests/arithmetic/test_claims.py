@@ -12,6 +12,7 @@ from recast_probe.arithmetic.measured import collect
 from recast_probe.errors import InputError
 
 FLUX = flux_kontext_dev()
+CLAIMED_ABOVE = [name for name in MEASURED if "above" in name and name != "reused_above_fresh"]
 
 
 def verdicts(measured=None) -> dict[str, str]:
@@ -34,7 +35,7 @@ def test_without_measurements_only_arithmetic_speaks():
     for words in ("2.4x faster", "budget sweep", "14.2 s", "11.2 bits, where", "2.59x"):
         assert by_words(found, words) == "impossible"
     assert by_words(found, "about 600") == "fails"
-    assert by_words(found, "ToCa") == "not testable here"
+    assert by_words(found, "together with ToCa") == "not testable here"
     assert by_words(found, "top 25 % of reference") == "not testable here"
 
 
@@ -47,7 +48,12 @@ def test_numbers_decide():
         "auroc": 0.95,
         "spearman": 0.92,
         "retention": 0.97,
-        **{name: difference(0.1, 0.001) for name in MEASURED if "above" in name},
+        "token_cache_retention": 0.96,
+        "ip_adapter_tokens": 128,
+        "ip_adapter_top25": 0.75,
+        "ip_adapter_retention": 0.97,
+        "reused_above_fresh": {"mean": -0.005, "low": -0.01, "high": 0.0, "p_value": 0.1},
+        **{name: difference(0.1, 0.001) for name in CLAIMED_ABOVE},
     }
     bad = {
         "model": "pocket",
@@ -57,15 +63,37 @@ def test_numbers_decide():
         "auroc": 0.5,
         "spearman": 0.2,
         "retention": 0.4,
-        **{name: difference(-0.1, 0.001) for name in MEASURED if "above" in name},
+        "token_cache_retention": 0.5,
+        "ip_adapter_tokens": 128,
+        "ip_adapter_top25": 0.75,
+        "ip_adapter_retention": 0.5,
+        "reused_above_fresh": {"mean": -0.05, "low": -0.07, "high": -0.03, "p_value": 0.001},
+        **{name: difference(-0.1, 0.001) for name in CLAIMED_ABOVE},
     }
     measured = [each for each in check_claims(FLUX, good) if each.measured != "-"]
-    assert len(measured) == 9
+    assert len(measured) == 13
     assert {each.verdict for each in measured} == {"holds"}
     assert all("pocket" in each.measured for each in measured)
     assert {e.verdict for e in check_claims(FLUX, bad) if e.measured != "-"} == {"fails"}
     chance = good | {"merge_above_random": difference(0.1, 0.3)}
     assert by_words(verdicts(chance), "ToMe above random") == "not testable here"
+    for wide in ({"low": -0.03, "high": 0.01}, {"low": None, "high": None}):
+        unclear = {"reused_above_fresh": {"mean": -0.01, "p_value": None} | wide}
+        assert by_words(verdicts(unclear), "reused ranking") == "not testable here"
+    lone = {"merge_above_random": difference(0.1, None) | {"low": None, "high": None}}
+    assert by_words(verdicts(lone), "ToMe above random") == "not testable here"
+
+
+def test_speeds_that_arithmetic_does_not_exclude_stay_untested():
+    """Measured FLOP of a small model stand beside the verdict and do not change it."""
+    measured = {"model": "pocket", "amortised_speed_up": 2.02, "token_cache_speed_up": 3.5}
+    found = {each.claim: each for each in check_claims(FLUX, measured)}
+    reused = found["2.59x after 100 generations with one ranking"]
+    assert (reused.verdict, reused.measured) == ("impossible", "at most 2.02x by FLOP (pocket)")
+    cached = found["3.38x together with ToCa"]
+    assert cached.verdict == "not testable here"
+    assert cached.measured == "at most 3.50x by FLOP (pocket)"
+    assert "at most 4.74x" in cached.allowed
 
 
 def test_summaries_are_read(tmp_path):

@@ -1,0 +1,172 @@
+"""`recast-probe bound`: work, bytes and the least time of a run, from the model's config alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recast_probe.commands.common import Json, Steps, emit, transformer_config
+from recast_probe.errors import InputError
+
+if TYPE_CHECKING:
+    from recast_probe.arithmetic import Bound, DeviceLimits, FluxConfig
+
+# text, generation and reference tokens where none are named
+USUAL_TOKENS = {"pocket": (32, 256, 256)}
+KONTEXT_TOKENS = (512, 4096, 4096)
+
+
+def bound(
+    model: Annotated[
+        str,
+        typer.Option(
+            help="'flux-kontext' (FLUX.1 Kontext dev's published config), 'pocket', a folder or a "
+            "hub repository; only the transformer's config is read."
+        ),
+    ] = "flux-kontext",
+    tokens: Annotated[
+        str | None,
+        typer.Option(help="Text, generation and reference tokens, such as 512,4096,4096."),
+    ] = None,
+    steps: Steps = 28,
+    done: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="What is done to the run; repeat for several: none, prune=600, eq4=256:1024:2, "
+            "reuse=1, compute=20, fp8, read=0. A table of usual ones by default.",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="h200, h100, a100, l40s or rtx-4090, for seconds.")
+    ] = None,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="Dense bfloat16 peak of a device that is not listed.")
+    ] = None,
+    bandwidth_gb: Annotated[
+        float | None, typer.Option(help="Memory bandwidth of such a device in GB/s.")
+    ] = None,
+    attention_slowdown: Annotated[
+        float,
+        typer.Option(help="How many times less efficiently than linear layers attention runs."),
+    ] = 1.0,
+    calls: Annotated[
+        int, typer.Option(min=1, help="Transformer calls a step: 2 with true guidance.")
+    ] = 1,
+    as_json: Json = False,
+) -> None:
+    """Print FLOP, bytes, the least time on a device, and the most that something can speed it up.
+
+    Speed-ups assume that all FLOP take the same time, or attention's the stated multiple of it.
+    They hold for the transformer; text encoders and autoencoder come on top in every arm.
+    """
+    from recast_probe.arithmetic import RunPlan, readout_work
+    from recast_probe.arithmetic import bound as bound_of
+    from recast_probe.arithmetic.named import paper_rows, planned
+
+    config = transformer_config(model)
+    text, generation, reference = _tokens(tokens, model)
+    limits = _limits(device, peak_tflops, bandwidth_gb)
+    full = RunPlan.full(text, generation, reference, steps, calls=calls)
+    rows = paper_rows(reference) if done is None else {"full": [], ", ".join(done): done}
+    plans = {name: planned(full, words) for name, words in rows.items() if _fits(words, steps)}
+    found = {
+        name: bound_of(config, plan, limits, attention_slowdown=attention_slowdown)
+        for name, plan in plans.items()
+    }
+    readout = readout_work(config, generation, reference)
+    step = full.step_work(config, full.steps[0])
+    facts: dict[str, Any] = {
+        "model": model,
+        "parameters": config.parameters,
+        "tokens": {"text": text, "generation": generation, "reference": reference},
+        "steps": steps,
+        "device": None if limits is None else limits.name,
+        "source": None if limits is None else limits.source,
+        "full_step": {
+            "linear": step.linear,
+            "attention": step.attention,
+            "modulation": step.modulation,
+            "total": step.total,
+        },
+        "readout": {
+            "flop": readout,
+            "share_of_step": readout / step.total * calls,
+            "share_of_run": readout * calls / (step.total * steps),
+        },
+    }
+    if as_json:
+        emit(facts | {"bounds": {name: each.to_dict() for name, each in found.items()}}, True)
+        return
+    _print(config, facts, found, limits)
+
+
+def _tokens(text: str | None, model: str) -> tuple[int, int, int]:
+    if text is None:
+        return USUAL_TOKENS.get(model, KONTEXT_TOKENS)
+    try:
+        first, second, third = (int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            "--tokens takes text, generation and reference tokens, such as 512,4096,4096, not "
+            f"{text!r}."
+        ) from None
+    return first, second, third
+
+
+def _limits(
+    device: str | None, peak_tflops: float | None, bandwidth_gb: float | None
+) -> DeviceLimits | None:
+    from recast_probe.arithmetic.devices import DeviceLimits, device_limits
+
+    if peak_tflops is None and bandwidth_gb is None:
+        return None if device is None else device_limits(device)
+    if peak_tflops is None or bandwidth_gb is None or min(peak_tflops, bandwidth_gb) <= 0:
+        raise InputError("Give --peak-tflops and --bandwidth-gb together, both above 0.")
+    name = device or "a device as given"
+    peak = peak_tflops * 1e12
+    return DeviceLimits(name, peak, None, bandwidth_gb * 1e9, 0.0, "as given")
+
+
+def _fits(words: list[str], steps: int) -> bool:
+    """Rows of the usual table that a short run has no steps for are left out."""
+    counts = [int(word.split("=")[1]) for word in words if word.startswith("compute=")]
+    return steps > 1 or not words if not counts else min(counts) <= steps
+
+
+def _print(
+    config: FluxConfig, facts: dict[str, Any], found: dict[str, Bound], limits: DeviceLimits | None
+) -> None:
+    tokens, step, readout = facts["tokens"], facts["full_step"], facts["readout"]
+    print(
+        f"{facts['model']}: {config.parameters:,} parameters; {tokens['text']:,} text, "
+        f"{tokens['generation']:,} generation and {tokens['reference']:,} reference tokens; "
+        f"{facts['steps']} steps"
+    )
+    print(
+        f"a full step: {_tera(step['total'])} TFLOP ({_tera(step['linear'])} linear, "
+        f"{_tera(step['attention'])} attention, {_tera(step['modulation'])} modulation)"
+    )
+    print(
+        f"reading attention to the reference in every block: {_tera(readout['flop'])} TFLOP, "
+        f"{readout['share_of_step']:.2%} of a step, {readout['share_of_run']:.3%} of the run"
+    )
+    if limits is not None:
+        print(
+            f"{limits.name}: {limits.bfloat16 / 1e12:.1f} TFLOP/s, "
+            f"{limits.bandwidth / 1e12:.3f} TB/s ({limits.source})"
+        )
+    columns = f"{'':28} {'TFLOP':>10} {'linear':>10} {'attention':>10} {'GB':>9} {'at most':>8}"
+    print(columns + ("" if limits is None else f" {'at least':>10}"))
+    for name, each in found.items():
+        row = f"{name:28} {_tera(each.total):>10} {_tera(each.linear):>10} "
+        row += f"{_tera(each.attention):>10} "
+        row += f"{(each.weight_bytes + each.activation_bytes) / 1e9:9,.4g} {each.speed_up:7.3f}x"
+        if each.least_seconds is not None:
+            row += f" {each.least_seconds:8.4g} s, {each.limited_by}-bound"
+        print(row)
+
+
+def _tera(flop: float) -> str:
+    return f"{flop / 1e12:,.2f}" if flop >= 1e11 else f"{flop / 1e12:.4g}"
