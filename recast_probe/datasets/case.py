@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from PIL import Image
@@ -100,11 +100,32 @@ class FileCase:
                 _check(_Stamp.of(picture), _Stamp.of(mask) if mask else None)
 
 
-def mask_origin(case: Case) -> str:
-    """Where a case's reference mask comes from: "given", the name of a finder, or "none"."""
-    if isinstance(case, FileCase) and case.mask_file is None:
-        return "none" if case.finder is None else finder_name(case.finder)
-    return "none" if case.reference_mask is None else "given"
+def mask_origin(case: Case, picture: Literal["reference", "target"] = "reference") -> str:
+    """Where the mask of a case's picture comes from: "given", the name of a finder, or "none"."""
+    of_target = picture == "target"
+    if isinstance(case, FileCase):
+        if (case.target_mask_file if of_target else case.mask_file) is not None:
+            return "given"
+        searched = case.finder is not None and not (of_target and case.target_file is None)
+        return finder_name(case.finder) if case.finder is not None and searched else "none"
+    mask = case.target_mask if of_target else case.reference_mask
+    return "none" if mask is None else "given"
+
+
+def file_label(cases: Iterable[Case]) -> dict[str, str]:
+    """A label for what cases consist of: {"files": 12 hexadecimal digits}; {} for PocketBench.
+
+    Another picture of the same name, mask or seed gives another label, so that runs on the one are
+    never taken for runs on the other.
+    """
+    digest = hashlib.sha256()
+    for case in cases:
+        if not isinstance(case, FileCase):
+            return {}
+        digest.update(f"{case.seed}\n".encode())
+        for path in (case.reference_file, case.mask_file, case.target_file, case.target_mask_file):
+            digest.update((_digest(_Stamp.of(path)) if path else "none").encode())
+    return {"files": digest.hexdigest()[:12]}
 
 
 def noise_seed(seed: int, subject: str, prompt: str) -> int:
@@ -156,6 +177,11 @@ def _check(picture: _Stamp, mask: _Stamp | None) -> None:
         check_same_shape(drawn, image)
         if not (drawn > 0.5).any():
             raise InputError(f"The mask {str(mask.path)!r} marks no pixel.")
+
+
+@cache
+def _digest(stamp: _Stamp) -> str:
+    return hashlib.sha256(stamp.path.read_bytes()).hexdigest()
 
 
 @lru_cache(maxsize=4)

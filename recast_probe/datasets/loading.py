@@ -49,7 +49,8 @@ def load_benchmark(
     if name == "pocket":
         if path is not None:
             raise InputError("PocketBench ships with the package; leave the path of its data out.")
-        return list(pocket_bench(subjects or 150, prompts or 3, seed=seed))
+        numbers = 150 if subjects is None else subjects, 3 if prompts is None else prompts
+        return list(pocket_bench(*numbers, seed=seed))
     if name not in _LOADERS:
         raise InputError(f"There is no benchmark {name!r}; there is {', '.join(BENCHMARKS)}.")
     return list(_LOADERS[name](path, subjects=subjects, prompts=prompts, seed=seed, masks=masks))

@@ -1,6 +1,13 @@
 """Where the subject is, when nobody drew a mask: U2-Netp with GrabCut, or any callable."""
 
-from recast_probe.masks.finding import FINDERS, MaskFinder, find_mask, finder_name, mask_finder
+from recast_probe.masks.finding import (
+    FINDERS,
+    MaskFinder,
+    OncePerImage,
+    find_mask,
+    finder_name,
+    mask_finder,
+)
 from recast_probe.masks.grabcut import GrabCut
 from recast_probe.masks.u2net import U2NetP
 
@@ -8,6 +15,7 @@ __all__ = [
     "FINDERS",
     "GrabCut",
     "MaskFinder",
+    "OncePerImage",
     "U2NetP",
     "find_mask",
     "finder_name",

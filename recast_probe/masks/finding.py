@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.images import image_digest
 from recast_probe.masks.grabcut import GrabCut
 from recast_probe.masks.u2net import U2NetP
 
@@ -60,3 +61,26 @@ def find_mask(image: Image.Image, finder: MaskFinder) -> np.ndarray:
             f"{values.max()}; a mask is boolean or between 0 and 1."
         )
     return values > 0.5
+
+
+class OncePerImage:
+    """A finder that remembers what it found in the last few images, by their pixels.
+
+    Args:
+        finder: the finder that is asked.
+        images: how many are remembered.
+    """
+
+    def __init__(self, finder: MaskFinder, images: int = 4) -> None:
+        self.finder, self.images = finder, images
+        self.name = finder_name(finder)
+        self._found: dict[str, np.ndarray] = {}
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        digest = image_digest(image)
+        # taken out and put back, so that the one that was not wanted for longest is forgotten
+        found = self._found.pop(digest, None)
+        self._found[digest] = find_mask(image, self.finder) if found is None else found
+        while len(self._found) > self.images:
+            del self._found[next(iter(self._found))]
+        return self._found[digest]

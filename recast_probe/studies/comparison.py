@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from recast_probe.datasets import Case, file_label
 from recast_probe.identity import IdentityScorer, Metric, metrics_of
-from recast_probe.images import fit_mask
+from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.methods import method
-from recast_probe.pocket.bench import BenchCase
+from recast_probe.masks import MaskFinder, OncePerImage
 from recast_probe.probe import Probe
 from recast_probe.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
 from recast_probe.studies.extra_metrics import measured
+from recast_probe.studies.scored_area import scored_area
 from recast_probe.studies.store import Store
 
 FULL = "full"
@@ -30,14 +32,55 @@ class Arm:
         method: one of `interventions.METHODS`.
         budget: tokens that stay from step 1 on; unused by "full" and "none".
         blocks: what rankings that ask the model average over.
+        given: interventions in place of the method's own; `method` is a name only then.
+        steps: denoising steps, where they are not the comparison's.
     """
 
     method: str
     budget: Any = None
     blocks: Any = "paper"
+    given: tuple[Intervention, ...] | None = None
+    steps: int | None = None
+
+    def interventions(self, probe: Probe, case: Case) -> list[Intervention]:
+        """What is done to the run of one case."""
+        if self.given is not None:
+            return list(self.given)
+        mask = case.reference_mask
+        return method(
+            self.method,
+            self.budget,
+            probe.layout(case.reference),
+            blocks=self.blocks,
+            mask=None if mask is None else probe.reference_mask(mask, case.reference),
+            seed=case.seed,
+        )
 
 
-def units(cases: Sequence[BenchCase]) -> list[Unit]:
+@dataclass(frozen=True)
+class PlannedArm:
+    """An arm that is no method by name.
+
+    Attributes:
+        settings: everything that decides what `plan` gives, ready for JSON; a store keeps it.
+        plan: the interventions of a case.
+        steps: denoising steps, where they are not the comparison's.
+    """
+
+    settings: Mapping[str, Any]
+    plan: Callable[[Case], list[Intervention]]
+    steps: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """The settings."""
+        return dict(self.settings)
+
+    def interventions(self, probe: Probe, case: Case) -> list[Intervention]:
+        """What is done to the run of one case."""
+        return self.plan(case)
+
+
+def units(cases: Sequence[Case]) -> list[Unit]:
     """One unit a case, labelled by subject, prompt and category."""
     numbers: dict[str, int] = {}
     found = []
@@ -47,6 +90,7 @@ def units(cases: Sequence[BenchCase]) -> list[Unit]:
             "subject": case.subject,
             "prompt": f"{number}: {case.prompt}",
             "category": case.category,
+            **file_label([case]),
         }
         found.append(Unit(labels, case))
     return found
@@ -64,23 +108,28 @@ class Comparison:
         metrics: more columns: names such as "dinov2" and "clip-t", or metrics; see
             `recast_probe.identity.metric`. Metrics of sets have no value for a single run and
             are left to `extra_metrics.set_distances`.
+        finder: finds the subject in outputs whose case has no target mask; None compares whole
+            images then.
     """
 
     def __init__(
         self,
         probe: Probe,
-        arms: Mapping[str, Arm],
+        arms: Mapping[str, Arm | PlannedArm],
         store: Store,
         *,
         steps: int = 28,
         metrics: Sequence[str | Metric] = (),
+        finder: MaskFinder | None = None,
     ) -> None:
         self.probe, self.arms, self.store, self.steps = probe, dict(arms), store, steps
         self.metrics = metrics_of(metrics)
+        # of one case, the full run's output is searched once
+        self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
-        case: BenchCase = unit.payload
+        case: Case = unit.payload
         full = self._stored_full(unit) if FULL not in arms else None
         # the full run first: the others are measured against it
         for name in sorted(arms, key=lambda arm: arm != FULL):
@@ -94,23 +143,15 @@ class Comparison:
                 result.provenance,
             )
 
-    def run(self, case: BenchCase, name: str) -> RunResult:
+    def run(self, case: Case, name: str) -> RunResult:
         """One arm of one case."""
         arm = self.arms[name]
-        interventions = method(
-            arm.method,
-            arm.budget,
-            self.probe.layout(case.reference),
-            blocks=arm.blocks,
-            mask=self.probe.reference_mask(case.reference_mask, case.reference),
-            seed=case.seed,
-        )
         return self.probe.generate(
             case.reference,
             case.prompt,
-            steps=self.steps,
+            steps=self.steps if arm.steps is None else arm.steps,
             seed=case.seed,
-            interventions=interventions,
+            interventions=arm.interventions(self.probe, case),
             progress=False,
         )
 
@@ -122,28 +163,38 @@ class Comparison:
         with Image.open(record.files[".png"]) as opened:
             return opened.convert("RGB")
 
-    def _measure(self, case: BenchCase, result: RunResult, full: Image.Image) -> dict[str, Any]:
+    def _measure(self, case: Case, result: RunResult, full: Image.Image) -> dict[str, Any]:
         """What is known of one output.
 
         identity, colour: masked scores against the reference's subject, and identity_to_full,
-        colour_to_full against the full run's. target_error: mean absolute distance to the true
-        target inside the subject's mask, as a fraction of the range.
+        colour_to_full against the full run's. target_error, where there is a target: mean absolute
+        distance to it inside the subject's mask, as a fraction of the range. scored_on: what was
+        scored, where not all masks were given; see `scored_area`.
         Then a column for each further metric.
         """
         image = result.image
-        mask = fit_mask(case.target_mask, image)
-        to_reference = self._scorer.score(image, mask, case.reference, case.reference_mask)
-        to_full = self._scorer.score(image, mask, full, mask)
-        wanted = np.asarray(case.target.resize(image.size), np.float64)
-        error = np.abs(np.asarray(image, np.float64) - wanted)[mask].mean() / 255
+        area = scored_area(case, image, full, self.finder)
+        to_reference = self._scorer.score(image, area.output, case.reference, area.reference)
+        to_full = self._scorer.score(image, area.output, full, area.full)
         return {
             "identity": to_reference["mobilenet"],
             "colour": to_reference["colour"],
             "identity_to_full": to_full["mobilenet"],
             "colour_to_full": to_full["colour"],
-            "target_error": float(error),
+            **_target_error(case.target, image, area.output),
             "token_steps": int(sum(result.reference_tokens_per_step)),
             "mean_budget": result.mean_budget,
             "seconds": result.seconds,
-            **measured(self.metrics, case, image, mask, full),
+            **area.column,
+            **measured(self.metrics, case, image, full, area),
         }
+
+
+def _target_error(
+    target: Image.Image | None, image: Image.Image, mask: np.ndarray | None
+) -> dict[str, float]:
+    if target is None:
+        return {}
+    wanted = np.asarray(target.resize(image.size), np.float64)
+    error = np.abs(np.asarray(image, np.float64) - wanted)
+    return {"target_error": float((error if mask is None else error[mask]).mean() / 255)}

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
+from recast_probe.datasets import Case
 from recast_probe.errors import InputError
 from recast_probe.identity import ImageMetric, Metric, SetMetric, TextMetric, metric_names
-from recast_probe.identity.masking import Mask
 from recast_probe.identity.registry import is_aligned
-from recast_probe.pocket.bench import BenchCase
 from recast_probe.studies.engine import Unit, record_key
+from recast_probe.studies.scored_area import ScoredArea
 from recast_probe.studies.store import Store
 
 TO_FULL = "_to_full"
@@ -44,10 +44,10 @@ def per_run(metrics: Sequence[Metric]) -> list[Metric]:
 
 def measured(
     metrics: Sequence[Metric],
-    case: BenchCase,
+    case: Case,
     image: Image.Image,
-    mask: Mask | None,
     full: Image.Image,
+    area: ScoredArea,
 ) -> dict[str, float]:
     """One output by every metric that has a value for every run.
 
@@ -59,9 +59,9 @@ def measured(
         if isinstance(each, TextMetric):
             value = each.score_text(image, case.prompt)
         elif isinstance(each, ImageMetric) and each.aligned:
-            value = each.score(image, mask, full, mask)
+            value = each.score(image, area.output, full, area.full)
         elif isinstance(each, ImageMetric):
-            value = each.score(image, mask, case.reference, case.reference_mask)
+            value = each.score(image, area.output, case.reference, area.reference)
         else:
             raise InputError(f"{each!r} is no image, text or set metric.")
         found[column(each)] = value

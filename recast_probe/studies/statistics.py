@@ -24,7 +24,7 @@ def means(
     draws: int = 5000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Mean of every arm with its hierarchical bootstrap interval.
+    """Mean of every arm with its bootstrap interval over subjects.
 
     Args:
         table: one row a run, with the columns `arm`, `value` and `units`.

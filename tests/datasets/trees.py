@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from PIL import Image, ImageDraw
+
 from tests.tiny import tiny_image
 
 TEMPLATES = {
@@ -14,8 +16,13 @@ TEMPLATES = {
 
 
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (64, 64)) -> Path:
+    """A red disc, which stands out, on a blurred green picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tiny_image(*size, seed=seed).save(path)
+    image = Image.blend(tiny_image(*size, seed=seed), Image.new("RGB", size, (40, 120, 60)), 0.9)
+    width, height = size
+    box = (width / 2 - 16, height / 2 - 16, width / 2 + 16, height / 2 + 16)
+    ImageDraw.Draw(image).ellipse(box, fill=(220, 30, 30))
+    image.save(path)
     return path
 
 

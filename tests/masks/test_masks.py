@@ -11,7 +11,15 @@ from PIL import Image
 
 from recast_probe import pocket
 from recast_probe.errors import InputError
-from recast_probe.masks import GrabCut, U2NetP, find_mask, finder_name, mask_finder, u2net
+from recast_probe.masks import (
+    GrabCut,
+    OncePerImage,
+    U2NetP,
+    find_mask,
+    finder_name,
+    mask_finder,
+    u2net,
+)
 
 
 def overlap(found: np.ndarray, true: np.ndarray) -> float:
@@ -116,6 +124,21 @@ def test_any_callable_finds_masks():
     np.testing.assert_array_equal(find_mask(image, reddish), inside)
     assert finder_name(reddish).endswith("reddish")
     np.testing.assert_array_equal(find_mask(image, lambda image: inside * 0.75), inside)
+
+
+def test_an_image_is_searched_once_until_others_came():
+    asked = []
+
+    def finder(image: Image.Image) -> np.ndarray:
+        asked.append(image.getpixel((0, 0)))
+        return np.full((image.height, image.width), image.getpixel((0, 0)) > 100)
+
+    remembering = OncePerImage(finder, images=2)
+    images = [Image.new("L", (3, 2), value) for value in (0, 150, 200)]
+    for index in (0, 1, 0, 0, 2, 0, 1):
+        assert (remembering(images[index].copy()) == (index > 0)).all()
+    assert asked == [0, 150, 200, 150]
+    assert finder_name(remembering) == finder_name(finder)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_holm_by_hand():
 def test_one_value_a_subject_is_the_plain_bootstrap():
     """The same distribution of means as scipy's percentile bootstrap."""
     values = np.random.default_rng(0).gamma(2, size=25)
-    ours = bootstrap([np.array([v]) for v in values], draws=40_000, seed=1)
+    ours = bootstrap([np.array([v]) for v in values], draws=40_000, seed=1, method="percentile")
     theirs = stats.bootstrap(
         (values,), np.mean, n_resamples=40_000, method="percentile", rng=2
     ).confidence_interval
@@ -95,15 +95,108 @@ def test_the_sign_flip_test_is_scipys():
     assert sign_flip_p_value(groups) == pytest.approx(np.mean(np.array(flips) >= 0.7 - 1e-12))
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say():
-    """1,000 studies of 40 subjects x 3 prompts whose values share their subject's own mean."""
+STUDIES = 1000
+
+
+def draw(kind: str, rng: np.random.Generator, subjects: int) -> np.ndarray:
+    """One study with a true mean of 0: values (subject, prompt) that share their subject's own."""
+    shape = (subjects, 3)
+    if kind == "subjects and prompts differ":
+        return rng.normal(0, 1, (subjects, 1)) + rng.normal(0, 1, shape)
+    if kind == "subjects differ":
+        return rng.normal(0, 1, (subjects, 1)) + rng.normal(0, 0.2, shape)
+    if kind == "prompts differ":
+        return rng.normal(0, 0.1, (subjects, 1)) + rng.normal(0, 1, shape)
+    if kind == "bounded":
+        return rng.beta(1, 4, (subjects, 1)) - 0.2 + rng.uniform(-0.1, 0.1, shape)
+    return rng.exponential(1, (subjects, 1)) - 1 + rng.normal(0, 1, shape)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subjects"),
+    [
+        ("subjects and prompts differ", 5),
+        ("subjects and prompts differ", 10),
+        ("subjects and prompts differ", 40),
+        ("subjects and prompts differ", 100),
+        ("subjects differ", 5),
+        ("subjects differ", 40),
+        ("prompts differ", 5),
+        ("prompts differ", 40),
+        ("bounded", 10),
+        ("bounded", 40),
+        # long tails need more subjects
+        ("long tail", 60),
+    ],
+)
+def test_intervals_cover_the_truth_as_often_as_they_say(kind, subjects):
     rng = np.random.default_rng(4)
     covered = []
-    for study in range(1000):
-        values = rng.normal(0, 1, (40, 1)) + rng.normal(0, 1, (40, 3)) + 0.7
-        found = bootstrap(list(values), draws=300, seed=study)
+    for study in range(STUDIES):
+        found = bootstrap(list(0.7 + draw(kind, rng, subjects)), draws=300, seed=study)
         covered.append(found.low <= 0.7 <= found.high)
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("subjects", [2, 3, 4])
+def test_the_fewest_subjects_are_covered_too(subjects):
+    rng = np.random.default_rng(5)
+    covered = []
+    for _ in range(STUDIES):
+        found = bootstrap(list(draw("subjects and prompts differ", rng, subjects)))
+        covered.append(found.low <= 0 <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("subjects", [10, 40])
+def test_paired_differences_are_covered(subjects):
+    """Two arms that share subject and prompt; whole tables, as `compare` gets them."""
+    rng = np.random.default_rng(6)
+    covered = []
+    for study in range(STUDIES):
+        base = draw("subjects and prompts differ", rng, subjects)
+        other = base - 0.3 + 0.5 * draw("subjects and prompts differ", rng, subjects)
+        found = bootstrap(list(other - base), draws=300, seed=study)
+        covered.append(found.low <= -0.3 <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    found = compare(tidy({"a": base.tolist(), "b": other.tolist()}), "identity", "a", seed=7)
+    wanted = bootstrap(list(other - base), seed=7)
+    # tables sort subjects by name, so the draws differ, and the interval hardly does
+    assert found.loc["b", "low"] == pytest.approx(wanted.low, abs=0.03)
+    assert found.loc["b", "high"] == pytest.approx(wanted.high, abs=0.03)
+
+
+@pytest.mark.parametrize("subjects", [10, 40])
+def test_retention_is_covered(subjects):
+    """A ratio of means, of prompts that differ in number from subject to subject."""
+    rng = np.random.default_rng(8)
+    sizes = rng.integers(1, 5, subjects)
+    covered = []
+    for study in range(STUDIES):
+        full = [0.6 + rng.normal(0, 0.1) + rng.normal(0, 0.1, size) for size in sizes]
+        pruned = [0.9 * values + rng.normal(0, 0.05, values.shape) for values in full]
+        found = bootstrap_ratio(pruned, full, draws=300, seed=study)
+        covered.append(found.low <= 0.9 <= found.high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_the_studentized_interval_draw_by_draw():
+    """The same draws in a loop, with the textbook's standard error of the mean."""
+    values = np.random.default_rng(9).gamma(2, size=12)
+    mean, count = values.mean(), len(values)
+    error = stats.sem(values)
+    picks = np.random.default_rng(3).integers(count, size=(500, count))
+    ratios = [(values[p].mean() - mean) / stats.sem(values[p]) for p in picks]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    found = bootstrap([np.array([v]) for v in values], draws=500, seed=3)
+    assert found.mean == pytest.approx(mean)
+    assert found.low == pytest.approx(mean - high * error)
+    assert found.high == pytest.approx(mean - low * error)
+    few = bootstrap([np.array([v]) for v in values[:4]])
+    wanted = stats.t.interval(0.95, 3, values[:4].mean(), stats.sem(values[:4]))
+    assert (few.low, few.high) == pytest.approx(wanted)
+    even = bootstrap([np.array([0.1, 0.1]), np.array([0.1])] * 3)
+    assert even.low == even.high == even.mean == pytest.approx(0.1)
 
 
 def test_treating_prompts_as_independent_would_not_cover():
@@ -118,10 +211,14 @@ def test_treating_prompts_as_independent_would_not_cover():
 
 def test_subjects_may_have_different_numbers_of_prompts():
     groups = [np.array([1.0, 1, 1, 1]), np.array([0.0])]
-    found = bootstrap(groups, draws=4000, within=False)
+    found = bootstrap(groups, draws=4000, method="percentile")
     assert found.mean == 0.8
     # both drawn, or twice the same one
     assert (found.low, found.high) == (0, 1)
+    # the standard error of a ratio of sums, by hand: 0.8 of 4 and of 1
+    error = math.sqrt(2 / 1 * ((4 - 3.2) ** 2 + (0 - 0.8) ** 2)) / 5
+    found = bootstrap(groups)
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 1) * error)
     ratio = bootstrap_ratio([g * 2 for g in groups[:1]] * 3, groups[:1] * 3)
     assert (ratio.mean, ratio.low, ratio.high) == (2, 2, 2)
 
@@ -136,7 +233,9 @@ def test_the_sign_flip_test_keeps_its_level():
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    first, again, other = (compare(TABLE, "identity", "full", seed=s) for s in (1, 1, 2))
+    many = np.random.default_rng(10).normal(0, 1, (2, 6, 2)).tolist()  # too few are not drawn
+    table = tidy({"full": many[0], "pruned": many[1]})
+    first, again, other = (compare(table, "identity", "full", seed=s) for s in (1, 1, 2))
     assert first.equals(again)
     assert not first.equals(other)
 
@@ -153,6 +252,7 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: bootstrap([]), "at least one subject"),
         (lambda: bootstrap([np.array([np.nan])]), "not finite"),
         (lambda: bootstrap([np.ones(2)], confidence=2), "between 0 and 1"),
+        (lambda: bootstrap([np.ones(2)], method="normal"), "method must be one of"),
         (lambda: bootstrap_ratio([np.ones(2)], [np.zeros(2)]), "no ratio"),
         (lambda: bootstrap_ratio([np.ones(2)], [np.ones(3)]), "as many values"),
     ],

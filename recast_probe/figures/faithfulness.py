@@ -1,0 +1,55 @@
+"""Insertion and deletion curves of rankings, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recast_probe.diagnostics import Interval
+from recast_probe.errors import InputError
+from recast_probe.figures.style import Chart, arm_colours, chart, house_style
+
+
+def faithfulness_curves(
+    shares: Sequence[float],
+    insertion: Mapping[str, Sequence[Interval]],
+    deletion: Mapping[str, Sequence[Interval]],
+    *,
+    score: str,
+    selection: str,
+) -> Chart:
+    """Means with their intervals, by ranking, against the share of reference tokens.
+
+    Raises InputError without a ranking, or with other rankings or numbers of points.
+    """
+    panels = {"Best tokens inserted": insertion, "Best tokens deleted": deletion}
+    points = [each for part in panels.values() for each in part.values()]
+    if not points or set(insertion) != set(deletion):
+        raise InputError("Give the same rankings for insertion and deletion, at least one.")
+    if any(len(each) != len(shares) for each in points):
+        raise InputError("Every curve needs one value for each share.")
+    with house_style():
+        figure = chart(
+            8.4,
+            3.6,
+            title="Do the best tokens matter most?",
+            note="A faithful ranking rises early on the left and falls early on the right.",
+            selection=selection,
+        )
+        colours = arm_colours(insertion)
+        found = figure.subplots(1, 2, sharey=True)
+        for axes, (title, curves) in zip(found, panels.items(), strict=True):
+            for name, intervals in curves.items():
+                low, high = ([getattr(i, end) for i in intervals] for end in ("low", "high"))
+                mean = [interval.mean for interval in intervals]
+                if np.isfinite(low).all():
+                    axes.fill_between(
+                        shares, low, high, color=colours[name], alpha=0.12, linewidth=0
+                    )
+                axes.plot(shares, mean, "o-", markersize=3.5, color=colours[name], label=name)
+            axes.set(title=title, xlabel="Share of the reference tokens", xlim=(0, 1))
+            axes.xaxis.set_major_formatter("{x:.0%}")
+        found[0].set_ylabel(score)
+        found[1].legend(fontsize=8)
+    return figure
