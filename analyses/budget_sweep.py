@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
-from analyses.comparing import add_set_distances, bench, run_arms, summarise
+from analyses.comparing import add_set_distances, bench, metric_name, run_arms, summarise
 from recast_probe.arithmetic import FluxConfig, run_work
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.studies import markdown, means
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> dict:
     found = means(table, "identity", seed=chosen.seed)
     curves = {name: [found.loc[f"{name} {count}"] for count in counts] for name in METHODS}
     speeds = {row["arm"]: row["speed-up by FLOP"] for row in rows}
-    figures = {"budget": draw(curves, counts, speeds, found, probe.name)}
+    figures = {"budget": draw(curves, counts, speeds, found, probe.name, metric_name(table))}
     finish(chosen, store, {"runs": table}, {"table": rows}, figures)
     return {"table": rows}
 
@@ -57,6 +57,7 @@ def draw(
     speeds: dict[str, float],
     found: Any,
     model: str,
+    metric: str,
 ) -> Figure:
     """Identity against tokens and against the bound on speed-up, with intervals."""
     with house_style():
@@ -81,7 +82,9 @@ def draw(
                 axes.axhline(found.loc[arm, "mean"], color=INK, linewidth=0.8, linestyle=":")
         panels[0].set_xscale("log", base=2)
         panels[0].set_xticks(counts, counts)
-        panels[0].set(xlabel="Reference tokens a step", ylabel="Masked MobileNetV2 cosine")
+        panels[0].set(
+            xlabel="Reference tokens a step", ylabel=metric.removesuffix(" to the reference")
+        )
         panels[1].set(xlabel="Speed-up of the transformer by FLOP")
         panels[1].legend()
     return figure

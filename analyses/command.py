@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.benchmark import add_benchmark, benchmark_settings, takes_everything
 from recast_probe.figures import save_figure
 from recast_probe.io import without_nan, write_json
 from recast_probe.probe import Probe
@@ -25,6 +26,7 @@ def parse(
     name: str,
     arguments: list[str] | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
+    options: Mapping[str, dict[str, Any]] | None = None,
     *,
     metrics: bool = False,
 ) -> Any:
@@ -33,22 +35,27 @@ def parse(
     Args:
         sizes: default and quick subjects, prompts and steps, where they are not `SIZES`.
         metrics: whether the script takes `--metrics`.
+        options: arguments of one script alone, as `add_argument` takes them.
     """
     parser = argparse.ArgumentParser(prog=f"python -m analyses.{name}", description=description)
     parser.add_argument("--model", default="pocket", help="folder, repository, or pocket")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--subjects", type=int, help="held-out subjects of PocketBench")
+    parser.add_argument("--subjects", type=int, help="subjects (references) of the benchmark")
     parser.add_argument("--prompts", type=int, help="prompts for each subject")
     if metrics:
         parser.add_argument("--metrics", default="", help="further ones, as dinov2,clip-i,kid")
+    add_benchmark(parser)
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument("--quick", action="store_true", help="few subjects and steps, for a trial")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out") / name)
+    for name_or_flag, settings in (options or {}).items():
+        parser.add_argument(name_or_flag, **settings)
     chosen = parser.parse_args(arguments)
     for each, (whole, quick) in {**SIZES, **(sizes or {})}.items():
-        if getattr(chosen, each) is None:
+        everything = takes_everything(chosen, each, sizes)
+        if getattr(chosen, each) is None and not everything:
             setattr(chosen, each, quick if chosen.quick else whole)
     return chosen
 
@@ -60,21 +67,24 @@ def open_probe(chosen: Any) -> Probe:
     return Probe.from_pretrained(chosen.model, chosen.dtype, chosen.device)
 
 
-def open_store(chosen: Any, probe: Probe, **settings: Any) -> Store:
-    """The runs of this script with these settings, in `--out`/runs."""
+def open_store(chosen: Any, probe: Probe, folder: Path | None = None, **settings: Any) -> Store:
+    """The runs of this script with these settings, in `folder`/runs, by default `--out`/runs."""
     facts = {
         "model": probe.name,
         "fingerprint": probe.fingerprint,
         "versions": versions(),
         "steps": chosen.steps,
         "seed": chosen.seed,
+        **benchmark_settings(chosen),
         **{name: described(value) for name, value in settings.items()},
     }
-    return Store(chosen.out / "runs", facts)
+    return Store((folder or chosen.out) / "runs", facts)
 
 
 def described(value: Any) -> Any:
     """Dataclasses and mappings of them, ready for JSON."""
+    if hasattr(value, "describe"):
+        return described(value.describe())
     if is_dataclass(value) and not isinstance(value, type):
         return {"name": type(value).__name__, **{k: described(v) for k, v in vars(value).items()}}
     if isinstance(value, dict):
@@ -92,6 +102,7 @@ def finish(
     figures: dict[str, Figure],
 ) -> None:
     """Write tables (parquet, CSV), `summary.json` and figures (PNG, PDF) to `--out`."""
+    chosen.out.mkdir(parents=True, exist_ok=True)
     facts = store.settings | {"subjects": chosen.subjects, "prompts": chosen.prompts}
     for name, table in tables.items():
         save_table(table, chosen.out / name, facts)

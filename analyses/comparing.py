@@ -2,41 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analyses.benchmark import cases_of, finder_of
 from analyses.command import finish, open_store
+from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
 from recast_probe.figures import identity_by_arm
 from recast_probe.identity import Metric, metrics_of
-from recast_probe.pocket.bench import BenchCase, pocket_bench
 from recast_probe.probe import Probe
-from recast_probe.studies import Store, compare, markdown, means, retention, run_study
-from recast_probe.studies.comparison import Arm, Comparison, units
+from recast_probe.studies import (
+    Outcome,
+    Store,
+    Unit,
+    compare,
+    markdown,
+    means,
+    retention,
+    run_study,
+)
+from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
+from recast_probe.studies.scored_area import check_oracle, scored_on
 from recast_probe.studies.tables import p_value, with_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
 
 
-def bench(chosen: Any) -> list[BenchCase]:
-    """PocketBench in the size that was asked for."""
-    return pocket_bench(chosen.subjects, chosen.prompts, seed=chosen.seed)
+def bench(chosen: Any) -> list[Case]:
+    """The benchmark in the size that was asked for."""
+    return cases_of(chosen)
 
 
-def run_arms(chosen: Any, probe: Probe, arms: Mapping[str, Arm]) -> tuple[pd.DataFrame, Store]:
-    """Every arm on every case; what is in `--out` already is read back."""
+def run_arms(
+    chosen: Any,
+    probe: Probe,
+    arms: Mapping[str, Arm | PlannedArm],
+    more: Callable[[Any, Outcome], dict[str, Any]] | None = None,
+    folder: Path | None = None,
+) -> tuple[pd.DataFrame, Store]:
+    """Every arm on every case; what is in `--out` already is read back.
+
+    Args:
+        more: further columns of the table, of a case and what an arm gave.
+        folder: of another script whose runs are taken and added to; its own by default.
+    """
+    cases = bench(chosen)
+    check_oracle(cases, {name: getattr(arm, "method", None) for name, arm in arms.items()})
     metrics = further_metrics(chosen)
     stored = [each.provenance() for each in per_run(metrics)]
     # a study without further metrics stays what it was
     extra = {"metrics": stored} if stored else {}
-    store = open_store(chosen, probe, arms=dict(arms), **extra)
-    comparison = Comparison(probe, arms, store, steps=chosen.steps, metrics=metrics)
-    return run_study(units(bench(chosen)), list(arms), comparison, store), store
+    store = open_store(chosen, probe, folder, arms=dict(arms), **extra)
+    comparison = Comparison(
+        probe, arms, store, steps=chosen.steps, metrics=metrics, finder=finder_of(chosen)
+    )
+
+    def perform(unit: Unit, missing: Sequence[str]) -> Iterator[Outcome]:
+        for outcome in comparison(unit, missing):
+            found = {} if more is None else more(unit.payload, outcome)
+            yield replace(outcome, values={**outcome.values, **found})
+
+    return run_study(units(cases), list(arms), perform, store), store
 
 
 def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, Any]]:
@@ -61,7 +95,8 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
             row[f"minus {baseline}"] = with_interval(*other[["difference", "low", "high"]])
             row["p (Holm)"] = p_value(other["p_holm"])
         row["seconds"] = f"{seconds[arm]:.2f}"
-        rows.append(row)
+        scored = scored_on(table[table["arm"] == arm])
+        rows.append(row if scored is None else row | {"scored on": scored})
     return rows
 
 
@@ -95,7 +130,7 @@ def add_set_distances(rows: list[dict[str, Any]], chosen: Any, store: Store) -> 
 
 
 def one_table(
-    chosen: Any, probe: Probe, arms: Mapping[str, Arm], baseline: str
+    chosen: Any, probe: Probe, arms: Mapping[str, Arm | PlannedArm], baseline: str
 ) -> dict[str, list[dict[str, Any]]]:
     """Run the arms, print their table, write it and its figure to `--out`."""
     table, store = run_arms(chosen, probe, arms)
@@ -107,10 +142,12 @@ def one_table(
     return found
 
 
-def difference(table: pd.DataFrame, better: str, worse: str, seed: int) -> dict[str, float]:
-    """Identity of one arm minus another's: mean, low, high, p_value, effect_size."""
+def difference(
+    table: pd.DataFrame, better: str, worse: str, seed: int, value: str = "identity"
+) -> dict[str, float]:
+    """A score of one arm minus another's: mean, low, high, p_value, effect_size."""
     pair = table[table["arm"].isin([better, worse])]
-    row = compare(pair, "identity", worse, seed=seed).loc[better]
+    row = compare(pair, value, worse, seed=seed).loc[better]
     names = ("low", "high", "p_value", "effect_size")
     return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
 
@@ -126,6 +163,14 @@ def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:
     return identity_by_arm(
         {arm: subjects[arm].tolist() for arm in intervals},
         intervals,
-        metric="Masked MobileNetV2 cosine to the reference",
+        metric=metric_name(table),
         selection=f"{model}, {len(table) // len(found)} runs an arm, {note}",
     )
+
+
+def metric_name(table: pd.DataFrame) -> str:
+    """The identity score in words, with what it was scored on where that is not the given masks."""
+    scored = scored_on(table)
+    if scored is None:
+        return "Masked MobileNetV2 cosine to the reference"
+    return f"MobileNetV2 cosine to the reference\n{scored}"

@@ -44,8 +44,11 @@ def main(arguments: list[str] | None = None) -> dict:
         )
         concentrated, spread = skew(profile, blocks=BLOCKS), entropy(profile, blocks=BLOCKS)
         every = skew(profile).block_top_shares.mean("step")
-        mask = probe.reference_mask(case.reference_mask, case.reference)
-        where = overlap(profile, mask, blocks=BLOCKS, null_draws=0)
+        mask = case.reference_mask
+        places = None if mask is None else probe.reference_mask(mask, case.reference)
+        # no overlap without a mask, or with one that covers all tokens or none
+        apart = places is not None and 0 < places.sum() < places.size
+        where = overlap(profile, places, blocks=BLOCKS, null_draws=0) if apart else None
         yield Outcome(
             arms[0],
             {
@@ -56,8 +59,8 @@ def main(arguments: list[str] | None = None) -> dict:
                 "entropy_last": float(spread.marginal[-1]),
                 "conditional_first": float(spread.conditional[0]),
                 "conditional_last": float(spread.conditional[-1]),
-                "auroc": where.auroc,
-                "enrichment": where.enrichment,
+                "auroc": where.auroc if where else np.nan,
+                "enrichment": where.enrichment if where else np.nan,
                 **{f"block {int(b)}": float(every.sel(block=b)) for b in every["block"]},
                 **{
                     f"step {int(step)}": float(spread.marginal.sel(step=step))
@@ -69,16 +72,25 @@ def main(arguments: list[str] | None = None) -> dict:
     table = run_study(units(bench(chosen)), ["full"], perform, store)
 
     def interval(column: str) -> Interval:
-        groups = [group.to_numpy() for _, group in table.groupby("subject")[column]]
+        known = table.dropna(subset=[column])
+        groups = [group.to_numpy(float) for _, group in known.groupby("subject")[column]]
         return bootstrap(groups, seed=chosen.seed)
 
     rows = []
     for name, words in NAMES.items():
+        known = int(table[name].notna().sum())
+        if not known:
+            print(f"No {words}: no reference has a mask.")
+            continue
+        words += f" ({known} of {len(table)} runs)" if known < len(table) else ""
         found = interval(name)
         rows.append({"measure": words, "mean": with_interval(found.mean, found.low, found.high)})
     print(markdown(rows))
     claimed = ("top25", "entropy_first", "entropy_last", "auroc")
-    summary = {"table": rows, "measured": {name: float(table[name].mean()) for name in claimed}}
+    summary = {
+        "table": rows,
+        "measured": {name: float(table[name].astype(float).mean()) for name in claimed},
+    }
     figures = {"concentration": draw(table, interval, probe.name)}
     finish(chosen, store, {"runs": table}, summary, figures)
     return {"table": rows}

@@ -8,10 +8,10 @@ import numpy as np
 
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
+from recast_probe.datasets import Case, file_label
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
 from recast_probe.figures import stability_matrix
-from recast_probe.pocket.bench import BenchCase
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import with_interval
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> dict:
     probe = open_probe(chosen)
     store = open_store(chosen, probe, blocks=BLOCKS, prompts=chosen.prompts)
 
-    def compared(cases: Sequence[BenchCase]) -> Stability:
+    def compared(cases: Sequence[Case]) -> Stability:
         # the same noise for all prompts of a reference, so that only the prompts differ
         profiles = [
             probe.profile(
@@ -47,10 +47,16 @@ def main(arguments: list[str] | None = None) -> dict:
         values = {name: getattr(found, f"mean_{name}").mean for name in MEASURES}
         yield Outcome(arms[0], values | by_kind(found, [case.category for case in unit.payload]))
 
-    references: dict[str, list[BenchCase]] = {}
+    references: dict[str, list[Case]] = {}
     for case in bench(chosen):
         references.setdefault(case.subject, []).append(case)
-    units = [Unit({"subject": name}, cases) for name, cases in references.items()]
+    alone = [name for name, cases in references.items() if len(cases) < 2]
+    if alone:
+        print(f"Left out, with one prompt there is nothing to compare: {', '.join(alone)}.")
+    references = {name: cases for name, cases in references.items() if name not in alone}
+    units = [
+        Unit({"subject": name, **file_label(cases)}, cases) for name, cases in references.items()
+    ]
     table = run_study(units, ["rankings"], perform, store)
     rows = []
     for name in (*MEASURES, *KINDS):

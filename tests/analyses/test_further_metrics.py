@@ -19,6 +19,7 @@ from recast_probe.identity import ImageMetric
 from recast_probe.pocket.bench import pocket_bench
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.extra_metrics import complete, extra_columns, measured
+from recast_probe.studies.scored_area import scored_area
 from tests import tiny_metrics
 
 SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "2"]
@@ -145,7 +146,8 @@ def test_aligned_metrics_are_held_against_the_full_run():
     full = Image.new("RGB", case.target.size, (9, 9, 9))
     plain, aligned = Sees(), Sees()
     aligned.aligned = True
-    found = measured([plain, aligned], case, case.target, case.target_mask, full)
+    area = scored_area(case, case.target, full, None)
+    found = measured([plain, aligned], case, case.target, full, area)
     assert found["sees_to_full"] == 9
     assert found["sees"] == pytest.approx(np.asarray(case.reference).mean())
     assert not math.isclose(found["sees"], 9)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pandas as pd
 import pytest
 
 from analyses import table_1
 from recast_probe.errors import InputError
-from recast_probe.studies import comparison
-
-SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "2"]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    out = tmp_path_factory.mktemp("table_1")
-    return out, table_1.main([*SMALL, "--out", str(out)])
+from tests.analyses.conftest import SMALL
 
 
 def test_every_arm_has_equal_token_steps_and_a_row(whole, capsys):
@@ -42,26 +39,77 @@ def test_every_arm_has_equal_token_steps_and_a_row(whole, capsys):
         assert (out / name).stat().st_size > 0
 
 
-def test_a_killed_analysis_resumes_to_the_same_table(whole, tmp_path, monkeypatch):
+def test_a_killed_analysis_resumes_to_the_same_table(whole, tmp_path):
+    """Killed from outside, with no chance to tidy up, as soon as some runs are there."""
     _, found = whole
-    done, run = [], comparison.Comparison.run
-
-    def interrupted(self, case, name):
-        if len(done) == 9:
-            raise KeyboardInterrupt
-        done.append(name)
-        return run(self, case, name)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(comparison.Comparison, "run", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            table_1.main([*SMALL, "--out", str(tmp_path)])
+    command = [sys.executable, "-m", "analyses.table_1", *SMALL, "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here, for the same rounding
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+    records, deadline = [], time.monotonic() + 120
+    while len(records) < 4 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+        records = [path for path in (tmp_path / "runs").glob("*.json") if path.stem != "study"]
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert not (tmp_path / "summary.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in records}
+    assert 4 <= len(before) < 22
     again = table_1.main([*SMALL, "--out", str(tmp_path)])
-
-    def timeless(rows):
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-
     assert timeless(again["table"]) == timeless(found["table"])
-    assert again["order"] == found["order"]
+    assert (again["order"], again["categories"]) == (found["order"], found["categories"])
+    # what was whole has not been made again
+    assert all(path.stat().st_mtime_ns == moment for path, moment in before.items())
     with pytest.raises(InputError, match="other settings: seed"):
         table_1.main([*SMALL, "--seed", "1", "--out", str(tmp_path)])
+
+
+def test_categories_have_tables_of_their_own(whole, capsys):
+    out, found = whole
+    stored = pd.read_csv(out / "categories.csv")
+    assert set(stored["category"]) == {"background change"}
+    assert stored["arm"].tolist() == [row["arm"] for row in found["table"]]
+    runs = pd.read_parquet(out / "runs.parquet")
+    wanted = runs[runs["arm"] == "recast"]["identity"].mean()
+    (row,) = stored[stored["arm"] == "recast"].to_dict("records")
+    assert row["mean"] == pytest.approx(wanted)
+    assert row["low"] <= row["mean"] <= row["high"]
+
+
+def test_style_reference_is_judged_by_the_target():
+    """A table with known values: style stays out of identity, and is the worst case here."""
+    rows = [
+        {"subject": f"s{s}", "prompt": f"{c}: p", "category": category, "arm": arm}
+        | {"identity": 0.5, "colour": 0.25 * c, "target_error": error}
+        for s in range(6)
+        for c, (category, added) in enumerate({"local edit": 0.01, table_1.STYLE: 0.04}.items())
+        for arm, error in (("full", 0.1), ("recast", 0.1 + added + 0.0012 * s))
+    ]
+    table = pd.DataFrame(rows)
+    found = table_1.by_category(table, seed=0)
+    measures = {(row["category"], row["measure"]) for row in found.to_dict("records")}
+    assert measures == {
+        ("local edit", "identity"),
+        (table_1.STYLE, "target_error"),
+        (table_1.STYLE, "colour"),
+    }
+    (row,) = (row for row in table_1.wide(found) if row["arm"] == "recast")
+    assert row["style reference: target error"].startswith("0.143 [")
+    worst = table_1.style_transfer(table, seed=0)["style_transfer_above_others"]
+    assert worst["mean"] == pytest.approx(0.03)
+    assert worst["p_value"] == pytest.approx(2 / 2**6)
+    assert table_1.style_transfer(table[table["category"] == "local edit"], seed=0) == {}
+
+
+def test_categories_need_prompts(tmp_path):
+    wanted = ["--categories", "local edit", "style reference", "--out", str(tmp_path)]
+    with pytest.raises(InputError, match="give --prompts 2"):
+        table_1.main([*SMALL, *wanted])
+    with pytest.raises(SystemExit):
+        table_1.main([*SMALL, "--categories", "portraits"])
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]

@@ -1,0 +1,219 @@
+"""Quality against speed: pruned, reused, refreshed and skipped, and how keys and values drift."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analyses.command import finish, open_probe, parse
+from analyses.comparing import bench, run_arms, summarise
+from recast_probe.arithmetic import FluxConfig, run_work
+from recast_probe.diagnostics.drift import Drift
+from recast_probe.figures import drift_by_block
+from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style
+from recast_probe.interventions import Intervention, Recast, ReuseReference, StepCache
+from recast_probe.layout import TokenLayout
+from recast_probe.probe import Probe
+from recast_probe.studies import compare, markdown, means
+from recast_probe.studies.comparison import Arm
+from recast_probe.studies.tables import p_value, with_interval
+
+DRIFTED = 4  # subjects whose drift is averaged
+SIZES = {"subjects": (100, 2), "prompts": (2, 1), "steps": (28, 8)}
+KINDS = ("random", "pruned", "reused", "reused, refreshed", "step cache", "fewer steps", "both")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Run what is missing, print the tables, write everything to --out."""
+    chosen = parse(__doc__, "acceleration", arguments, SIZES)
+    probe = open_probe(chosen)
+    layout = probe.layout(bench(chosen)[0].reference)
+    arms = arms_for(layout.reference_tokens, chosen.steps)
+    table, store = run_arms(chosen, probe, arms)
+    rows = summarise(table, "full", chosen.seed)
+    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    bounds = {name: bound(config, layout, arm, chosen.steps) for name, arm in arms.items()}
+    measured = speeds(table)
+    errors = means(table, "target_error", seed=chosen.seed)
+    for row in rows:
+        row["target error"] = with_interval(*errors.loc[row["arm"], ["mean", "low", "high"]])
+        row["speed-up by FLOP"] = round(bounds[row["arm"]], 3)
+        row["measured"] = f"{measured[row['arm']]:.2f}"
+    print(markdown(rows))
+    pairs = against(table, chosen.seed)
+    print(f"\nArms against one another\n\n{markdown(pairs)}")
+    drift = mean_drift(chosen, probe)
+    drifts = drift_rows(drift)
+    print(f"\nDrift of keys and values, mean over later steps\n\n{markdown(drifts)}")
+    figures = {
+        "front": draw(table, bounds, layout.reference_tokens, probe.name, chosen.seed),
+        "drift": drift_by_block(drift),
+    }
+    summary = {"table": rows, "pairs": pairs, "drift": drifts}
+    finish(chosen, store, {"runs": table}, summary, figures)
+    return summary
+
+
+def arms_for(tokens: int, steps: int) -> dict[str, Arm]:
+    """Every arm by name; its kind stands before the colon."""
+    half, quarter, eighth = (max(1, tokens // part) for part in (2, 4, 8))
+    seventh, middle = max(steps // 4, 2), max(steps // 2, 2)
+    counts = [max(3, round(steps * share)) for share in (5 / 7, 1 / 2, 5 / 14)]
+
+    def arm(*interventions: Intervention) -> Arm:
+        return Arm("interventions", given=interventions)
+
+    arms = {"full": Arm("full"), "none": Arm("none")}
+    arms |= {f"random: {count}": Arm("random", count) for count in (half, quarter)}
+    arms |= {f"pruned: {count}": Arm("recast", count) for count in (half, quarter, eighth)}
+    arms["reused: all"] = arm(ReuseReference())
+    arms |= {f"reused: {count}": arm(Recast(count), ReuseReference()) for count in (half, quarter)}
+    arms |= {
+        f"reused: all, of step {step}": arm(ReuseReference(start=step + 1))
+        for step in (seventh, middle)
+    }
+    arms["reused, refreshed: all, once"] = arm(ReuseReference(refresh=(middle,)))
+    for every in (steps // 4, max(steps // 7, 2)):
+        arms[f"reused, refreshed: all, every {every}"] = arm(ReuseReference(refresh=every))
+    every = max(steps // 7, 2)
+    for count in (half, quarter):
+        interventions = Recast(count), ReuseReference(refresh=every)
+        arms[f"reused, refreshed: {count}, every {every}"] = arm(*interventions)
+    arms |= {f"step cache: {count}": arm(StepCache(count)) for count in counts}
+    arms[f"fewer steps: {counts[1]}"] = Arm("full", steps=counts[1])
+    cache = StepCache(max(counts[1], len(range(0, steps, every)) + 1))
+    arms[f"both: reused every {every}, step cache"] = arm(ReuseReference(refresh=every), cache)
+    arms["both: pruned, step cache"] = arm(Recast(quarter), StepCache(counts[1]))
+    return arms
+
+
+def bound(config: FluxConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
+    """FLOP of the full run over those of the arm."""
+    tokens, sizes = layout.reference_tokens, (config, layout.text, layout.generation.size)
+    full = run_work(*sizes, [tokens] * steps).total
+    steps = steps if arm.steps is None else arm.steps
+    counts, stored, computed = [tokens] * steps, set(range(steps)), range(steps)
+    if arm.method == "none":
+        counts = [0] * steps
+    if arm.budget is not None:
+        counts = [tokens] + [arm.budget] * (steps - 1)
+    demanded: set[int] = set()
+    for each in arm.interventions or ():
+        if isinstance(each, Recast):
+            counts = [tokens] + [each.budget.tokens] * (steps - 1)
+        if isinstance(each, ReuseReference):
+            stored = demanded = set(each.storing_steps(steps))
+            counts = [tokens if step in stored else counts[step] for step in range(steps)]
+        if isinstance(each, StepCache):
+            computed = each.computed_steps(steps, frozenset(demanded))
+    work = 0.0
+    for step in computed:
+        reused = None if step in stored else 0
+        work += run_work(*sizes, [counts[step]], reused_from=reused).total
+    return full / work
+
+
+def kind_of(arm: str) -> str:
+    """What stands before the colon."""
+    return arm.partition(":")[0]
+
+
+def speeds(table: pd.DataFrame) -> pd.Series:
+    """Median over the cases of the full run's seconds over the arm's, whole pipeline, by arm."""
+    seconds = table.pivot(index=["subject", "prompt"], columns="arm", values="seconds")
+    return (1 / seconds.div(seconds["full"], axis=0)).median()
+
+
+def against(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """Identity and target error of one arm minus those of another, pair by pair."""
+    names = list(dict.fromkeys(table["arm"]))
+    kinds = {kind: [name for name in names if kind_of(name) == kind] for kind in KINDS}
+    dense, *fewer = kinds["reused"]
+    pairs = list(zip(fewer[:2], kinds["pruned"][:2], strict=True))
+    pairs += [(dense, kinds["pruned"][0]), (dense, kinds["pruned"][1])]
+    refreshed = kinds["reused, refreshed"]
+    pairs += [(name, dense) for name in [*fewer[2:], *refreshed] if ": all" in name]
+    pairs += list(zip(refreshed[-2:], kinds["pruned"][:2], strict=True))
+    pairs += [(kinds["step cache"][1], kinds["fewer steps"][0])]
+    rows = []
+    for one, other in pairs:
+        row = {"arm": one, "against": other}
+        for value in ("identity", "target_error"):
+            pair = table[table["arm"].isin([one, other])]
+            found = compare(pair, value, other, seed=seed).loc[one]
+            row[value.replace("_", " ")] = with_interval(*found[["difference", "low", "high"]])
+            row[f"p ({value.replace('_', ' ')})"] = p_value(found["p_value"])
+        rows.append(row)
+    return rows
+
+
+def mean_drift(chosen: Any, probe: Probe) -> Drift:
+    """Mean over the first subjects, from step 0, a quarter of the run and its middle."""
+    sources = sorted({0, chosen.steps // 4, chosen.steps // 2})
+    found = [
+        probe.drift(
+            case.reference, case.prompt, chosen.steps, case.seed, sources=sources, progress=False
+        )
+        for case in bench(chosen)[:: chosen.prompts][:DRIFTED]
+    ]
+    together = xr.concat([each.errors for each in found], "subject").mean("subject")
+    return Drift(together, f"{found[0].selection}, mean of {len(found)} subjects")
+
+
+def drift_rows(drift: Drift) -> list[dict[str, Any]]:
+    """By source: mean error in the next step, in the last one, and over all later ones."""
+    errors = drift.errors.sel(branch="conditional").mean("block")
+    return [
+        {
+            "source step": int(source),
+            "quantity": name,
+            "next step": round(float(errors[name].sel(source=source, step=source + 1)), 3),
+            "last step": round(float(errors[name].sel(source=source).isel(step=-1)), 3),
+            "mean": round(float(errors[name].sel(source=source).mean("step")), 3),
+        }
+        for source in np.asarray(errors["source"])
+        for name in ("key", "value", "output")
+    ]
+
+
+def draw(
+    table: pd.DataFrame, bounds: dict[str, float], tokens: int, model: str, seed: int
+) -> Figure:
+    """Identity against the FLOP ratio, a line for each kind of arm."""
+    found = means(table, "identity", seed=seed)
+    with house_style():
+        figure = chart(
+            7.4,
+            4.2,
+            title="Identity against speed",
+            note="Points: mean with its 95 % interval, fewer tokens to the right. Dotted: all "
+            f"{tokens} tokens in every step, and none.",
+            selection=f"{model}, {len(table) // len(found)} runs an arm, speed-up by FLOP",
+        )
+        axes = figure.subplots()
+        for kind, colour in zip(KINDS, (*PALETTE, GREY), strict=True):
+            names = sorted((name for name in bounds if kind_of(name) == kind), key=bounds.get)  # type: ignore[arg-type]
+            mean = found.loc[names, "mean"]
+            error = [mean - found.loc[names, "low"], found.loc[names, "high"] - mean]
+            axes.errorbar(
+                [bounds[name] for name in names],
+                mean,
+                yerr=np.array(error),
+                fmt="o-",
+                color=colour,
+                label=kind,
+                linewidth=1.6,
+            )
+        for arm in ("full", "none"):
+            axes.axhline(found.loc[arm, "mean"], color=INK, linewidth=0.8, linestyle=":")
+        axes.set(xlabel="Speed-up of the transformer by FLOP", ylabel="Masked MobileNetV2 cosine")
+        axes.legend()
+    return figure
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Is attention a faithful ranking? Deletion and insertion curves of every ranking, and controls.
+
+The causal oracle leaves out one tile at a time, by the same score and from the same noise that the
+curves are measured with: it is a strong reference in sample, not an upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from analyses.command import finish, open_probe, open_store, parse
+from analyses.comparing import bench
+from recast_probe import rank
+from recast_probe.datasets import Case
+from recast_probe.diagnostics import Interval
+from recast_probe.faithfulness import (
+    SHARES,
+    Curves,
+    Worth,
+    faithfulness_curves,
+    group_agreement,
+    sanity_checks,
+)
+from recast_probe.figures import faithfulness_curves as draw
+from recast_probe.identity import IdentityScorer
+from recast_probe.images import fit_mask
+from recast_probe.interventions import Similarity
+from recast_probe.probe import Probe
+from recast_probe.selection.effects import tiles
+from recast_probe.selection.rankings import Ranking
+from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
+from recast_probe.studies.comparison import units
+from recast_probe.studies.resampling import bootstrap, bootstrap_ratio
+from recast_probe.studies.tables import p_value, with_interval
+
+BLOCKS = "paper"
+RANKINGS = ("cross-image", "self-attention", "cosine", "random", "mask oracle", "causal oracle")
+BASELINE = "random"
+CONTROLS = "controls"
+BUDGET = 0.25
+TILES = 4  # a side of the reference is so many tiles of the causal oracle
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Run what is missing, print the tables, write everything to --out."""
+    sizes = {"subjects": (30, 2), "prompts": (1, 1), "steps": (16, 3)}
+    chosen = parse(__doc__, "faithfulness", arguments, sizes)
+    probe = open_probe(chosen)
+    shares, side = (SHARES[-2:], 2) if chosen.quick else (SHARES, TILES)
+    store = open_store(chosen, probe, blocks=BLOCKS, shares=shares, tiles=side)
+    cases = units(bench(chosen))
+    judged = run_study(cases, RANKINGS, Judge(probe, chosen.steps, shares, side), store)
+    controls = run_study(cases, [CONTROLS], Controls(probe, chosen.steps), store)
+    found = {
+        "table": summarise(judged, chosen.seed),
+        "controls": summarise_controls(controls, chosen.seed),
+    }
+    print(markdown(found["table"]))
+    print(f"\nHow alike the cross-image ranking stays to itself\n\n{markdown(found['controls'])}")
+    chart = figure(judged, probe.name, chosen, shares)
+    tables = {"runs": judged, "controls": controls}
+    finish(chosen, store, tables, found, {"faithfulness": chart})
+    return found
+
+
+def identity(case: Case) -> Callable[[Image.Image], float]:
+    """Masked MobileNetV2 cosine of an output to the reference's subject."""
+    scorer = IdentityScorer()
+
+    def score(image: Image.Image) -> float:
+        mask = fit_mask(case.target_mask, image)
+        return scorer.score(image, mask, case.reference, case.reference_mask)["mobilenet"]
+
+    return score
+
+
+class Judge:
+    """Curves of every ranking of one case; see `run_study`.
+
+    Args:
+        side: a side of the reference is so many tiles of the causal oracle.
+    """
+
+    def __init__(self, probe: Probe, steps: int, shares: tuple[float, ...], side: int) -> None:
+        self.probe, self.steps, self.shares, self.side = probe, steps, shares, side
+
+    def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
+        case: Case = unit.payload
+        score = identity(case)
+        settings = {"steps": self.steps, "seed": case.seed}
+        worth = Worth(self.probe, case.reference, case.prompt, score, **settings)
+        rankings = self.rankings(case, score)
+        oracle = rankings["causal oracle"]
+        groups = self.groups(case)
+        for name in arms:
+            curves = faithfulness_curves(worth, rankings[name], self.shares)
+            agreement = group_agreement(rankings[name], oracle.details["effects"], groups)
+            yield Outcome(name, values(curves) | {"agreement": agreement}, {}, {"case": settings})
+
+    def groups(self, case: Case) -> list[np.ndarray]:
+        """Tiles of the causal oracle."""
+        grid = self.probe.layout(case.reference).references[0]
+        return tiles(grid, max(1, grid.columns // self.side))
+
+    def rankings(self, case: Case, score: Callable[[Image.Image], float]) -> dict[str, Any]:
+        """All rankings, by name, of step 0 where they ask the model."""
+        probe = self.probe
+        given: dict[str, Any] = {"steps": self.steps, "seed": case.seed, "progress": False}
+        result = probe.generate(
+            case.reference,
+            case.prompt,
+            profile=True,
+            profile_steps=0,
+            blocks=BLOCKS,
+            interventions=[Similarity(BLOCKS)],
+            **given,
+        )
+        assert result.profile is not None
+        among = probe.profile(
+            case.reference, case.prompt, profile_steps=0, queries="reference", **given
+        )
+        mask = probe.reference_mask(case.reference_mask, case.reference)
+        causal = rank.causal_oracle(
+            probe, case.reference, case.prompt, score, groups=self.groups(case),
+            steps=self.steps, seeds=(case.seed,), progress=False,
+        )  # fmt: skip
+        return {
+            "cross-image": rank.cross_image(result.profile, blocks=BLOCKS),
+            "self-attention": rank.self_attention(among, blocks=BLOCKS),
+            "cosine": rank.cosine(result.similarity[0][0]),
+            "random": rank.random(result.profile.layout.reference_tokens, case.seed),
+            "mask oracle": rank.mask_oracle(mask, seed=case.seed),
+            "causal oracle": causal,
+        }
+
+
+def values(curves: Curves) -> dict[str, float]:
+    """Everything about the curves of one case, for the table of runs."""
+    doses = curves.dose_response()
+    found = {
+        "insertion area": curves.insertion_area,
+        "deletion area": curves.deletion_area,
+        "margin": curves.margin,
+        "sufficiency": curves.sufficiency(BUDGET),
+        "necessity": curves.necessity(BUDGET),
+        "gap": curves.full - curves.none,
+        "dose rho": doses.rho,
+        "dose error": doses.error,
+    }
+    for share, inserted, deleted in zip(
+        curves.shares, curves.insertion, curves.deletion, strict=True
+    ):
+        found |= {f"inserted {share:g}": float(inserted), f"deleted {share:g}": float(deleted)}
+    return found
+
+
+class Controls:
+    """Sanity checks of the cross-image ranking of one case; see `run_study`."""
+
+    def __init__(self, probe: Probe, steps: int) -> None:
+        self.probe, self.steps = probe, steps
+
+    def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
+        case: Case = unit.payload
+
+        def ranked(image: Image.Image, prompt: str, seed: int) -> Ranking:
+            profile = self.probe.profile(
+                image, prompt, self.steps, seed, profile_steps=0, progress=False
+            )
+            return rank.cross_image(profile, blocks=BLOCKS)
+
+        table = sanity_checks(
+            self.probe,
+            case.reference,
+            case.prompt,
+            ranked,
+            other_prompt="paint the subject green",
+            fraction=BUDGET,
+            seed=case.seed,
+        )
+        yield Outcome(arms[0], {row["check"]: row["spearman"] for row in table.to_dict("records")})
+
+
+def summarise(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """One row a ranking, with intervals over subjects."""
+
+    def by_subject(arm: str, name: str) -> list[np.ndarray]:
+        part = table[table["arm"] == arm]
+        kept = part[name].to_numpy(np.float64)
+        return [
+            group[np.isfinite(group)]
+            for group in (kept[part["subject"] == s] for s in dict.fromkeys(part["subject"]))
+            if np.isfinite(group).any()
+        ]
+
+    areas = {n: means(table, n, seed=seed) for n in ("insertion area", "deletion area")}
+    against = compare(table, "margin", BASELINE, seed=seed)
+    rows = []
+    for arm in RANKINGS:
+        row: dict[str, Any] = {"ranking": arm}
+        for name, found in areas.items():
+            row[name] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
+        margin = bootstrap(by_subject(arm, "margin"), seed=seed)
+        row["margin"] = with_interval(margin.mean, margin.low, margin.high)
+        row[f"margin minus {BASELINE}"], row["p (Holm)"] = "-", "-"
+        if arm in against.index:
+            other = against.loc[arm]
+            row[f"margin minus {BASELINE}"] = with_interval(*other[["difference", "low", "high"]])
+            row["p (Holm)"] = p_value(other["p_holm"])
+        for name in ("sufficiency", "necessity"):
+            ratio = bootstrap_ratio(by_subject(arm, name), by_subject(arm, "gap"), seed=seed)
+            row[f"{name} of {BUDGET:.0%}"] = with_interval(ratio.mean, ratio.low, ratio.high)
+        for name in ("dose rho", "dose error", "agreement"):
+            own = name == "agreement" and arm == "causal oracle"  # with itself
+            kept = [] if own else by_subject(arm, name)
+            each = bootstrap(kept, seed=seed) if kept else None
+            row[name] = with_interval(each.mean, each.low, each.high) if each else "-"
+        rows.append(row)
+    return rows
+
+
+def summarise_controls(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """One row a check: Spearman correlation with the ranking as it is."""
+    rows = []
+    for check in [name for name in table.columns if name not in ("arm", *labels(table))]:
+        groups = [part[check].to_numpy() for _, part in table.groupby("subject", sort=False)]
+        found = bootstrap(groups, seed=seed)
+        rows.append({"check": check, "Spearman": with_interval(found.mean, found.low, found.high)})
+    return rows
+
+
+def labels(table: pd.DataFrame) -> list[str]:
+    """Columns that name a case."""
+    return [name for name in ("subject", "prompt", "category") if name in table.columns]
+
+
+def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...]) -> Any:
+    """Both curves of every ranking."""
+    shares = [0.0, *given, 1.0]
+
+    def curve(arm: str, kind: str) -> list[Interval]:
+        part = table[table["arm"] == arm]
+        return [
+            bootstrap(
+                [each[f"{kind} {share:g}"].to_numpy() for _, each in part.groupby("subject")],
+                seed=chosen.seed,
+            )
+            for share in shares
+        ]
+
+    return draw(
+        shares,
+        {arm: curve(arm, "inserted") for arm in RANKINGS},
+        {arm: curve(arm, "deleted") for arm in RANKINGS},
+        score="Masked MobileNetV2 cosine to the reference",
+        selection=(
+            f"{model}, {chosen.subjects} subjects, {chosen.prompts} prompts each, "
+            f"{chosen.steps} steps, tokens missing in every step, blocks {BLOCKS}"
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

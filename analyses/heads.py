@@ -1,0 +1,193 @@
+"""Which blocks and heads the image needs for reading the reference, and how these attend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from analyses.command import finish, open_probe, open_store, parse
+from analyses.comparing import bench
+from analyses.faithfulness import identity
+from recast_probe.datasets import Case
+from recast_probe.diagnostics import Interval, reading
+from recast_probe.figures import head_map
+from recast_probe.figures.style import INK, chart, house_style
+from recast_probe.probe import Probe
+from recast_probe.studies import Outcome, Unit, markdown, run_study
+from recast_probe.studies.attribution import attribution
+from recast_probe.studies.attribution_result import related
+from recast_probe.studies.comparison import units
+from recast_probe.studies.resampling import bootstrap
+from recast_probe.studies.tables import with_interval
+
+ARMS = ("block", "head", "reading")
+VALUES = ("effect", "distance")
+SHOWN = 8
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Run what is missing, print the tables, write everything to --out."""
+    sizes = {"subjects": (20, 2), "prompts": (1, 1), "steps": (16, 2)}
+    chosen = parse(__doc__, "heads", arguments, sizes)
+    probe = open_probe(chosen)
+    store = open_store(chosen, probe, edge=["reference", "generation"], removal="renormalised")
+    measure = Measure(probe, chosen.steps)
+    tables = {arm: run_study(units(bench(chosen)), [arm], measure, store) for arm in ARMS}
+    blocks, heads = (gathered(tables[arm], chosen.seed) for arm in ("block", "head"))
+    features = gathered(tables["reading"], chosen.seed)
+    related_heads = related(heads, features, seed=chosen.seed)
+    found = {
+        "blocks": rows_of(blocks),
+        "heads": rows_of(heads, features)[:SHOWN],
+        "relation": [
+            {
+                "of a head": row["value"],
+                "goes with": row["feature"].replace("_", " "),
+                "Spearman": with_interval(row["spearman"], row["low"], row["high"]),
+            }
+            for row in related_heads.to_dict("records")
+        ],
+    }
+    for name, rows in found.items():
+        print(f"\n{name.capitalize()}\n\n{markdown(rows)}")
+    selection = (
+        f"{probe.name}, reference to generation cut, renormalised, "
+        f"{len(tables['head'])} cases, {chosen.steps} steps"
+    )
+    figures = {"heads": draw_heads(heads, selection), "blocks": draw_blocks(blocks, selection)}
+    finish(chosen, store, tables, found, figures)
+    return found
+
+
+class Measure:
+    """Attribution of one case over blocks or heads, or how its heads read; see `run_study`.
+
+    Columns are a value and a place, such as "effect 3.1" (block 3, head 1) or "distance 3".
+    """
+
+    def __init__(self, probe: Probe, steps: int) -> None:
+        self.probe, self.steps = probe, steps
+
+    def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
+        case: Case = unit.payload
+        for arm in arms:
+            data = self.reading(case) if arm == "reading" else self.attribution(case, arm)
+            yield Outcome(arm, flat(data))
+
+    def reading(self, case: Case) -> xr.Dataset:
+        """How every head reads the reference."""
+        profile = self.probe.profile(
+            case.reference, case.prompt, self.steps, case.seed, progress=False
+        )
+        return reading(profile)
+
+    def attribution(self, case: Case, over: str) -> xr.Dataset:
+        """What every block or head does to identity and latents."""
+        found = attribution(
+            self.probe,
+            case.reference,
+            case.prompt,
+            identity(case),
+            over=over,
+            steps=self.steps,
+            seeds=(case.seed,),
+            progress=False,
+        )
+        return found.data[list(VALUES)]
+
+
+def flat(data: xr.Dataset) -> dict[str, float]:
+    """One number a column; the inverse of `gathered`."""
+    columns = {}
+    for name, values in data.items():
+        for place in np.ndindex(values.shape):
+            labels = [str(values[dim].values[i]) for dim, i in zip(values.dims, place, strict=True)]
+            columns[f"{name} {'.'.join(labels)}"] = float(values.values[place])
+    return columns
+
+
+def gathered(table: pd.DataFrame, seed: int) -> xr.Dataset:
+    """Means over subjects, with _low and _high of their intervals, by block or block and head."""
+    parts: dict[str, dict[tuple[int, ...], Interval]] = {}
+    for column in table.columns:
+        name, _, place = column.rpartition(" ")
+        if not name or not place.replace(".", "").isdecimal():
+            continue
+        labels = tuple(int(part) for part in place.split("."))
+        groups = [group.to_numpy(np.float64) for _, group in table.groupby("subject")[column]]
+        parts.setdefault(name, {})[labels] = bootstrap(groups, seed=seed)
+    found = {}
+    for name, places in parts.items():
+        dims = ("block", "head")[: len(next(iter(places)))]
+        labels_of = [sorted({place[axis] for place in places}) for axis in range(len(dims))]
+        for suffix, end in (("", "mean"), ("_low", "low"), ("_high", "high")):
+            values = np.full([len(each) for each in labels_of], np.nan)
+            for place, interval in places.items():
+                at = tuple(labels.index(p) for labels, p in zip(labels_of, place, strict=True))
+                values[at] = getattr(interval, end)
+            coordinates = dict(zip(dims, labels_of, strict=True))
+            found[f"{name}{suffix}"] = xr.DataArray(values, coords=coordinates, dims=dims)
+    whole = xr.Dataset(found)
+    # intervals of how a head reads are not used
+    return whole if "effect" in whole else whole[list(parts)]
+
+
+def rows_of(data: xr.Dataset, features: xr.Dataset | None = None) -> list[dict[str, Any]]:
+    """One row a block or head, the largest loss of identity first."""
+    effect = data["effect"]
+    rows = []
+    for place in np.argsort(-effect.values.ravel(), kind="stable"):
+        at = dict(zip(effect.dims, np.unravel_index(place, effect.shape), strict=True))
+        here = data.isel(at)
+        row: dict[str, Any] = {str(dim): int(here[dim]) for dim in effect.dims}
+        for name, words in (("effect", "loss of identity"), ("distance", "latent distance")):
+            ends = [float(here[f"{name}{end}"]) for end in ("", "_low", "_high")]
+            row[words] = with_interval(*ends)
+        if features is not None:
+            labels = {dim: here[dim] for dim in effect.dims}
+            for name, words in (("mass", "mass"), ("information", "information, bits")):
+                row[words] = round(float(features[name].sel(labels)), 3)
+        rows.append(row)
+    return rows
+
+
+def draw_heads(heads: xr.Dataset, selection: str) -> Figure:
+    """Mean loss of identity of every head."""
+    return head_map(
+        heads["effect"],
+        label="Loss of identity",
+        title="What each head does for the subject",
+        note="Masked MobileNetV2 cosine of the full run minus that with this head cut; means.",
+        selection=selection,
+    )
+
+
+def draw_blocks(blocks: xr.Dataset, selection: str) -> Figure:
+    """Loss of identity and latent distance of every block, with intervals."""
+    with house_style():
+        figure = chart(
+            8.4,
+            3.2,
+            title="What each block does for the subject",
+            note="Mean over subjects with its 95 % interval; reference to generation cut there.",
+            selection=selection,
+        )
+        labels = {"effect": "Loss of identity", "distance": "Distance of latents from the full run"}
+        for axes, (name, label) in zip(figure.subplots(1, 2), labels.items(), strict=True):
+            places = blocks["block"].values
+            axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
+            axes.vlines(
+                places, blocks[f"{name}_low"], blocks[f"{name}_high"], color=INK, linewidth=2.4
+            )
+            axes.plot(places, blocks[name], "o", color=INK)
+            axes.set(xlabel="Block", ylabel=label)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

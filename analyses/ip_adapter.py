@@ -1,0 +1,194 @@
+"""FLUX.1 with an IP-Adapter: how skewed attention to its image tokens is, and pruning to half.
+
+The paper has 128 image tokens, of which the top 25 % take 72 % of the attention, and keeps 64. No
+trained adapter ships with this package: give `--model` and `--ip-adapter`. An adapter's tokens
+have no place in the image and its outputs no mask, so identity and fidelity are of whole images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from analyses.command import finish, open_store, parse
+from analyses.comparing import bench, difference
+from recast_probe.datasets import Case
+from recast_probe.diagnostics import entropy, skew
+from recast_probe.errors import InputError
+from recast_probe.figures.style import INK, arm_colours, chart, house_style
+from recast_probe.identity import IdentityScorer
+from recast_probe.interventions.methods import method
+from recast_probe.probe import Probe
+from recast_probe.studies import Outcome, Unit, compare, markdown, means, retention, run_study
+from recast_probe.studies.comparison import units
+from recast_probe.studies.resampling import bootstrap
+from recast_probe.studies.tables import p_value, with_interval
+
+ARMS = ("full", "recast", "random", "reversed", "none")
+NEEDED = (
+    "No trained IP-Adapter ships with this package, so this analysis needs one: give --model and "
+    "--ip-adapter (a repository, a folder, or a safetensors file in the format of XLabs), such as "
+    "--model black-forest-labs/FLUX.1-dev --ip-adapter XLabs-AI/flux-ip-adapter, and "
+    "--image-encoder if it was trained with another one than openai/clip-vit-large-patch14."
+)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--ip-adapter": {"help": "repository, folder or safetensors file"},
+    "--image-encoder": {"help": "its CLIP vision model, a repository or folder"},
+    "--height": {"type": int, "help": "of the images, in pixels; the pipeline's own by default"},
+    "--width": {"type": int, "help": "the same"},
+}
+DIAGNOSTICS = {
+    "top25": "attention on the top 25 % of tokens",
+    "entropy_first": "marginal entropy of the first step, bits",
+    "entropy_last": "marginal entropy of the last step, bits",
+}
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Run what is missing, print the tables, write everything to --out."""
+    sizes = {"subjects": (30, 2), "prompts": (2, 1)}
+    chosen = parse(__doc__, "ip_adapter", arguments, sizes, OPTIONS)
+    if chosen.model == "pocket" or chosen.ip_adapter is None:
+        raise InputError(NEEDED)
+    probe = Probe.from_pretrained(
+        chosen.model,
+        chosen.dtype,
+        chosen.device,
+        ip_adapter=chosen.ip_adapter,
+        image_encoder=chosen.image_encoder,
+    )
+    sides = {name: getattr(chosen, name) for name in ("height", "width")}
+    sides = {name: side for name, side in sides.items() if side is not None}
+    cases = bench(chosen)
+    tokens = probe.layout(cases[0].reference, **sides).reference_tokens
+    kept = max(1, tokens // 2)
+    store = open_store(chosen, probe, arms=list(ARMS), kept=kept, sides=sides)
+    perform = Adapter(probe, kept, chosen.steps, sides)
+    runs = run_study(units(cases), list(ARMS), perform, store)
+
+    facts = []
+    for name, words in DIAGNOSTICS.items():
+        whole = runs[runs["arm"] == "full"]
+        found = bootstrap([g.to_numpy() for _, g in whole.groupby("subject")[name]])
+        facts.append({"measure": words, "mean": with_interval(found.mean, found.low, found.high)})
+    rows = table(runs, chosen.seed)
+    print(f"{tokens} image tokens, {kept} kept from step 1 on\n")
+    print(markdown(facts))
+    print(f"\nScores are of whole images\n\n{markdown(rows)}")
+    kept_identity = retention(runs, "identity", seed=chosen.seed)["retention"]
+    measured = {
+        "ip_adapter_tokens": tokens,
+        "ip_adapter_top25": float(runs.loc[runs["arm"] == "full", "top25"].mean()),
+        "ip_adapter_retention": float(kept_identity["recast"]),
+        "ip_adapter_above_random": difference(
+            runs, "recast", "random", chosen.seed, "identity_to_full"
+        ),
+    }
+    summary = {"diagnostics": facts, "table": rows, "measured": measured}
+    figures = {"ip_adapter": draw(runs, chosen.seed, f"{probe.name}, {kept} of {tokens} tokens")}
+    finish(chosen, store, {"runs": runs}, summary, figures)
+    return {"diagnostics": facts, "table": rows}
+
+
+class Adapter:
+    """Runs the arms of a case; the full run is profiled, and the others are measured against it."""
+
+    def __init__(self, probe: Probe, kept: int, steps: int, sides: dict[str, int]) -> None:
+        self.probe, self.kept, self.steps, self.sides = probe, kept, steps, sides
+        self._scorer = IdentityScorer(masked=False)
+
+    def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
+        case: Case = unit.payload
+        full = self.run(case, "full")
+        for arm in arms:
+            result = full if arm == "full" else self.run(case, arm)
+            values = self.measure(case, result.image, full.image)
+            if arm == "full":
+                spread = entropy(result.profile)
+                values["top25"] = skew(result.profile).mean_of_block_top_shares
+                values["entropy_first"] = float(spread.marginal[0])
+                values["entropy_last"] = float(spread.marginal[-1])
+            values["token_steps"] = int(sum(result.reference_tokens_per_step))
+            values["seconds"] = result.seconds
+            yield Outcome(arm, values, {".png": result.image.save}, result.provenance)
+
+    def run(self, case: Case, arm: str) -> Any:
+        """One arm of one case."""
+        layout = self.probe.layout(case.reference, **self.sides)
+        return self.probe.generate(
+            case.reference,
+            case.prompt,
+            steps=self.steps,
+            seed=case.seed,
+            interventions=method(arm, self.kept, layout, blocks="all", seed=case.seed),
+            profile=arm == "full",
+            progress=False,
+            **self.sides,
+        )
+
+    def measure(self, case: Case, image: Image.Image, full: Image.Image) -> dict[str, Any]:
+        """Likeness to the reference and to the full run's image, of whole images.
+
+        error_to_full: mean absolute distance of the pixels, as a fraction of the range.
+        """
+        error = np.abs(np.asarray(image, np.float64) - np.asarray(full, np.float64)).mean() / 255
+        return {
+            "identity": self._scorer.score(image, None, case.reference, None)["mobilenet"],
+            "identity_to_full": self._scorer.score(image, None, full, None)["mobilenet"],
+            "error_to_full": float(error),
+        }
+
+
+def table(runs: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
+    """One row an arm: scores, and fidelity to the full run against random's."""
+    scores = ("identity", "identity_to_full", "error_to_full")
+    found = {name: means(runs, name, seed=seed) for name in scores}
+    against = compare(runs, "identity_to_full", "random", seed=seed)
+    steps = runs.groupby("arm")["token_steps"].mean()
+    rows = []
+    for arm in ARMS:
+        row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
+        for name, each in found.items():
+            words = name.replace("_", " ")
+            row[words] = with_interval(*each.loc[arm, ["mean", "low", "high"]])
+        row["to full, minus random"], row["p (Holm)"] = "-", "-"
+        if arm in against.index:
+            other = against.loc[arm]
+            row["to full, minus random"] = with_interval(*other[["difference", "low", "high"]])
+            row["p (Holm)"] = p_value(other["p_holm"])
+        rows.append(row)
+    return rows
+
+
+def draw(runs: pd.DataFrame, seed: int, selection: str) -> Figure:
+    """Likeness to the full run's image, arm by arm; faint points are subjects."""
+    found = means(runs, "identity_to_full", seed=seed)
+    subjects = runs.pivot_table(index="subject", columns="arm", values="identity_to_full")
+    colours = arm_colours(ARMS)
+    with house_style():
+        figure = chart(
+            5.6,
+            3.2,
+            title="What half of the image tokens keep",
+            note="Faint points: subjects. Bars: mean with its 95 % interval.",
+            selection=f"{selection}, {len(runs) // len(ARMS)} runs an arm, whole images",
+        )
+        axes = figure.subplots()
+        for place, arm in enumerate(ARMS):
+            points, row = subjects[arm], found.loc[arm]
+            axes.plot(np.full(len(points), place), points, "o", color=colours[arm], alpha=0.3, ms=3)
+            axes.vlines(place + 0.15, row["low"], row["high"], color=colours[arm], linewidth=3)
+            axes.plot(place + 0.15, row["mean"], "o", color=colours[arm])
+        axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_xticks(range(len(ARMS)), ARMS)
+        axes.set(ylabel="MobileNetV2 cosine to the full run")
+    return figure
+
+
+if __name__ == "__main__":
+    main()

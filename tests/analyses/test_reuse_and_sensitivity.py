@@ -1,0 +1,73 @@
+"""Rankings made beforehand: reused over prompts, and of other steps and blocks."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from analyses import amortisation, sensitivity
+from recast_probe.arithmetic import flux_kontext_dev, run_work
+from recast_probe.budget import Adaptive
+from recast_probe.errors import InputError
+
+
+def test_a_ranking_is_reused_at_equal_token_steps(tmp_path, capsys):
+    found = amortisation.main(
+        ["--quick", "--subjects", "2", "--steps", "2", "--out", str(tmp_path)]
+    )
+    assert "| reused ranking " in capsys.readouterr().out
+    rows = {row["arm"]: row for row in found["table"]}
+    assert rows["recast"]["token-steps"] == rows["reused ranking"]["token-steps"] == 256 + 64
+    assert rows["reused ranking, from step 0"]["token-steps"] == 16 + 64
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    identity = runs.pivot(index="prompt", columns="arm", values="identity")
+    first = identity.index.str.startswith("0: ")
+    # for the prompt that it was made for, it is the same ranking and so the same image
+    assert (identity[first]["recast"] == identity[first]["reused ranking"]).all()
+    assert (identity[~first]["recast"] != identity[~first]["reused ranking"]).all()
+    measured = json.loads((tmp_path / "summary.json").read_text())["measured"]
+    other = identity[~first]
+    wanted = (other["reused ranking"] - other["recast"]).mean()
+    assert measured["reused_above_fresh"]["mean"] == pytest.approx(wanted)
+    assert (tmp_path / "amortisation.png").stat().st_size > 0
+
+
+def test_what_a_ranking_saves_is_the_arithmetic_of_the_config():
+    config, layout = flux_kontext_dev(), amortisation.FLUX_KONTEXT
+    speeds = amortisation.speed_ups(config, layout, Adaptive.paper(4096), 28)
+    assert speeds == sorted(speeds)
+    full = run_work(config, 512, 4096, [4096] * 28).total
+    pruned = run_work(config, 512, 4096, Adaptive.paper(4096).schedule(28).tolist()).total
+    # one image pays for its full step, and never does the saving pass the bound of pruned steps
+    assert speeds[0] == pytest.approx(1.88, abs=0.01)
+    assert speeds[-1] < full / pruned
+    assert speeds[-1] == pytest.approx(full / pruned, rel=1e-3)
+
+
+def test_one_prompt_has_nothing_to_reuse_a_ranking_for(tmp_path):
+    with pytest.raises(InputError, match="--prompts 2"):
+        amortisation.main(["--prompts", "1", "--out", str(tmp_path)])
+
+
+def test_steps_and_blocks_at_equal_token_steps(tmp_path, capsys):
+    # one subject has no intervals, and a table all the same
+    found = sensitivity.main(["--quick", "--subjects", "1", "--steps", "3", "--out", str(tmp_path)])
+    printed = capsys.readouterr().out
+    names = sensitivity.names([0, 1, 2])
+    assert [row["arm"] for row in found["table"]] == ["full", *names, "random"]
+    assert all(f"| {name} " in printed for name in names)
+    runs = pd.read_parquet(tmp_path / "runs.parquet")
+    assert runs[runs["arm"] != "full"]["token_steps"].nunique() == 1
+    agreed = runs.set_index("arm")[["spearman", "jaccard"]]
+    assert (agreed.loc[sensitivity.BASELINE] == 1).all(axis=None)
+    assert agreed.loc[["full", "random"]].isna().all(axis=None)
+    others = agreed.drop(["full", "random", sensitivity.BASELINE])
+    assert (others["spearman"] < 1).all()
+    # on this model the last step ranks more like the first than a lone bad block does
+    alike = others["spearman"]
+    assert alike["step 2, blocks paper"] > alike["step 0, worst block alone"]
+    blocks = runs.set_index("arm")["block"]
+    assert blocks["step 0, middle block alone"] == 3
+    assert blocks["step 0, best block alone"] != blocks["step 0, worst block alone"]
