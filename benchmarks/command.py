@@ -1,0 +1,109 @@
+"""What the benchmarks' command lines have in common."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import recast_probe as rp
+from benchmarks.timing import Row, print_rows
+from recast_probe.arithmetic import DeviceLimits, FluxConfig
+from recast_probe.arithmetic.devices import limits_of
+from recast_probe.attention import attention_with_log_sum_exp
+from recast_probe.attention.sums import reader
+from recast_probe.io import without_nan, write_json
+from recast_probe.provenance import now, versions
+
+
+def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks take."""
+    found = argparse.ArgumentParser(description=text)
+    cuda = torch.cuda.is_available()
+    found.add_argument("--device", default="cuda" if cuda else "cpu")
+    found.add_argument("--repeats", type=int, default=5, help="turns after the warm-up")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--out", type=Path, help="write the results into this JSON file as well")
+    found.add_argument("--json", action="store_true", help="print one JSON object")
+    found.set_defaults(**defaults)
+    return found
+
+
+def add_model(found: argparse.ArgumentParser) -> None:
+    """Options of benchmarks that run a pipeline."""
+    found.add_argument("--model", help="folder or repository; Pocket Kontext by default")
+    found.add_argument("--dtype", default="auto")
+    found.add_argument("--cpu-offload", action="store_true")
+    found.add_argument("--steps", type=int, default=28)
+
+
+def open_probe(arguments: argparse.Namespace) -> rp.Probe:
+    """The probe of the model that was named, on the device that was named."""
+    if arguments.model:
+        probe = rp.Probe.from_pretrained(
+            arguments.model,
+            arguments.dtype,
+            arguments.device,
+            cpu_offload=getattr(arguments, "cpu_offload", False),
+        )
+    else:
+        probe = rp.Probe.pocket()
+        probe.pipe.to(arguments.device)
+    probe.pipe.set_progress_bar_config(disable=True)
+    return probe
+
+
+def config_of(probe: rp.Probe) -> FluxConfig:
+    """Sizes of the probe's transformer."""
+    return FluxConfig.from_dict(dict(probe.pipe.transformer.config))
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Date, device and versions."""
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return {
+        "created": now(),
+        "device": device,
+        "device_name": name,
+        "cuda": torch.version.cuda,
+        "versions": versions(),
+    }
+
+
+def limits(device: str) -> DeviceLimits | None:
+    """Data-sheet limits of the device, where the table has it."""
+    return limits_of(torch.cuda.get_device_name(device)) if device.startswith("cuda") else None
+
+
+def kernels(heads: int, dim: int, dtype: torch.dtype, device: str) -> dict[str, str]:
+    """The attention kernel that PyTorch chooses for such heads, and who reads its statistics."""
+    tensor = torch.zeros(1, 64, heads, dim, dtype=dtype, device=device)
+    result = attention_with_log_sum_exp(tensor, tensor, tensor)
+    return {"attention": result.backend, "readout": reader(tensor.device, dtype)}
+
+
+def finish(arguments: argparse.Namespace, facts: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """Add the machine, write and print; returns what was written."""
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "json")}
+    found: dict[str, Any] = without_nan(
+        machine(arguments.device) | {"settings": settings} | dict(facts)
+    )
+    if arguments.out:
+        write_json(arguments.out, found)
+    if arguments.json:
+        print(json.dumps(found, allow_nan=False))
+        return found
+    for name, value in found.items():
+        if name not in ("arms", "settings", "versions", "layout"):
+            print(f"{name}: {value}")
+    tables: Mapping[str, Row] = found["arms"]
+    print_rows(tables, base)
+    return found

@@ -1,0 +1,62 @@
+"""What a run really computed, as a plan that its bound is counted from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from recast_probe.arithmetic import FluxConfig, RunPlan
+from recast_probe.layout import TokenLayout
+from recast_probe.result import RunResult
+
+
+def full_run(layout: TokenLayout, steps: int, calls: int = 1) -> RunPlan:
+    """The run that has every token of this layout in every step."""
+    return RunPlan.full(
+        layout.text, layout.generation.size, layout.reference_tokens, steps, calls=calls
+    )
+
+
+def plan_of_run(full: RunPlan, result: RunResult) -> RunPlan:
+    """The plan that a run followed, from what it reports.
+
+    Tokens come from the counts of each step. What an intervention does beyond that is told by the
+    function that `MORE` has for its name; one that is not there counts as doing no more.
+    """
+    plan = full.keep(list(result.reference_tokens_per_step), start=0)
+    for facts in result.provenance["interventions"]:
+        more = MORE.get(facts["name"])
+        if more is not None:
+            plan = more(plan, facts)
+    return plan
+
+
+def _token_cache(plan: RunPlan, facts: Mapping[str, Any]) -> RunPlan:
+    # generation tokens computed anew; the share is a mean over both kinds of block
+    shares = facts["run"]["fresh_generation_share"].values()
+    fresh = sum(shares) / len(shares) if shares else 1.0
+    return plan.cache_tokens(facts["run"]["full_steps"], fresh)
+
+
+def _reuse(plan: RunPlan, facts: Mapping[str, Any]) -> RunPlan:
+    return plan.mark_reused(facts["run"]["reused_steps"])
+
+
+def _step_cache(plan: RunPlan, facts: Mapping[str, Any]) -> RunPlan:
+    # with true guidance both branches are cached; a step counts where any of them computes
+    branches = facts["run"]["computed_steps"].values()
+    return plan.compute(sorted({step for steps in branches for step in steps}))
+
+
+# how the facts of an intervention change the plan
+MORE: dict[str, Callable[[RunPlan, Mapping[str, Any]], RunPlan]] = {
+    "TokenCache": _token_cache,
+    "ReuseReference": _reuse,
+    "StepCache": _step_cache,
+}
+
+
+def least_work(config: FluxConfig, plan: RunPlan) -> float:
+    """FLOP of a plan, those of 8-bit linear layers counted half: the unit of the bounds."""
+    work = plan.work(config)
+    return work.total - (work.linear / 2 if plan.float8_linears else 0.0)

@@ -1,0 +1,145 @@
+"""Every benchmark at a tiny size: it runs, says what it should, and its numbers fit together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import diagnostics, peers, plans, readout, runs, scaling, timing
+from recast_probe.arithmetic import RunPlan
+
+
+def check_rows(found, base):
+    rows = {name: row for name, row in found["arms"].items() if "median_seconds" in row}
+    assert rows[base]["speed_up"] == 1
+    for name, row in rows.items():
+        assert row["median_seconds"] > 0, name
+        assert row["speed_up"] * row["ratio"] == pytest.approx(1)
+        assert row["peak_memory_bytes"] is None or row["peak_memory_bytes"] > 1e6
+        if "bound" in row:
+            assert row["share_of_bound"] == pytest.approx(row["speed_up"] / row["bound"])
+            assert row["above_bound"] == (row["speed_up"] > row["bound"])
+    return rows
+
+
+def test_readout(tmp_path, capsys):
+    file = tmp_path / "readout.json"
+    sizes = ["--side", "4", "--text", "8", "--heads", "2", "--dim", "32"]
+    found = readout.main([*sizes, "--device", "cpu", "--repeats", "1", "--out", str(file)])
+    rows = check_rows(found, "plain step")
+    assert set(rows) == {
+        "plain step",
+        "profiled step",
+        "profiled step, whole mass table",
+        "transposed log-sum-exp",
+        "materialised softmax",
+    }
+    assert rows["profiled step"]["bound"] < 1 == rows["materialised softmax"]["bound"]
+    assert rows["transposed log-sum-exp"]["bound"] < rows["profiled step"]["bound"]
+    assert found["checks"]["bit_identical"]
+    assert found["checks"]["relative_error_readout"] < 1e-4
+    assert found["checks"]["relative_error_transposed"] < 1e-4
+    assert json.loads(file.read_text()) == found
+    assert "reached" in capsys.readouterr().out
+
+
+def test_readout_in_half_precision(capsys):
+    sizes = ["--side", "4", "--text", "8", "--heads", "2", "--dim", "32", "--dtype", "bfloat16"]
+    found = readout.main([*sizes, "--device", "cpu", "--repeats", "1", "--json"])
+    assert found["checks"]["relative_error_readout"] < 1e-3
+    assert found["checks"]["relative_error_transposed"] < 5e-3
+    assert json.loads(capsys.readouterr().out)["kernels"] == found["kernels"]
+
+
+def test_runs(tiny_folder):
+    found = runs.main(
+        ["--model", str(tiny_folder), "--steps", "3", "--repeats", "1", "--device", "cpu"]
+    )
+    rows = check_rows(found, runs.FULL)
+    assert {"no reference", "budget 1/2", "budget 1/16", "recast"} <= set(rows)
+    assert rows["no reference"]["bound"] > rows["budget 1/16"]["bound"] > 1
+    assert rows["budget 1/16"]["bound"] > rows["budget 1/2"]["bound"]
+    assert rows["traced, all tokens"]["bound"] == 1
+    assert rows["token-cache (ToCa)"]["bound"] == 1, "its first three steps are full"
+    assert found["fastest_full"] == runs.FULL
+    assert found["kernels"]["attention"] == "cpu flash"
+
+
+def test_runs_of_some_arms_only(tiny_folder):
+    found = runs.main(
+        [
+            *("--model", str(tiny_folder), "--steps", "5", "--repeats", "1", "--device", "cpu"),
+            *("--arms", "token-cache"),
+        ]
+    )
+    assert set(found["arms"]) == {runs.FULL, "token-cache (ToCa)"}
+    assert found["arms"]["token-cache (ToCa)"]["bound"] > 1
+
+
+def test_plans_from_what_interventions_report():
+    full = RunPlan.full(8, 16, 16, 4)
+    facts = {"run": {"stored_steps": [0], "reused_steps": [1, 2, 3]}}
+    assert plans.MORE["ReuseReference"](full, facts) == full.reuse(1)
+    facts = {"run": {"computed_steps": {"conditional": [0, 2]}}}
+    assert plans.MORE["StepCache"](full, facts).computed == (0, 2)
+
+
+def test_peers_that_fail_say_why(tiny_folder):
+    found = peers.main(
+        ["--model", str(tiny_folder), "--steps", "4", "--repeats", "1", "--device", "cpu"]
+    )
+    rows = found["arms"]
+    check_rows(found, peers.FULL)
+    assert set(rows) == set(peers.PEERS)
+    assert "No cache context" in rows["FirstBlockCache (diffusers)"]["error"]
+    assert "No cache context" in rows["TaylorSeer (diffusers)"]["error"]
+    assert "AttributeError" in rows["ToMe (tomesd)"]["error"]
+    assert all("median_seconds" in row or row["error"] for row in rows.values())
+    assert not [name for name, row in rows.items() if "left_behind" in row]
+
+
+def test_diagnostics(tmp_path):
+    sizes = ["--pairs", "4", "--plain-pairs", "3", "--steps", "2", "--blocks", "3", "--side", "8"]
+    found = diagnostics.main([*sizes, "--repeats", "1", "--folder", str(tmp_path)])
+    assert found["largest_difference"] < 1e-9
+    assert 0 < found["spearman_of_all"] < 1
+    assert [row["pairs"] for row in found["arms"].values()] == [3, 3, 4]
+    assert len(list(tmp_path.glob("*.nc"))) == 4
+
+
+def test_scaling(tiny_folder):
+    found = scaling.main(
+        [
+            *("--device", "cpu", "--repeats", "1", "--text", "8", "--pixels", "32,64"),
+            *("--references", "1,2", "--pairs", "1,2", "--model", str(tiny_folder)),
+            *("--steps", "1"),
+        ]
+    )
+    rows = found["arms"]
+    assert rows["64 x 64, 1 reference"]["speed_up"] == 1
+    assert rows["64 x 64, 2 references"]["bound"] < 1 < rows["32 x 32, 1 reference"]["bound"]
+    assert rows["2 pairs profiled"]["bound"] == pytest.approx(0.5)
+
+
+def test_results_above_their_bound_are_flagged(capsys):
+    rows = {"full": {"median_seconds": 4.0}, "pruned": {"median_seconds": 1.0}}
+    for row in rows.values():
+        row["interquartile_seconds"] = 0.1
+    timing.add_speed_ups(rows, "full", {"full": 2.0, "pruned": 1.0})
+    assert rows["pruned"]["above_bound"]
+    assert rows["pruned"]["share_of_bound"] == 2
+    assert not rows["full"]["above_bound"]
+    timing.print_rows(rows, "full")
+    assert capsys.readouterr().out.count("ABOVE ITS BOUND") == 1
+
+
+def test_an_arm_that_fails_is_named_only_where_that_is_allowed():
+    def broken():
+        raise ValueError("no such kernel")
+
+    arms = {"full": lambda: None, "broken": broken}
+    rows = timing.alternate(arms, 1, "cpu", "full", may_fail=True)
+    assert rows["broken"] == {"error": "ValueError: no such kernel"}
+    with pytest.raises(ValueError, match="no such kernel"):
+        timing.alternate(arms, 1, "cpu", "full")
