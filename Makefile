@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out/demo
+WORKERS ?= 2
 POCKET ?= out/pocket
 
 .PHONY: demo test lint types train-pocket clean
@@ -20,8 +21,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/recast-probe demo --out $(OUT)
 
+# one thread a worker: programs of several threads starve each other on few cores
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
