@@ -92,7 +92,8 @@ def kernels(heads: int, dim: int, dtype: torch.dtype, device: str) -> dict[str, 
 
 def finish(arguments: argparse.Namespace, facts: Mapping[str, Any], base: str) -> dict[str, Any]:
     """Add the machine, write and print; returns what was written."""
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("out", "json")}
+    chosen = {k: v for k, v in vars(arguments).items() if k not in ("out", "json")}
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in chosen.items()}
     found: dict[str, Any] = without_nan(
         machine(arguments.device) | {"settings": settings} | dict(facts)
     )

@@ -101,7 +101,9 @@ def test_peers_that_fail_say_why(tiny_folder):
 
 def test_diagnostics(tmp_path):
     sizes = ["--pairs", "4", "--plain-pairs", "3", "--steps", "2", "--blocks", "3", "--side", "8"]
-    found = diagnostics.main([*sizes, "--repeats", "1", "--folder", str(tmp_path)])
+    written = ["--out", str(tmp_path / "found.json")]
+    found = diagnostics.main([*sizes, "--repeats", "1", "--folder", str(tmp_path), *written])
+    assert json.loads((tmp_path / "found.json").read_text()) == found
     assert found["largest_difference"] < 1e-9
     assert 0 < found["spearman_of_all"] < 1
     assert [row["pairs"] for row in found["arms"].values()] == [3, 3, 4]
