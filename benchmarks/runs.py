@@ -127,6 +127,8 @@ class Bench:
         for name, arm in ARMS.items():
             if arm.method in METHODS:
                 self.arms[name] = self._named(name, arm)
+        hooked = "hooked, all tokens"
+        self.arms[hooked] = self._intervened(hooked, [], attachment="hooks")
         token_cache = "token-cache (ToCa)"
         self.arms[token_cache] = self._intervened(token_cache, [rp.TokenCache()])
         if options.device.startswith("cuda"):
@@ -160,7 +162,9 @@ class Bench:
         chosen = method(arm.method, budget, self.layout, seed=self.options.seed)
         return self._intervened(name, chosen)
 
-    def _intervened(self, name: str, interventions: Sequence[rp.Intervention]) -> Any:
+    def _intervened(
+        self, name: str, interventions: Sequence[rp.Intervention], attachment: str = "nnsight"
+    ) -> Any:
         def run() -> None:
             result = self.probe.generate(
                 self.image,
@@ -168,6 +172,7 @@ class Bench:
                 steps=self.options.steps,
                 seed=self.options.seed,
                 interventions=interventions,
+                attachment=attachment,
                 mass_table="queried",
                 progress=False,
             )
