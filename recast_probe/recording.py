@@ -156,12 +156,12 @@ def check_recordable(
             "queries, or other steps."
         )
     for intervention in interventions:
-        steps = sorted(reused & intervention.reading_steps(context))
+        steps = sorted(reused & intervention.reference_row_steps(context))
         if steps:
             raise InputError(
-                f"{type(intervention).__name__} reads hidden states of the reference in steps "
-                f"{steps}, but they are not computed there, since its keys and values come from an "
-                "earlier step."
+                f"{type(intervention).__name__} needs queries or hidden states of the reference in "
+                f"steps {steps}, but they are not computed there, since its keys and values come "
+                "from an earlier step."
             )
     for intervention in interventions:
         blind, name = intervention.unrecordable_steps(context), type(intervention).__name__

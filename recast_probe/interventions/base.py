@@ -212,6 +212,11 @@ class Intervention:
         """Steps in which this intervention reads or changes attention or hidden states itself."""
         return set()
 
+    def reference_row_steps(self, run: RunContext) -> set[int]:
+        """Those of ``reading_steps`` in which it needs the reference tokens' own queries or hidden
+        states, and not just their keys and values."""
+        return self.reading_steps(run)
+
     def full_reference_steps(self, run: RunContext) -> set[int]:
         """Steps in which it needs all reference tokens, whatever other interventions do."""
         return set()

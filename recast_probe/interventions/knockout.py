@@ -87,6 +87,10 @@ class Knockout(Intervention):
     def reading_steps(self, run: RunContext) -> set[int]:
         return self.acting_steps(run)
 
+    def reference_row_steps(self, run: RunContext) -> set[int]:
+        # queries of other tokens are cut alike from keys that come from an earlier step
+        return self.acting_steps(run) if self.to_group.startswith("reference") else set()
+
     @contextmanager
     def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Attachment]:
         if not all(call.operations for call in family.attention_calls(pipeline)):

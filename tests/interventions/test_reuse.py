@@ -11,6 +11,8 @@ from recast_probe.attention import attend, dense_reference
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import (
     Intervention,
+    Keep,
+    Knockout,
     Merge,
     Prune,
     Recast,
@@ -185,6 +187,41 @@ def test_statistics_of_reused_steps_are_those_of_the_attention_that_ran(probe, i
     assert torch.equal(own, watch.outputs[2, "conditional", 3])
 
 
+def test_edges_from_reused_tokens_are_cut_like_any_others(probe, image):
+    """Softmax over the keys that are left, in float64; in either order, with either attachment."""
+    cut, ranking = [2, 7, 8], random(16, 1)
+    knockout = Knockout("reference", "generation", tokens=cut, steps=[2, 3])
+    pruned, watch = Prune(ranking, 9, start=1), Watch()
+    first = run(probe, image, pruned, ReuseReference(), knockout, watch)
+    for other in (
+        run(probe, image, knockout, pruned, ReuseReference()),
+        run(probe, image, pruned, ReuseReference(), knockout, attachment="hooks"),
+    ):
+        np.testing.assert_array_equal(pixels(first), pixels(other))
+    rows, kept = tiny.TEXT_TOKENS + 16, ranking.top(9)
+    hidden = rows + np.flatnonzero(np.isin(kept, cut))
+    assert 0 < len(hidden) < 9
+    for step, acts in ((1, False), (2, True), (3, True), (4, False)):
+        for block in range(tiny.BLOCKS):
+            given = watch.inputs[step, "conditional", block]
+            query, key, value = (
+                each.double().transpose(1, 2) for each in (given.query, given.key, given.value)
+            )
+            scores = query @ key.transpose(-1, -2) * tiny.HEAD_DIMENSION**-0.5
+            if acts:
+                scores[:, :, tiny.TEXT_TOKENS : rows, hidden] = -torch.inf
+            dense = (scores.softmax(-1) @ value).transpose(1, 2)
+            found = watch.outputs[step, "conditional", block]
+            torch.testing.assert_close(found.double(), dense, atol=2e-6, rtol=0)
+
+
+def test_without_any_edge_reused_tokens_are_as_if_never_there(probe, image):
+    edges = [Knockout("reference", to, steps=range(1, 5)) for to in ("generation", "text")]
+    cut = run(probe, image, ReuseReference(), *edges)
+    gone = run(probe, image, Keep((), start=1))
+    assert np.abs(pixels(cut) - pixels(gone)).max() <= 1
+
+
 def test_what_cannot_be(probe, image, adapter_probe):
     with pytest.raises(InputError, match="start must be"):
         ReuseReference(start=0)
@@ -194,8 +231,10 @@ def test_what_cannot_be(probe, image, adapter_probe):
         run(probe, None, ReuseReference())
     with pytest.raises(InputError, match=r"reference tokens cannot be recorded in steps \[1, 2"):
         run(probe, image, ReuseReference(), profile=True, queries="reference")
-    with pytest.raises(InputError, match="Similarity reads hidden states of the reference"):
+    with pytest.raises(InputError, match="Similarity needs queries or hidden states of the ref"):
         run(probe, image, ReuseReference(), Similarity(step=2))
+    with pytest.raises(InputError, match="Knockout needs queries or hidden states of the refer"):
+        run(probe, image, ReuseReference(), Knockout("text", "reference_0"))
     for other in (Merge(4), TokenCache()):
         with pytest.raises(InputError, match="needs the hidden states of the reference"):
             run(probe, image, ReuseReference(), other)
