@@ -30,7 +30,7 @@ from recast_probe.probe import Probe
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import markdown
 from recast_probe.studies.comparison import Arm, PlannedArm
-from recast_probe.studies.tables import with_interval
+from recast_probe.studies.tables import p_value, with_interval
 
 BLOCKS = "paper"
 FRESH, REUSED, FROM_0 = "recast", "reused ranking", "reused ranking, from step 0"
@@ -116,16 +116,33 @@ def rankings(probe: Probe, steps: int) -> Any:
 
 
 def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[dict[str, Any]]:
-    """Reused minus fresh where the ranking is of the same kind of edit, and of another."""
-    same = runs["category"] == runs["subject"].map(ranked_for)
+    """Reused minus fresh where the ranking is of the same kind of edit, of another, and for each
+    kind that it was made and used for.
+
+    Args:
+        ranked_for: the kind of edit that each subject's ranking was made for.
+    """
+    made = runs["subject"].map(ranked_for)
+    same = made == runs["category"]
+    parts = [("the same kind", "any", runs[same]), ("another kind", "any", runs[~same])]
+    parts += [(*kinds, part) for kinds, part in runs.groupby([made, runs["category"]])]
     rows = []
-    for words, part in (("same kind of edit", runs[same]), ("another kind", runs[~same])):
+    for made_for, used_for, part in parts:
         if part.empty:
             continue  # too few prompts
         found = difference(part, REUSED, FRESH, seed)
-        interval = with_interval(found["mean"], found["low"], found["high"])
-        rows.append({"ranking made for": words, "pairs": len(part) // runs["arm"].nunique()})
-        rows[-1] |= {"identity": interval, "p": found["p_value"]}
+        means = part.groupby("arm")["identity"].mean()
+        rows.append(
+            {
+                "ranking made for": made_for,
+                "used for": used_for,
+                "pairs": len(part) // runs["arm"].nunique(),
+                "fresh": round(float(means[FRESH]), 3),
+                "reused": round(float(means[REUSED]), 3),
+                "difference": with_interval(found["mean"], found["low"], found["high"]),
+                "p": p_value(found["p_value"]),
+            }
+        )
     return rows
 
 

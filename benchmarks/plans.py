@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from recast_probe.arithmetic import FluxConfig, RunPlan
@@ -18,13 +18,20 @@ def full_run(layout: TokenLayout, steps: int, calls: int = 1) -> RunPlan:
 
 
 def plan_of_run(full: RunPlan, result: RunResult) -> RunPlan:
-    """The plan that a run followed, from what it reports.
+    """The plan that a run followed, from what it reports."""
+    return plan_of(full, result.reference_tokens_per_step, result.provenance["interventions"])
 
-    Tokens come from the counts of each step. What an intervention does beyond that is told by the
-    function that `MORE` has for its name; one that is not there counts as doing no more.
+
+def plan_of(
+    full: RunPlan, tokens: Sequence[int], interventions: Sequence[Mapping[str, Any]]
+) -> RunPlan:
+    """The plan of a run with so many reference tokens in each step and these interventions' facts.
+
+    What an intervention does beyond the tokens is told by the function that `MORE` has for its
+    name; one that is not there counts as doing no more.
     """
-    plan = full.keep(list(result.reference_tokens_per_step), start=0)
-    for facts in result.provenance["interventions"]:
+    plan = full.keep(list(tokens), start=0)
+    for facts in interventions:
         more = MORE.get(facts["name"])
         if more is not None:
             plan = more(plan, facts)

@@ -1,7 +1,9 @@
 """Whole runs, full and with less to compute, next to their bounds: `python -m benchmarks.runs`.
 
-On CUDA the full run and the run without a reference are also timed compiled and with each of
-PyTorch's fused attention kernels. Speed-ups are over the plain pipeline, and once more over the
+Arms run under the probe, or as the plain pipeline under `accelerate`. With `--compiled`, the
+default on CUDA, the full run, the run without a reference and the accelerated ones are timed with
+compiled blocks as well; on CUDA the first two also with each of PyTorch's fused attention kernels.
+`--backend` chooses one for all arms. Speed-ups are over the plain pipeline, and once more over the
 fastest full run of all.
 """
 
@@ -27,7 +29,7 @@ from benchmarks.command import (
     open_probe,
     parser,
 )
-from benchmarks.plans import full_run, least_work, plan_of_run
+from benchmarks.plans import full_run, least_work, plan_of, plan_of_run
 from benchmarks.timing import add_speed_ups, alternate
 from recast_probe import pocket
 from recast_probe.arithmetic import RunPlan
@@ -66,8 +68,38 @@ ARMS: dict[str, NamedArm] = {
     "reuse, all tokens": NamedArm("reuse", 1),
     "reuse with Eq. 4": NamedArm("reuse"),
     "step-cache": NamedArm("step-cache"),
-    "reuse with Eq. 4, step-cache": NamedArm("reuse+step-cache"),
 }
+
+
+@dataclass(frozen=True)
+class AcceleratedArm:
+    """An arm of `accelerate`, whose pipeline is called as always.
+
+    Attributes:
+        method: name in `interventions.methods`.
+        adaptive: Eq. 4, scaled to the reference; False keeps all reference tokens.
+        computed: share of the steps that are computed; 1 for all.
+    """
+
+    method: str
+    adaptive: bool = True
+    computed: float = 1.0
+
+
+ACCELERATED: dict[str, AcceleratedArm] = {
+    "accelerated: recast": AcceleratedArm("recast"),
+    "accelerated: reuse, all tokens": AcceleratedArm("reuse", adaptive=False),
+    "accelerated: reuse with Eq. 4": AcceleratedArm("reuse"),
+    **{
+        f"accelerated: reuse with Eq. 4, {count}/28 steps": AcceleratedArm(
+            "reuse+step-cache", computed=count / 28
+        )
+        for count in (24, 20, 16)
+    },
+}
+# compiled blocks are compiled once for every number of tokens, so there should be few
+COMPILED_STAGES = 4
+COMPILE_OPTIONS: dict[str, Any] = {"fullgraph": True}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -76,9 +108,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     add_model(found)
     found.add_argument("--image", type=Path, help="the reference; a bundled one by default")
     found.add_argument("--prompt", default="")
-    found.add_argument("--arms", help="names or parts of names, separated by commas; all if absent")
+    found.add_argument("--arms", help="names or parts of them, between semicolons; all if absent")
+    found.add_argument("--backend", help="attention backend of diffusers, for all arms")
+    found.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        help="also with compiled blocks; as it is on CUDA if absent",
+    )
     options = found.parse_args(arguments)
     probe = open_probe(options)
+    if options.backend:
+        probe.pipe.transformer.set_attention_backend(options.backend)
     bench = Bench(probe, options)
     arms, plans = bench.arms, bench.plans
     rows = alternate(arms, options.repeats, options.device, FULL, may_fail=True)
@@ -105,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "parameters": config.parameters,
         "tokens": layout.total,
         "kernels": kernels(config.heads, config.head_dim, dtype, options.device),
+        "attention_backend": options.backend or "the default",
         "fastest_full": fastest,
         "layout": layout.to_dict(),
         "arms": rows,
@@ -131,9 +172,14 @@ class Bench:
         self.arms[hooked] = self._intervened(hooked, [], attachment="hooks")
         token_cache = "token-cache (ToCa)"
         self.arms[token_cache] = self._intervened(token_cache, [rp.TokenCache()])
-        if options.device.startswith("cuda"):
-            self._add_cuda_arms()
-        wanted = [part.strip() for part in (options.arms or "").split(",") if part.strip()]
+        for name, accelerated in ACCELERATED.items():
+            self.arms[name] = self._accelerated(name, accelerated)
+        cuda = options.device.startswith("cuda")
+        if cuda and not options.backend:
+            self._add_backends()
+        if cuda if options.compiled is None else options.compiled:
+            self._add_compiled()
+        wanted = [part.strip() for part in (options.arms or "").split(";") if part.strip()]
         if wanted:
             self.arms = {
                 name: arm
@@ -180,16 +226,54 @@ class Bench:
 
         return run
 
-    def _add_cuda_arms(self) -> None:
-        compiled = Compiled(self.probe.pipe.transformer)
-        references = {"full": self.image, "no reference": None}
-        for what, image in references.items():
+    def _accelerated(
+        self, name: str, arm: AcceleratedArm, align: int | None = None
+    ) -> Callable[[], object]:
+        arguments = self.probe.pipeline_arguments(
+            self.image, self.prompt, self.options.steps, self.options.seed
+        )
+        budget = rp.Adaptive.paper(self.layout.reference_tokens) if arm.adaptive else None
+        computed = None if arm.computed == 1 else arm.computed
+
+        def run() -> None:
+            generator = torch.Generator().manual_seed(self.options.seed)
+            with rp.accelerate(
+                self.probe.pipe,
+                arm.method,
+                budget,
+                computed=computed,
+                align=None if budget is None else align,
+                seed=self.options.seed,
+            ) as faster:
+                self.probe.pipe(**arguments | {"generator": generator})
+                done = faster.report
+            assert done is not None
+            self.plans[name] = plan_of(
+                self.full, done["reference_tokens_per_step"], done["interventions"]
+            )
+
+        return run
+
+    def _add_backends(self) -> None:
+        for what, image in self._plain_runs().items():
             for label, backend in BACKENDS.items():
                 name = f"{what}, {label} attention"
                 plain = self._plain(name, image)
                 self.arms[name] = _within(lambda b=backend: attention_backend(b), plain)
+
+    def _add_compiled(self) -> None:
+        compiled = Compiled(self.probe.pipe.transformer)
+        for what, image in self._plain_runs().items():
             name = f"{what}, compiled"
             self.arms[name] = _within(compiled, self._plain(name, image))
+        most = rp.Adaptive.paper(self.layout.reference_tokens).maximum
+        align = max(1, most // COMPILED_STAGES)
+        for what, arm in ACCELERATED.items():
+            name = f"{what}, compiled"
+            self.arms[name] = _within(compiled, self._accelerated(name, arm, align))
+
+    def _plain_runs(self) -> dict[str, Any]:
+        return {"full": self.image, "no reference": None}
 
 
 def _within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[], object]:
@@ -211,7 +295,7 @@ class Compiled:
     def __call__(self) -> Iterator[None]:
         if not self._compiled:
             # the compiled calls stay valid while they are put aside
-            self.transformer.compile_repeated_blocks(fullgraph=True)  # type: ignore[operator]
+            self.transformer.compile_repeated_blocks(**COMPILE_OPTIONS)  # type: ignore[operator]
             self._compiled = {
                 module: module._compiled_call_impl
                 for module in self.transformer.modules()

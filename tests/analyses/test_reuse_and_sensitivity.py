@@ -46,6 +46,39 @@ def test_what_a_ranking_saves_is_the_arithmetic_of_the_config():
     assert speeds[-1] == pytest.approx(full / pruned, rel=1e-3)
 
 
+def test_what_a_ranking_was_made_and_used_for():
+    """Known scores: a ranking made for a new background gains 0.2 in local edits, and else 0."""
+    table = pd.DataFrame(
+        [
+            {
+                "subject": subject,
+                "prompt": f"{index}: {kind}",
+                "category": kind,
+                "arm": arm,
+                "identity": 0.3
+                + 0.01 * number
+                + (0.2 if arm == amortisation.REUSED and gain else 0),
+            }
+            for number, subject in enumerate(["fox", "car", "cup"])
+            for index, (kind, gain) in enumerate([("background", False), ("local", True)], start=1)
+            for arm in (amortisation.FRESH, amortisation.REUSED)
+        ]
+    )
+    made = dict.fromkeys(["fox", "car", "cup"], "background")
+    rows = amortisation.by_kind(table, made, seed=0)
+    found = {(row["ranking made for"], row["used for"]): row for row in rows}
+    assert set(found) == {
+        ("the same kind", "any"),
+        ("another kind", "any"),
+        ("background", "background"),
+        ("background", "local"),
+    }
+    assert found["background", "local"]["difference"].startswith("0.200 [")
+    assert found["background", "local"]["reused"] == pytest.approx(0.51)
+    assert found["background", "background"]["difference"].startswith("0.000 [")
+    assert {row["pairs"] for row in rows} == {3}
+
+
 def test_one_prompt_has_nothing_to_reuse_a_ranking_for(tmp_path):
     with pytest.raises(InputError, match="--prompts 2"):
         amortisation.main(["--prompts", "1", "--out", str(tmp_path)])

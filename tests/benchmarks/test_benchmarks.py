@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from benchmarks import diagnostics, peers, plans, readout, runs, scaling, timing
 from recast_probe.arithmetic import RunPlan
@@ -62,6 +63,9 @@ def test_runs(tiny_folder):
     assert rows["budget 1/16"]["bound"] > rows["budget 1/2"]["bound"]
     assert rows["traced, all tokens"]["bound"] == 1
     assert rows["token-cache (ToCa)"]["bound"] == 1, "its first three steps are full"
+    assert rows["accelerated: recast"]["bound"] == rows["recast"]["bound"]
+    assert rows["accelerated: reuse with Eq. 4"]["bound"] > rows["recast"]["bound"]
+    assert not [name for name in rows if "compiled" in name]
     assert found["fastest_full"] == runs.FULL
     assert found["kernels"]["attention"] == "cpu flash"
 
@@ -75,6 +79,25 @@ def test_runs_of_some_arms_only(tiny_folder):
     )
     assert set(found["arms"]) == {runs.FULL, "token-cache (ToCa)"}
     assert found["arms"]["token-cache (ToCa)"]["bound"] > 1
+
+
+def test_runs_with_compiled_blocks(tiny_folder, monkeypatch):
+    monkeypatch.setattr(runs, "COMPILE_OPTIONS", {"backend": "eager"})
+    torch._dynamo.reset()
+    found = runs.main(
+        [
+            *("--model", str(tiny_folder), "--steps", "4", "--repeats", "1", "--device", "cpu"),
+            *("--compiled", "--backend", "native", "--arms", "full, compiled;16/28 steps"),
+        ]
+    )
+    rows = check_rows(found, runs.FULL)
+    fewer = "accelerated: reuse with Eq. 4, 16/28 steps"
+    assert set(rows) == {runs.FULL, "full, compiled", fewer, f"{fewer}, compiled"}
+    assert rows["full, compiled"]["bound"] == 1
+    # aligned budgets are not below the ones that are aligned
+    assert 4 / 2 < rows[f"{fewer}, compiled"]["bound"] <= rows[fewer]["bound"]
+    assert found["attention_backend"] == "native"
+    torch._dynamo.reset()
 
 
 def test_plans_from_what_interventions_report():
