@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
-from recast_probe.arithmetic import FluxConfig, run_work
+from recast_probe.arithmetic import FluxConfig, RunPlan
 from recast_probe.diagnostics.drift import Drift
+from recast_probe.errors import InputError
 from recast_probe.figures import drift_by_block
-from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style
+from recast_probe.figures.style import GREY, INK, PALETTE, SECONDARY, chart, house_style
 from recast_probe.interventions import Intervention, Recast, ReuseReference, StepCache
 from recast_probe.layout import TokenLayout
 from recast_probe.probe import Probe
@@ -22,6 +24,7 @@ from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.tables import p_value, with_interval
 
+FEWEST_STEPS = 8
 DRIFTED = 4  # subjects whose drift is averaged
 SIZES = {"subjects": (100, 2), "prompts": (2, 1), "steps": (28, 8)}
 KINDS = ("random", "pruned", "reused", "reused, refreshed", "step cache", "fewer steps", "both")
@@ -30,6 +33,11 @@ KINDS = ("random", "pruned", "reused", "reused, refreshed", "step cache", "fewer
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Run what is missing, print the tables, write everything to --out."""
     chosen = parse(__doc__, "acceleration", arguments, SIZES)
+    if chosen.steps < FEWEST_STEPS:
+        raise InputError(
+            f"In {chosen.steps} steps the arms that skip or refresh some fall together; give "
+            f"--steps {FEWEST_STEPS} or more."
+        )
     probe = open_probe(chosen)
     layout = probe.layout(bench(chosen)[0].reference)
     arms = arms_for(layout.reference_tokens, chosen.steps)
@@ -93,28 +101,23 @@ def arms_for(tokens: int, steps: int) -> dict[str, Arm]:
 
 def bound(config: FluxConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
     """FLOP of the full run over those of the arm."""
-    tokens, sizes = layout.reference_tokens, (config, layout.text, layout.generation.size)
-    full = run_work(*sizes, [tokens] * steps).total
-    steps = steps if arm.steps is None else arm.steps
-    counts, stored, computed = [tokens] * steps, set(range(steps)), range(steps)
+    sizes = (layout.text, layout.generation.size, layout.reference_tokens)
+    full = RunPlan.full(*sizes, steps)
+    plan = full if arm.steps is None else RunPlan.full(*sizes, arm.steps)
     if arm.method == "none":
-        counts = [0] * steps
+        plan = plan.keep(0, start=0)
     if arm.budget is not None:
-        counts = [tokens] + [arm.budget] * (steps - 1)
-    demanded: set[int] = set()
-    for each in arm.interventions or ():
+        plan = plan.keep(arm.budget)
+    demanded: frozenset[int] = frozenset()
+    for each in arm.given or ():
         if isinstance(each, Recast):
-            counts = [tokens] + [each.budget.tokens] * (steps - 1)
+            plan = plan.keep(each.budget.tokens)
         if isinstance(each, ReuseReference):
-            stored = demanded = set(each.storing_steps(steps))
-            counts = [tokens if step in stored else counts[step] for step in range(steps)]
+            demanded = frozenset(each.storing_steps(steps))
+            plan = plan.reuse(each.start, demanded)
         if isinstance(each, StepCache):
-            computed = each.computed_steps(steps, frozenset(demanded))
-    work = 0.0
-    for step in computed:
-        reused = None if step in stored else 0
-        work += run_work(*sizes, [counts[step]], reused_from=reused).total
-    return full / work
+            plan = plan.compute(each.computed_steps(steps, demanded))
+    return full.work(config).total / plan.work(config).total
 
 
 def kind_of(arm: str) -> str:
@@ -180,38 +183,59 @@ def drift_rows(drift: Drift) -> list[dict[str, Any]]:
     ]
 
 
+def series(names: list[str]) -> list[str]:
+    """Of arms of one kind, those that differ in their number of tokens or of steps only."""
+    settings = {name: name.partition(": ")[2].partition(", ") for name in names}
+    counted = {n: more for n, (count, _, more) in settings.items() if " " not in count}
+    usual = Counter(counted.values()).most_common(1)[0][0] if counted else ""
+    return [name for name, more in counted.items() if more == usual]
+
+
 def draw(
     table: pd.DataFrame, bounds: dict[str, float], tokens: int, model: str, seed: int
 ) -> Figure:
-    """Identity against the FLOP ratio, a line for each kind of arm."""
+    """Identity against the FLOP ratio; lines join arms that differ in the number of tokens or of
+    computed steps only."""
     found = means(table, "identity", seed=seed)
     with house_style():
         figure = chart(
-            7.4,
-            4.2,
+            8.4,
+            4.4,
             title="Identity against speed",
-            note="Points: mean with its 95 % interval, fewer tokens to the right. Dotted: all "
-            f"{tokens} tokens in every step, and none.",
+            note="Points: mean with its 95 % interval; numbers are tokens kept, or computed steps. "
+            f"Dotted: all {tokens} tokens in every step, and none.",
             selection=f"{model}, {len(table) // len(found)} runs an arm, speed-up by FLOP",
         )
         axes = figure.subplots()
         for kind, colour in zip(KINDS, (*PALETTE, GREY), strict=True):
-            names = sorted((name for name in bounds if kind_of(name) == kind), key=bounds.get)  # type: ignore[arg-type]
+            names = [name for name in bounds if kind_of(name) == kind]
+            speed = [bounds[name] for name in names]
             mean = found.loc[names, "mean"]
             error = [mean - found.loc[names, "low"], found.loc[names, "high"] - mean]
             axes.errorbar(
-                [bounds[name] for name in names],
-                mean,
-                yerr=np.array(error),
-                fmt="o-",
-                color=colour,
-                label=kind,
-                linewidth=1.6,
+                speed, mean, np.array(error), fmt="o", color=colour, label=kind, elinewidth=0.9
             )
+            joined = series(names)
+            axes.plot(
+                [bounds[name] for name in joined],
+                found.loc[joined, "mean"],
+                color=colour,
+                linewidth=1.4,
+            )
+            for name, x, y in zip(names, speed, mean, strict=True):
+                axes.annotate(
+                    name.partition(": ")[2],
+                    (x, y),
+                    (4, 3),
+                    textcoords="offset points",
+                    size=6.5,
+                    color=SECONDARY,
+                )
         for arm in ("full", "none"):
             axes.axhline(found.loc[arm, "mean"], color=INK, linewidth=0.8, linestyle=":")
         axes.set(xlabel="Speed-up of the transformer by FLOP", ylabel="Masked MobileNetV2 cosine")
-        axes.legend()
+        axes.xaxis.set_major_formatter("{x:g}x")
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 

@@ -259,8 +259,8 @@ def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...
         {arm: curve(arm, "deleted") for arm in RANKINGS},
         score="Masked MobileNetV2 cosine to the reference",
         selection=(
-            f"{model}, {chosen.subjects} subjects, {chosen.prompts} prompts each, "
-            f"{chosen.steps} steps, tokens missing in every step, blocks {BLOCKS}"
+            f"{model}, {len(table) // len(RANKINGS)} cases of {chosen.subjects} subjects, "
+            f"{chosen.steps} steps, tokens missing in every step; attention of blocks {BLOCKS!r}"
         ),
     )
 

@@ -9,7 +9,14 @@ import seaborn as sns
 import xarray as xr
 
 from recast_probe.errors import InputError
-from recast_probe.figures.style import Chart, bare_bar, chart, heat_colours, house_style
+from recast_probe.figures.style import (
+    Chart,
+    agreement_colours,
+    bare_bar,
+    chart,
+    heat_colours,
+    house_style,
+)
 
 
 def causal_heat_map(
@@ -19,7 +26,8 @@ def causal_heat_map(
     title: str = "Where a patch of the other run decides",
     note: str = "0: the run's own image. 1: the source run's.",
 ) -> Chart:
-    """One panel a map, dimensions (block, step); colours from 0 to the largest value.
+    """One panel a map, dimensions (block, step); colours from 0 to the largest value, or on both
+    sides of 0 where a map has values that are below 0 when written with two digits.
 
     Values are written into the cells where there is room. Raises InputError without a map, or
     with maps of other windows.
@@ -31,7 +39,10 @@ def causal_heat_map(
         raise InputError("Maps have the dimensions (block, step) and the same windows.")
     rows, columns = first.shape
     wide, tall = max(2.6, 0.42 * columns + 0.9), max(1.6, 0.32 * rows + 0.6)
-    highest = max(float(np.nanmax(each)) for each in maps.values())
+    # what is written; adding 0 takes the sign off a zero
+    shown = {name: np.round(np.asarray(each, np.float64), 2) + 0.0 for name, each in maps.items()}
+    highest = max(float(np.nanmax(np.abs(each))) for each in maps.values()) or 1.0
+    below = any(np.nanmin(each) < 0 for each in shown.values())
     with house_style():
         figure = chart(
             wide * len(maps) + 0.5,
@@ -45,10 +56,10 @@ def causal_heat_map(
             sns.heatmap(
                 np.asarray(values, np.float64),
                 ax=axes,
-                cmap=heat_colours(),
-                vmin=0,
-                vmax=highest if highest > 0 else 1,
-                annot=columns <= 16 and rows <= 24,
+                cmap=agreement_colours() if below else heat_colours(),
+                vmin=-highest if below else 0,
+                vmax=highest,
+                annot=shown[name] if columns <= 16 and rows <= 24 else False,
                 fmt=".2f",
                 annot_kws={"size": 7},
                 linewidths=1,

@@ -31,7 +31,7 @@ def faithfulness_curves(
         raise InputError("Every curve needs one value for each share.")
     with house_style():
         figure = chart(
-            8.4,
+            9.6,
             3.6,
             title="Do the best tokens matter most?",
             note="A faithful ranking rises early on the left and falls early on the right.",
@@ -45,11 +45,11 @@ def faithfulness_curves(
                 mean = [interval.mean for interval in intervals]
                 if np.isfinite(low).all():
                     axes.fill_between(
-                        shares, low, high, color=colours[name], alpha=0.12, linewidth=0
+                        shares, low, high, color=colours[name], alpha=0.07, linewidth=0
                     )
                 axes.plot(shares, mean, "o-", markersize=3.5, color=colours[name], label=name)
             axes.set(title=title, xlabel="Share of the reference tokens", xlim=(0, 1))
             axes.xaxis.set_major_formatter("{x:.0%}")
         found[0].set_ylabel(score)
-        found[1].legend(fontsize=8)
+        found[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure

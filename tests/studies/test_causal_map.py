@@ -64,6 +64,19 @@ def test_each_cell_is_the_run_with_its_patch(probe, image, other):
     figures.causal_heat_map({"pixels": found.data["shift"]}, selection=found.selection)
 
 
+def test_shares_below_zero_are_drawn_as_such():
+    def drawn(values):
+        table = xr.DataArray(
+            values, dims=("block", "step"), coords={"block": ["0"], "step": ["0", "1"]}
+        )
+        axes = figures.causal_heat_map({"identity": table}, selection="tiny").axes[0]
+        return axes.collections[0].get_clim(), [text.get_text() for text in axes.texts]
+
+    assert drawn([[0.4, -0.2]]) == ((-0.4, 0.4), ["0.40", "-0.20"])
+    # less than a cell shows is no sign
+    assert drawn([[0.4, -0.004]]) == ((0, 0.4), ["0.40", "0.00"])
+
+
 def test_one_window_of_everything_is_the_source_run(probe, image, other):
     found = causal_map(
         probe,
