@@ -34,7 +34,7 @@ from benchmarks.timing import add_speed_ups, alternate
 from recast_probe import pocket
 from recast_probe.arithmetic import RunPlan
 from recast_probe.images import load_image
-from recast_probe.interventions.methods import METHODS, method
+from recast_probe.interventions.methods import METHODS, REUSING, method
 
 FULL = "full (plain pipeline)"
 # of the transformer alone: text encoders have masks, which not every kernel takes
@@ -79,15 +79,18 @@ class AcceleratedArm:
         method: name in `interventions.methods`.
         adaptive: Eq. 4, scaled to the reference; False keeps all reference tokens.
         computed: share of the steps that are computed; 1 for all.
+        refreshed: keys and values are stored again as often as `accelerate` does by itself.
     """
 
     method: str
     adaptive: bool = True
     computed: float = 1.0
+    refreshed: bool = False
 
 
 ACCELERATED: dict[str, AcceleratedArm] = {
     "accelerated: recast": AcceleratedArm("recast"),
+    "accelerated: as it is": AcceleratedArm("reuse", adaptive=False, refreshed=True),
     "accelerated: reuse, all tokens": AcceleratedArm("reuse", adaptive=False),
     "accelerated: reuse with Eq. 4": AcceleratedArm("reuse"),
     **{
@@ -234,6 +237,7 @@ class Bench:
         )
         budget = rp.Adaptive.paper(self.layout.reference_tokens) if arm.adaptive else None
         computed = None if arm.computed == 1 else arm.computed
+        refresh = 0 if arm.method in REUSING and not arm.refreshed else None
 
         def run() -> None:
             generator = torch.Generator().manual_seed(self.options.seed)
@@ -242,6 +246,7 @@ class Bench:
                 arm.method,
                 budget,
                 computed=computed,
+                refresh=refresh,
                 align=None if budget is None else align,
                 seed=self.options.seed,
             ) as faster:

@@ -92,7 +92,7 @@ def test_every_image_begins_anew(pipeline, image, call, plain):
         first, again = call(image), call(other)
         np.testing.assert_array_equal(again, alone)
         np.testing.assert_array_equal(call(image), first)
-        assert accelerated.report["reference_tokens_per_step"] == [16, 8, 8, 8, 8]
+        assert accelerated.report["reference_tokens_per_step"] == [16, 8, 8, 8, 16]
         # what was kept is gone when the image is done
         (reuse,) = [each for each in accelerated._session.attachments if hasattr(each, "bytes")]
         assert reuse.bytes == 0
@@ -100,6 +100,20 @@ def test_every_image_begins_anew(pipeline, image, call, plain):
         np.testing.assert_array_equal(call(None), plain(None, "fox", steps=STEPS))
         assert accelerated.report is None
     np.testing.assert_array_equal(call(image), plain(image, "fox", steps=STEPS))
+
+
+@pytest.mark.parametrize(
+    ("settings", "stored"),
+    [({}, [0, 4]), ({"refresh": 0}, [0]), ({"refresh": 2}, [0, 2, 4]), ({"refresh": [3]}, [0, 3])],
+)
+def test_keys_are_refreshed_by_default(pipeline, probe, image, call, settings, stored):
+    with accelerate(pipeline, **settings) as accelerated:
+        made = call(image)
+        (facts,) = accelerated.report["interventions"]
+    assert facts["run"]["stored_steps"] == stored
+    reuse = ReuseReference(refresh=tuple(stored[1:]) or None)
+    wanted = probe.generate(image, "fox", steps=STEPS, progress=False, interventions=[reuse])
+    np.testing.assert_array_equal(made, np.asarray(wanted.image))
 
 
 def test_a_run_that_broke_off_leaves_nothing(pipeline, image, call):
@@ -169,7 +183,7 @@ def test_adapters_of_low_rank(image, call):
     traced = Probe(pipe).generate(
         image, "fox", steps=STEPS, progress=False, interventions=interventions
     )
-    with accelerate(pipe, "reuse", budget=5):
+    with accelerate(pipe, "reuse", budget=5, refresh=0):
         np.testing.assert_array_equal(call(image, pipe=pipe), np.asarray(traced.image))
         pipe.transformer.disable_adapters()
         assert np.abs(call(image, pipe=pipe).astype(int) - np.asarray(traced.image)).max() > 0
@@ -224,7 +238,7 @@ def test_what_cannot_be(pipeline, adapter_pipeline, image, call):
         accelerate(adapter_pipeline, "recast")
     assert state(pipeline) == before
     with accelerate(pipeline, interventions=[ReuseReference(), Similarity(step=2)]):
-        with pytest.raises(InputError, match="Similarity reads hidden states"):
+        with pytest.raises(InputError, match="Similarity needs queries or hidden states"):
             call(image)
         with pytest.raises(UnsupportedPipelineError, match="accelerated already"):
             accelerate(pipeline)
