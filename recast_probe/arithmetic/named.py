@@ -13,7 +13,8 @@ WORDS = {
     "prune=N": "N reference tokens from step 1 on",
     "eq4=MIN:MAX:GAMMA": "Eq. 4's tokens from step 1 on; GAMMA is 2 if left out, and all three the "
     "paper's if none is given",
-    "reuse=K": "the reference's keys and values of step K - 1 from step K on, step 1 if left out",
+    "reuse=K:N": "the reference's keys and values of step K - 1 from step K on, step 1 if left out, "
+    "and computed again every N steps, never if left out",
     "compute=K": "K steps computed, evenly spread, the others skipped",
     "fp8": "linear layers in 8 bits, which changes the model",
     "read=I": "attention to the reference read in step I, step 0 if left out",
@@ -37,6 +38,11 @@ def planned(plan: RunPlan, words: Sequence[str]) -> RunPlan:
             raise InputError(f"{name} was asked for more than once.")
     if len({"none", "prune", "eq4"} & set(names)) > 1:
         raise InputError(f"Only one of none, prune and eq4 can be counted, not {', '.join(words)}.")
+    if "compute" in names and any(word.refreshes for word in map(_Word, words)):
+        raise InputError(
+            "Which steps are skipped depends on those that compute keys and values again, so "
+            "compute cannot be counted beside such a reuse; leave one out."
+        )
     for word in sorted(map(_Word, words), key=lambda each: order.index(each.key)):
         plan = word.done_to(plan)
     return plan
@@ -51,6 +57,7 @@ def paper_rows(reference: int) -> dict[str, list[str]]:
     rows["no reference"] = ["none"]
     rows["ReCAST (Eq. 4)"] = ["eq4"]
     rows["reuse, all tokens"] = ["reuse"]
+    rows["reuse, again every 4 steps"] = ["reuse=1:4"]
     rows["reuse with Eq. 4"] = ["reuse", "eq4"]
     for steps in (24, 20, 16):
         rows[f"reuse with Eq. 4, {steps} steps"] = ["reuse", "eq4", f"compute={steps}"]
@@ -72,6 +79,11 @@ class _Word:
         except ValueError:
             raise InputError(f"{text!r} should read {self.key}.") from None
 
+    @property
+    def refreshes(self) -> bool:
+        """It computes keys and values again in some steps."""
+        return self.name == "reuse" and len(self.numbers) > 1
+
     def done_to(self, plan: RunPlan) -> RunPlan:
         if self.name == "none":
             return plan.keep(0, start=0)
@@ -83,13 +95,22 @@ class _Word:
         if self.name == "prune":
             return plan.keep(self._whole(None))
         if self.name == "reuse":
-            return plan.reuse(self._whole(1))
+            return self._reuse(plan)
         if self.name == "compute":
             return plan.compute(self._whole(None))
         step = self._whole(0)
         if not 0 <= step < len(plan.steps):
             raise InputError(f"{self.text!r} is outside the run's {len(plan.steps)} steps.")
         return plan.read(step)
+
+    def _reuse(self, plan: RunPlan) -> RunPlan:
+        if len(self.numbers) < 2:
+            return plan.reuse(self._whole(1))
+        start, every, *more = self.numbers
+        if more or start != int(start) or every != int(every) or every < 1:
+            raise InputError(f"{self.text!r} should read {self.key}, with whole numbers from 1 on.")
+        again = range(int(start) - 1, len(plan.steps), int(every))
+        return plan.reuse(int(start), again)
 
     def _eq_4(self, reference: int) -> Adaptive:
         if not self.numbers:

@@ -45,6 +45,9 @@ def test_bounds_of_a_step(plan, speed_up):
         (["eq4=256:1024:2"], 1.887),
         (["prune=600"], 1.857),
         (["reuse"], 1.831),
+        (["reuse=1"], 1.831),
+        (["reuse=1:28"], 1.831),
+        (["reuse=1:1"], 1.0),
         (["reuse", "eq4"], 2.087),
         (["none"], 2.224),
         (["prune=600", "reuse", "compute=24"], 2.41),
@@ -149,6 +152,9 @@ def test_the_usual_rows_fit_any_reference():
         (["prune=600", "eq4"], "Only one"),
         (["prune=600", "prune=500"], "more than once"),
         (["reuse=0"], "from step 1"),
+        (["reuse=1:0"], "reuse=K:N"),
+        (["reuse=1:2:3"], "reuse=K:N"),
+        (["reuse=1:4", "compute=14"], "compute cannot be counted"),
         (["compute=29"], "29 computed steps"),
         (["eq4=1"], "eq4=MIN"),
         (["shrink=2"], "There is no 'shrink=2'"),
@@ -167,3 +173,8 @@ def test_plans_that_do_not_fit():
         FULL.keep([1, 2])
     with pytest.raises(InputError, match="include step 0"):
         FULL.compute([1, 2])
+
+
+def test_reuse_with_refreshing_in_words():
+    assert planned(FULL, ["reuse=1:4", "eq4"]) == planned(FULL, ["eq4"]).reuse(1, range(0, 28, 4))
+    assert planned(FULL, ["reuse=3:4"]) == FULL.reuse(3, range(2, 28, 4))
