@@ -13,8 +13,8 @@ WORDS = {
     "prune=N": "N reference tokens from step 1 on",
     "eq4=MIN:MAX:GAMMA": "Eq. 4's tokens from step 1 on; GAMMA is 2 if left out, and all three the "
     "paper's if none is given",
-    "reuse=K:N": "the reference's keys and values of step K - 1 from step K on, step 1 if left out, "
-    "and computed again every N steps, never if left out",
+    "reuse=K:N": "the reference's keys and values of step K - 1 from step K on, 1 if left out, and "
+    "computed again every N steps, never if left out",
     "compute=K": "K steps computed, evenly spread, the others skipped",
     "fp8": "linear layers in 8 bits, which changes the model",
     "read=I": "attention to the reference read in step I, step 0 if left out",
