@@ -239,7 +239,7 @@ class Family(ABC):
 
     def hooked_processor(self, processor: Any) -> Any:
         """An attention processor in place of this one, which asks before it attends; see
-        ``HookedFluxProcessor`` for what it must have.
+        ``HookedProcessor`` for what it must have.
 
         Raises:
             UnsupportedPipelineError: attention of this family cannot be hooked.
