@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
-from recast_probe.arithmetic import FluxConfig, run_work
+from recast_probe.arithmetic import TransformerConfig, config_of, run_work
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.figures import drift_by_block
 from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     arms = arms_for(layout.reference_tokens, chosen.steps)
     table, store = run_arms(chosen, probe, arms)
     rows = summarise(table, "full", chosen.seed)
-    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    config = config_of(probe.family.transformer(probe.pipe))
     bounds = {name: bound(config, layout, arm, chosen.steps) for name, arm in arms.items()}
     measured = speeds(table)
     errors = means(table, "target_error", seed=chosen.seed)
@@ -91,7 +91,7 @@ def arms_for(tokens: int, steps: int) -> dict[str, Arm]:
     return arms
 
 
-def bound(config: FluxConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
+def bound(config: TransformerConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
     """FLOP of the full run over those of the arm."""
     tokens, sizes = layout.reference_tokens, (config, layout.text, layout.generation.size)
     full = run_work(*sizes, [tokens] * steps).total

@@ -7,7 +7,6 @@ have as many layers as the pipelines read from.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +34,7 @@ from tests import tiny
 
 TEXT_WIDTH = 8
 TEXT_TOKENS = {"flux2": 48, "klein": 40}
-PROMPT_WORDS = "a red fox on the beach snow blurry".split()
+PROMPT_WORDS = ["a", "red", "fox", "on", "the", "beach", "snow", "blurry"]
 MISTRAL_TEMPLATE = (
     "<s>{% for m in messages %}"
     "{% if m['role'] == 'system' %}[SYSTEM_PROMPT]{{ m['content'][0]['text'] }}[/SYSTEM_PROMPT]"

@@ -16,9 +16,9 @@ FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter(), Flux2(), Flux2Kl
 
 REFUSED = {
     "Flux2KleinKVPipeline": "its reference tokens attend to nothing but themselves and are "
-    "computed in step 0 only; later steps are given their keys and values, and no tokens that could "
-    "be profiled or pruned. Use a model for Flux2KleinPipeline, which has its references in the "
-    "sequence of every step",
+    "computed in step 0 only; later steps are given their keys and values, and no tokens that "
+    "could be profiled or pruned. Use a model for Flux2KleinPipeline, which has its references in "
+    "the sequence of every step",
 }
 """Pipeline classes that look like a known one and are not, each with the reason."""
 

@@ -228,8 +228,8 @@ class Family(ABC):
     def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
         """Every block; its output is (text states, image states), (batch, tokens, width) each, the
         image states being those of the generation and then of the reference tokens. It is called
-        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``. A block of one
-        stream may take and give both as one tensor, text first.
+        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``. A block of
+        one stream may take and give both as one tensor, text first.
 
         Raises:
             UnsupportedPipelineError: reference tokens have no states of their own in the blocks.

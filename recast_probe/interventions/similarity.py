@@ -56,8 +56,9 @@ class SimilarityRecorder(Attachment):
             if self._step < 0:
                 return
             run = self._run
-            whole = isinstance(output, torch.Tensor)
-            states = (output[:, run.layout.text :] if whole else output[1]).detach().float()
+            if isinstance(output, torch.Tensor):
+                output = output.split([run.layout.text, output.shape[1] - run.layout.text], dim=1)
+            states = output[1].detach().float()
             generation = states[:, : run.layout.generation.size].mean(dim=1, keepdim=True)
             reference = states[:, run.layout.generation.size :]
             found = functional.cosine_similarity(generation, reference, dim=-1)
