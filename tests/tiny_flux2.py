@@ -7,6 +7,7 @@ have as many layers as the pipelines read from.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -179,3 +180,15 @@ def build_klein(seed: int = 0, is_distilled: bool = False) -> Flux2KleinPipeline
             is_distilled=is_distilled,
             **_shared(guidance_embeds=False),
         )
+
+
+def save_all(folder: Path) -> dict[str, Path]:
+    """Save the pipelines below ``folder``: "flux2", "klein" and "distilled" klein."""
+    pipelines = {
+        "flux2": build_flux2(),
+        "klein": build_klein(),
+        "distilled": build_klein(is_distilled=True),
+    }
+    for name, pipeline in pipelines.items():
+        pipeline.save_pretrained(folder / name, safe_serialization=True)
+    return {name: folder / name for name in pipelines}

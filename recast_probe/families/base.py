@@ -108,6 +108,11 @@ class Family(ABC):
     ) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
 
+    def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
+        """What of a reference image its tokens stand for: left, top, right and bottom as shares of
+        its width and height. The rest is cut off."""
+        return 0.0, 0.0, 1.0, 1.0
+
     def reference_arguments(
         self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
     ) -> dict[str, Any]:

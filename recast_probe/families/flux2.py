@@ -102,27 +102,47 @@ class Flux2(FluxSequence):
         As in the pipeline, an output whose size is not given has that of the first reference;
         without a reference, that of the images that the model was made for.
         """
-        columns, rows = self._reference_size(images[0]) if images else (0, 0)
-        side, pixels = self.image_side(self._pipeline), self.token_pixels(self._pipeline)
-        found: dict[str, Any] = {"image": list(images)} if images else {}
-        found["height"] = arguments.get("height") or rows * pixels or side
-        found["width"] = arguments.get("width") or columns * pixels or side
-        return found
+        if images:
+            grid, pixels = self._reference_grid(images[0]), self.token_pixels(self._pipeline)
+            height, width = grid.rows * pixels, grid.columns * pixels
+        else:
+            height = width = self.image_side(self._pipeline)
+        return {
+            **({"image": list(images)} if images else {}),
+            "height": arguments.get("height", height),
+            "width": arguments.get("width", width),
+        }
 
-    def _reference_size(self, image: Image.Image) -> tuple[int, int]:
-        """Columns and rows of a reference's tokens: scaled down to a megapixel where it is larger,
-        and cut to whole tokens."""
+    def _scaled_size(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height in pixels of a reference once it is scaled down to a megapixel."""
         width, height = image.size
-        if width * height > LARGEST_REFERENCE:
-            scale = math.sqrt(LARGEST_REFERENCE / (width * height))
-            width, height = int(width * scale), int(height * scale)
+        if width * height <= LARGEST_REFERENCE:
+            return width, height
+        scale = math.sqrt(LARGEST_REFERENCE / (width * height))
+        return int(width * scale), int(height * scale)
+
+    def _reference_grid(self, image: Image.Image) -> Grid:
+        """Whole tokens of the scaled image; what is over is cut off at its edges."""
+        width, height = self._scaled_size(image)
         pixels = self.token_pixels(self._pipeline)
         if min(width, height) < pixels:
             raise InputError(
                 f"The reference image is {image.width} x {image.height} pixels, smaller than one "
                 f"token ({pixels} x {pixels} pixels); give a larger one."
             )
-        return width // pixels, height // pixels
+        return Grid(rows=height // pixels, columns=width // pixels)
+
+    def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
+        (width, height), grid = self._scaled_size(image), self._reference_grid(image)
+        pixels = self.token_pixels(pipeline)
+        seen_width, seen_height = grid.columns * pixels, grid.rows * pixels
+        left, top = (width - seen_width) // 2, (height - seen_height) // 2
+        return (
+            left / width,
+            top / height,
+            (left + seen_width) / width,
+            (top + seen_height) / height,
+        )
 
     def predict_layout(
         self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
@@ -134,11 +154,10 @@ class Flux2(FluxSequence):
                 f"height={arguments['height']}, width={arguments['width']} give {rows} x {columns} "
                 f"generation tokens; choose at least {pixels} x {pixels} pixels."
             )
-        sizes = [self._reference_size(each) for each in arguments.get("image", ())]
         return TokenLayout(
             text=arguments["max_sequence_length"],
             generation=Grid(rows, columns),
-            references=tuple(Grid(rows=rows, columns=columns) for columns, rows in sizes),
+            references=tuple(self._reference_grid(each) for each in arguments.get("image", ())),
         )
 
     def shift(self, scheduler: Any, tokens: int, steps: int) -> float:

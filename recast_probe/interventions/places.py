@@ -124,7 +124,8 @@ class Visitor(Attachment):
         if self._in_attention and any(call.projections for call in calls):
             raise UnsupportedPipelineError(
                 f"The attention of {family.name} is read where it stands and cannot be changed; "
-                "keys, values and attention output can be recorded and patched in FLUX.1 Kontext."
+                "keys, values and attention output can be recorded and patched where the reference "
+                "stands in the sequence, as in FLUX.1 Kontext and FLUX.2."
             )
         with ExitStack() as stack:
             modules = family.block_modules(pipeline) if set(self.what) & set(IN_STREAM) else []
