@@ -33,6 +33,9 @@ class Flux2Klein(Flux2):
             return ("conditional", "unconditional")
         return ("conditional",)
 
+    def facts(self, pipeline: Any) -> dict[str, Any]:
+        return {"distilled": bool(pipeline.config.is_distilled)}
+
     def _padding(self, pipeline: Any, prompts: list[str], length: int) -> np.ndarray:
         """Bool (prompt, text token), as ``Flux2KleinPipeline`` makes its tokens."""
         found = []

@@ -160,6 +160,8 @@ def test_branches_are_the_calls_of_a_step(flux2_probes, image, name, arguments, 
         hook.remove()
     assert len(calls) == 2 * branches
     assert len(result.provenance["verification"]["branches"]) == branches
+    said = {"flux2": None, "klein": False, "distilled": True}[name]
+    assert result.provenance["model"].get("distilled") is said
 
 
 def test_the_modulated_input_is_what_the_first_block_attends_with(flux2_probe, image):

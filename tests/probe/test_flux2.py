@@ -130,3 +130,28 @@ def test_attention_maps_and_paths(flux2_probe):
     assert maps.data.sizes["token"] == profile.layout.reference_tokens == 40
     both = rp.path_profiles(flux2_probe, TWO, "fox", steps=1, progress=False)
     np.testing.assert_array_equal(both[0].score, profile.score)
+
+
+def test_studies_of_causes(flux2_probe):
+    from recast_probe.interventions import Knockout, Patch
+    from recast_probe.studies.attribution import attribution
+    from recast_probe.studies.causal_map import causal_map
+
+    settings = {"steps": 1, "progress": False}
+
+    def brightness(image) -> float:
+        return float(np.asarray(image).mean())
+
+    found = attribution(flux2_probe, TWO, "fox", brightness, blocks=[1, 3], **settings)
+    whole = flux2_probe.generate(TWO, "fox", **settings).image
+    cut = [Knockout("reference", "generation", blocks=3)]
+    made = flux2_probe.generate(TWO, "fox", interventions=cut, **settings).image
+    effect = brightness(whole) - brightness(made)
+    assert float(found.data["effect"].sel(block=3)) == pytest.approx(effect)
+    other = tiny.tiny_image(seed=9)
+    found = causal_map(
+        flux2_probe, TWO[0], "fox", other, blocks=[2], scores={"mean": brightness}, **settings
+    )
+    source = flux2_probe.record(other, "fox", ("keys", "values"), blocks=2, **settings)
+    patched = flux2_probe.generate(TWO[0], "fox", interventions=[Patch(source)], **settings)
+    assert float(found.data["mean"].sel(block="2", step="0")) == brightness(patched.image)
