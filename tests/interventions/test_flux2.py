@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from recast_probe.acceleration import accelerate
+from recast_probe.activations import Place
 from recast_probe.attention import dense_reference
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import (
@@ -17,6 +18,7 @@ from recast_probe.interventions import (
     Prune,
     Recast,
     ReuseReference,
+    Similarity,
     StepCache,
     TokenCache,
     WithoutReference,
@@ -222,6 +224,18 @@ def test_activations_of_one_reference_move_into_another_run(flux2_probe):
     assert len(first.positions) == 16
     patched = intervened(flux2_probe, [Patch(first)], images=others, steps=2)
     assert (patched - plain(flux2_probe, others, 2)).abs().max() > 1e-3
+
+
+def test_similarity_is_the_cosine_of_the_residual_states(flux2_probe):
+    similarity = Similarity(blocks=[1, 3])
+    result = flux2_probe.generate(TWO, "a red fox", interventions=[similarity], **QUIET)
+    recorded = flux2_probe.record(TWO, "a red fox", tokens="all", record_steps=0, **QUIET)
+    text = recorded.layout.text
+    for place, block in enumerate((1, 3)):
+        states = recorded.select(Place("residual", "conditional", 0, block), recorded.positions)
+        mean = states[0, text : text + 16].mean(0)
+        cosine = torch.cosine_similarity(mean[None], states[0, text + 16 :], dim=-1)
+        np.testing.assert_allclose(result.similarity[0][0, place], cosine, rtol=1e-4, atol=1e-6)
 
 
 def test_a_mask_of_ones_own_stands_in_the_way_of_merging(flux2_probe):
