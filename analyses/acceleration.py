@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
-from recast_probe.arithmetic import FluxConfig, RunPlan
+from recast_probe.arithmetic import RunPlan, TransformerConfig, config_of
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
 from recast_probe.figures import drift_by_block
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     arms = arms_for(layout.reference_tokens, chosen.steps)
     table, store = run_arms(chosen, probe, arms)
     rows = summarise(table, "full", chosen.seed)
-    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    config = config_of(probe.family.transformer(probe.pipe))
     bounds = {name: bound(config, layout, arm, chosen.steps) for name, arm in arms.items()}
     measured = speeds(table)
     errors = means(table, "target_error", seed=chosen.seed)
@@ -99,7 +99,7 @@ def arms_for(tokens: int, steps: int) -> dict[str, Arm]:
     return arms
 
 
-def bound(config: FluxConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
+def bound(config: TransformerConfig, layout: TokenLayout, arm: Arm, steps: int) -> float:
     """FLOP of the full run over those of the arm."""
     sizes = (layout.text, layout.generation.size, layout.reference_tokens)
     full = RunPlan.full(*sizes, steps)

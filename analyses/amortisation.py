@@ -19,7 +19,13 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, difference, run_arms, summarise
 from recast_probe import budget, rank
-from recast_probe.arithmetic import FluxConfig, flux_kontext_dev, readout_work, run_work
+from recast_probe.arithmetic import (
+    TransformerConfig,
+    config_of,
+    flux_kontext_dev,
+    readout_work,
+    run_work,
+)
 from recast_probe.datasets import Case
 from recast_probe.errors import InputError
 from recast_probe.figures.style import BLUE, GREY, INK, chart, house_style
@@ -71,7 +77,7 @@ def main(arguments: list[str] | None = None) -> dict:
     others = runs[~runs["prompt"].str.startswith("0: ")]
     rows = summarise(others, FRESH, chosen.seed)
     kinds = by_kind(others, {name: case.category for name, case in first.items()}, chosen.seed)
-    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    config = config_of(probe.family.transformer(probe.pipe))
     kontext = budget.Adaptive.paper(FLUX_KONTEXT.reference_tokens)
     speeds = {
         probe.name: speed_ups(config, layout, adaptive, chosen.steps),
@@ -147,7 +153,7 @@ def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[d
 
 
 def speed_ups(
-    config: FluxConfig, layout: TokenLayout, chosen: budget.Adaptive, steps: int
+    config: TransformerConfig, layout: TokenLayout, chosen: budget.Adaptive, steps: int
 ) -> list[float]:
     """Bound on the speed-up over full runs, by FLOP, if one ranking serves so many images.
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import add_set_distances, bench, metric_name, run_arms, summarise
-from recast_probe.arithmetic import FluxConfig, run_work
+from recast_probe.arithmetic import config_of, run_work
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> dict:
     arms = {"full": Arm("full"), "none": Arm("none")}
     arms |= {f"{name} {count}": Arm(name, count) for name in METHODS for count in counts}
     table, store = run_arms(chosen, probe, arms)
-    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    config = config_of(probe.family.transformer(probe.pipe))
 
     def speed(tokens: list[int]) -> float:
         whole, less = (

@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, difference, run_arms, summarise
 from recast_probe import budget
-from recast_probe.arithmetic import FluxConfig, cached_run_work, flux_kontext_dev, mean_fresh
+from recast_probe.arithmetic import (
+    TransformerConfig,
+    cached_run_work,
+    config_of,
+    flux_kontext_dev,
+    mean_fresh,
+)
 from recast_probe.datasets import Case
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.interventions import Recast, TokenCache
@@ -38,7 +44,7 @@ def main(arguments: list[str] | None = None) -> dict:
         BOTH: planned(Recast(adaptive), cache),
     }
     runs, store = run_arms(chosen, probe, arms, shares)
-    config = FluxConfig.from_dict(dict(probe.family.transformer(probe.pipe).config))
+    config = config_of(probe.family.transformer(probe.pipe))
     kinds = {f"fresh_{kind}": kind for kind in NO_FRESH}
     fresh = {
         arm: part[list(kinds)].mean().rename(kinds).to_dict() for arm, part in runs.groupby("arm")
@@ -100,7 +106,7 @@ def shares(case: Case, outcome: Outcome) -> dict[str, Any]:
 
 
 def speed_ups(
-    config: FluxConfig,
+    config: TransformerConfig,
     sizes: tuple[int, int, int],
     steps: int,
     cache: TokenCache,

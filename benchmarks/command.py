@@ -13,7 +13,8 @@ import torch
 
 import recast_probe as rp
 from benchmarks.timing import Row, print_rows
-from recast_probe.arithmetic import DeviceLimits, FluxConfig
+from recast_probe import arithmetic
+from recast_probe.arithmetic import DeviceLimits, TransformerConfig
 from recast_probe.arithmetic.devices import limits_of
 from recast_probe.attention import attention_with_log_sum_exp
 from recast_probe.attention.sums import reader
@@ -58,9 +59,9 @@ def open_probe(arguments: argparse.Namespace) -> rp.Probe:
     return probe
 
 
-def config_of(probe: rp.Probe) -> FluxConfig:
+def config_of(probe: rp.Probe) -> TransformerConfig:
     """Sizes of the probe's transformer."""
-    return FluxConfig.from_dict(dict(probe.pipe.transformer.config))
+    return arithmetic.config_of(probe.pipe.transformer)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recast_probe.arithmetic import FluxConfig, RunPlan
+from recast_probe.arithmetic import RunPlan, TransformerConfig
 from recast_probe.layout import TokenLayout
 from recast_probe.result import RunResult
 
@@ -63,7 +63,7 @@ MORE: dict[str, Callable[[RunPlan, Mapping[str, Any]], RunPlan]] = {
 }
 
 
-def least_work(config: FluxConfig, plan: RunPlan) -> float:
+def least_work(config: TransformerConfig, plan: RunPlan) -> float:
     """FLOP of a plan, those of 8-bit linear layers counted half: the unit of the bounds."""
     work = plan.work(config)
     return work.total - (work.linear / 2 if plan.float8_linears else 0.0)

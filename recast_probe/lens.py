@@ -156,6 +156,9 @@ def text_lens(
         full = probe.generate(image, prompt, interventions=[record], **settings)
         bar.update()
         assert full.activations is not None
+        # where the pipeline takes the size from the reference, the other runs have the same
+        made = probe.pipeline_arguments(image, prompt, steps, seed, **pipeline_arguments)
+        settings |= {name: made[name] for name in ("height", "width") if name in made}
         without = probe.generate(None, prompt, **settings)
         bar.update()
         images, provenance = {}, {"full": full.provenance, "without": without.provenance}

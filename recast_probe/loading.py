@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.families import family_of_class, supported_pipelines
+from recast_probe.families import family_of_class, refused, supported_pipelines
 from recast_probe.ip_adapter import IPAdapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -110,10 +110,7 @@ def load_pipeline(
         raise _unavailable(str(name), error) from error
     class_name = str(config.get("_class_name"))
     if class_name not in supported_pipelines():
-        raise UnsupportedPipelineError(
-            f"{str(name)!r} holds a {class_name}. Supported pipelines: "
-            f"{', '.join(supported_pipelines())}."
-        )
+        raise UnsupportedPipelineError(f"{str(name)!r}: {refused(class_name)}")
     adapter = _adapter(class_name, ip_adapter, image_encoder)
     pipeline_class = getattr(diffusers, class_name)
     try:
@@ -121,6 +118,11 @@ def load_pipeline(
         pipeline = pipeline_class.from_pretrained(
             folder, dtype=_as_dtype(dtype, folder), use_safetensors=True
         )
+    except ImportError as error:
+        raise InputError(
+            f"{str(name)!r} is there, but a part of it needs a package that is not installed: "
+            f"{str(error).strip()}"
+        ) from error
     except Exception as error:
         raise _unavailable(str(name), error) from error
     if adapter is not None:

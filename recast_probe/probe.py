@@ -14,7 +14,7 @@ from recast_probe.diagnostics import mask_to_grid
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.families import find_family
 from recast_probe.fingerprint import model_fingerprint, weights_state
-from recast_probe.images import ImageSource, ImageSources, MaskSource, load_mask_of
+from recast_probe.images import ImageSource, ImageSources, MaskSource, load_image, load_mask_of
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.drift import RecordDrift
 from recast_probe.interventions.recast import Recast
@@ -120,7 +120,13 @@ class Probe:
             InputError: unreadable, or of another aspect ratio than the image.
         """
         layout = self.layout(image, **pipeline_arguments)
-        return mask_to_grid(load_mask_of(image, mask), layout.references[0])
+        drawn = load_mask_of(image, mask)
+        left, top, right, bottom = self.family.seen_part(self.pipe, load_image(image))
+        rows, columns = drawn.shape
+        seen = drawn[
+            round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)
+        ]
+        return mask_to_grid(seen, layout.references[0])
 
     @overload
     def profile(
@@ -155,7 +161,7 @@ class Probe:
         guidance both branches are recorded.
 
         Args:
-            image: the reference, PIL image or path; several in a list for an IP-Adapter.
+            image: the reference, PIL image or path; several in a list for FLUX.2 or an IP-Adapter.
             prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
             steps: denoising steps of the whole run.
             seed: seed of the initial noise.

@@ -11,7 +11,7 @@ from diffusers import FluxKontextPipeline, FluxPipeline
 from PIL import Image
 
 from recast_probe.probe import Probe
-from tests import tiny, tiny_ip_adapter
+from tests import tiny, tiny_flux2, tiny_ip_adapter
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,3 +73,24 @@ def adapter_pipeline(adapter_folders: tiny_ip_adapter.Folders) -> FluxPipeline:
 def adapter_probe(adapter_pipeline: FluxPipeline) -> Probe:
     """A probe of it."""
     return Probe(adapter_pipeline)
+
+
+@pytest.fixture(scope="session")
+def flux2_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Diffusers repositories of the tiny FLUX.2 pipelines, by name."""
+    return tiny_flux2.save_all(tmp_path_factory.mktemp("flux2"))
+
+
+@pytest.fixture(scope="session")
+def flux2_probes(flux2_folders: dict[str, Path]) -> dict[str, Probe]:
+    """Probes of them, loaded by the package; tests must leave the pipelines as they are."""
+    probes = {name: Probe.from_pretrained(folder) for name, folder in flux2_folders.items()}
+    for probe in probes.values():
+        probe.pipe.set_progress_bar_config(disable=True)
+    return probes
+
+
+@pytest.fixture(params=["flux2", "klein"])
+def flux2_probe(request: pytest.FixtureRequest, flux2_probes: dict[str, Probe]) -> Probe:
+    """FLUX.2, and klein with guidance by a second call."""
+    return flux2_probes[request.param]

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from recast_probe.arithmetic.bounds import Bound, bound
 from recast_probe.arithmetic.caching import cached_run_work, mean_fresh
-from recast_probe.arithmetic.config import FluxConfig, flux_kontext_dev
+from recast_probe.arithmetic.config import (
+    PUBLISHED,
+    Flux2Config,
+    FluxConfig,
+    TransformerConfig,
+    config_from_dict,
+    config_of,
+    flux_kontext_dev,
+    published_config,
+)
 from recast_probe.arithmetic.devices import DEVICES, DeviceLimits, device_limits
 from recast_probe.arithmetic.limits import (
     entropy_range,
@@ -17,14 +26,19 @@ from recast_probe.arithmetic.work import Work, readout_work, run_work, step_work
 
 __all__ = [
     "DEVICES",
+    "PUBLISHED",
     "Bound",
     "DeviceLimits",
+    "Flux2Config",
     "FluxConfig",
     "RunPlan",
     "StepPlan",
+    "TransformerConfig",
     "Work",
     "bound",
     "cached_run_work",
+    "config_from_dict",
+    "config_of",
     "device_limits",
     "entropy_range",
     "eq_4_mean",
@@ -32,6 +46,7 @@ __all__ = [
     "gamma_for_mean",
     "largest_top_share",
     "mean_fresh",
+    "published_config",
     "readout_work",
     "run_work",
     "step_work",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.arithmetic.devices import DeviceLimits
 from recast_probe.arithmetic.plan import RunPlan
 from recast_probe.arithmetic.traffic import run_traffic
@@ -49,7 +49,7 @@ class Bound:
 
 
 def bound(
-    config: FluxConfig,
+    config: TransformerConfig,
     plan: RunPlan,
     device: DeviceLimits | None = None,
     bytes_each: int = 2,
@@ -100,7 +100,7 @@ def full_plan(plan: RunPlan) -> RunPlan:
     )
 
 
-def speed_up(config: FluxConfig, plan: RunPlan, attention_slowdown: float = 1.0) -> float:
+def speed_up(config: TransformerConfig, plan: RunPlan, attention_slowdown: float = 1.0) -> float:
     """The most by which a plan can be faster than the full run of the same model."""
     if not attention_slowdown > 0:
         raise InputError(f"attention_slowdown must be above 0, not {attention_slowdown}.")
@@ -108,7 +108,7 @@ def speed_up(config: FluxConfig, plan: RunPlan, attention_slowdown: float = 1.0)
     return full / _weighted(config, plan, attention_slowdown)
 
 
-def _weighted(config: FluxConfig, plan: RunPlan, attention_slowdown: float) -> float:
+def _weighted(config: TransformerConfig, plan: RunPlan, attention_slowdown: float) -> float:
     """FLOP of a plan by the time they take: attention's more, those in 8 bits half."""
     work = plan.work(config)
     linear = work.linear / (FLOAT8_SPEED if plan.float8_linears else 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.arithmetic.work import step_work
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
@@ -13,7 +13,7 @@ from recast_probe.selection.fresh_tokens import FreshShare
 
 
 def cached_run_work(
-    config: FluxConfig,
+    config: TransformerConfig,
     text: int,
     generation: int,
     reference_per_step: Sequence[int],
@@ -40,22 +40,25 @@ def cached_run_work(
     if not counts or 0 not in full_steps:
         raise InputError("A run has at least one step, and its first one is computed whole.")
     kinds = ["double"] * config.double_blocks + ["single"] * config.single_blocks
-    total = 0.0
+    total, linear = 0.0, config.block_linear
     for step, count in enumerate(counts):
         layout = _layout(text, generation, count)
         whole = step_work(config, text, generation, count).total
-        blocks = full_step_work(layout, kinds, config.width)
+        blocks = full_step_work(layout, kinds, config.width, linear=linear)
         if step in full_steps:
             reads = pool is not None and step + 1 < len(counts) and step + 1 not in full_steps
-            read = full_step_work(layout, kinds, config.width, pool) if reads else blocks
-            total += whole + read.readout
+            read = full_step_work(layout, kinds, config.width, pool, linear=linear)
+            total += whole + (read.readout if reads else 0.0)
         else:
             ends = whole - blocks.total
-            total += ends + cached_step_work(layout, kinds, config.width, fresh).total
+            cached = cached_step_work(
+                layout, kinds, config.width, fresh, linear=config.fresh_linear
+            )
+            total += ends + cached.total
     return total
 
 
-def mean_fresh(share: FreshShare, config: FluxConfig, steps: int) -> dict[str, float]:
+def mean_fresh(share: FreshShare, config: TransformerConfig, steps: int) -> dict[str, float]:
     """Mean share of fresh tokens by kind of block, over all layers and steps.
 
     It is the share of the generation tokens where fresh places fall evenly on all tokens of a pool.

@@ -1,30 +1,33 @@
-"""The numbers of a FLUX.1 transformer that decide its parameters and its work."""
+"""The numbers of a FLUX transformer that decide its parameters and its work."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from recast_probe.errors import InputError
 
-TIME_CHANNELS = 256  # sinusoidal channels of a timestep, fixed in diffusers
+TIME_CHANNELS = 256  # sinusoidal channels of a timestep, fixed in diffusers for FLUX.1
 CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
-class FluxConfig:
-    """Sizes of a `FluxTransformer2DModel`.
+class TransformerConfig(ABC):
+    """Sizes of a transformer of double-stream and single-stream blocks.
 
     Attributes:
+        class_name: its class in diffusers.
         double_blocks, single_blocks: numbers of blocks.
         heads, head_dim: attention heads of a block, and channels of a head.
         channels: values of a packed latent token.
-        text_width, pooled_width: of the T5 states and of the pooled CLIP state.
-        guidance: whether the guidance scale is embedded.
+        text_width: of the text encoder's states.
     """
+
+    class_name: ClassVar[str]
 
     double_blocks: int
     single_blocks: int
@@ -32,19 +35,17 @@ class FluxConfig:
     head_dim: int
     channels: int
     text_width: int
-    pooled_width: int
-    guidance: bool
 
     @classmethod
-    def from_dict(cls, config: Mapping[str, Any]) -> FluxConfig:
+    def from_dict(cls, config: Mapping[str, Any]) -> Self:
         """From a config in the format of diffusers.
 
         Raises:
             InputError: of another class, or without one of the sizes.
         """
-        name = config.get("_class_name", "FluxTransformer2DModel")
-        if name != "FluxTransformer2DModel":
-            raise InputError(f"The arithmetic knows FluxTransformer2DModel, not {name}.")
+        name = config.get("_class_name", cls.class_name)
+        if name != cls.class_name:
+            raise InputError(f"The arithmetic knows {cls.class_name}, not {name}.")
         try:
             return cls(
                 double_blocks=int(config["num_layers"]),
@@ -53,11 +54,15 @@ class FluxConfig:
                 head_dim=int(config["attention_head_dim"]),
                 channels=int(config["in_channels"]),
                 text_width=int(config["joint_attention_dim"]),
-                pooled_width=int(config["pooled_projection_dim"]),
-                guidance=bool(config["guidance_embeds"]),
+                **cls._own(config),
             )
         except KeyError as error:
             raise InputError(f"The transformer's config has no {error}.") from error
+
+    @classmethod
+    @abstractmethod
+    def _own(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Sizes that only this class has."""
 
     @property
     def width(self) -> int:
@@ -70,8 +75,82 @@ class FluxConfig:
         return self.double_blocks + self.single_blocks
 
     @property
+    @abstractmethod
+    def mlp_width(self) -> int:
+        """Hidden channels of a block's MLP, after its activation."""
+
+    @property
+    @abstractmethod
+    def block_linear(self) -> int:
+        """Multiply-adds of a block's linear layers for one token, alike in both kinds."""
+
+    @property
+    @abstractmethod
+    def fresh_linear(self) -> dict[str, int]:
+        """Multiply-adds for one fresh token in a step of token-wise caching, by kind of block."""
+
+    @property
+    @abstractmethod
     def modulation_parameters(self) -> int:
-        """Parameters that act on one vector a step, however many tokens there are."""
+        """Parameters that shift, scale and gate; they act on one vector a step, however many
+        tokens there are."""
+
+    @property
+    @abstractmethod
+    def modulation_linear(self) -> int:
+        """Multiply-adds of all layers that act on one vector a step."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """All parameters of the transformer."""
+
+
+@dataclass(frozen=True)
+class FluxConfig(TransformerConfig):
+    """Sizes of a `FluxTransformer2DModel`.
+
+    Attributes:
+        pooled_width: of the pooled CLIP state.
+        guidance: whether the guidance scale is embedded.
+    """
+
+    class_name: ClassVar[str] = "FluxTransformer2DModel"
+
+    pooled_width: int
+    guidance: bool
+
+    @classmethod
+    def _own(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "pooled_width": int(config["pooled_projection_dim"]),
+            "guidance": bool(config["guidance_embeds"]),
+        }
+
+    @property
+    def mlp_width(self) -> int:
+        return 4 * self.width
+
+    @property
+    def block_linear(self) -> int:
+        return 4 * self.width**2 + 2 * self.width * self.mlp_width
+
+    @property
+    def fresh_linear(self) -> dict[str, int]:
+        # a single-stream block's last projection takes attention's output as well
+        mlp = 2 * self.width * self.mlp_width
+        return {"double": mlp, "single": mlp + self.width**2}
+
+    @property
+    def modulation_linear(self) -> int:
+        width = self.width
+        clocks = (2 if self.guidance else 1) * (TIME_CHANNELS * width + width**2)
+        text = self.pooled_width * width + width**2
+        layers = 12 * self.double_blocks + 3 * self.single_blocks + 2
+        return clocks + text + layers * width**2
+
+    @property
+    def modulation_parameters(self) -> int:
         width = self.width
         per_double, per_single = 2 * _linear(width, 6 * width), _linear(width, 3 * width)
         return (
@@ -82,7 +161,6 @@ class FluxConfig:
 
     @property
     def parameters(self) -> int:
-        """All parameters of the transformer."""
         width, square = self.width, _linear(self.width, self.width)
         mlp = _linear(width, 4 * width) + _linear(4 * width, width)
         double = 8 * square + 2 * mlp + 4 * self.head_dim
@@ -101,9 +179,115 @@ class FluxConfig:
         return blocks + self.modulation_parameters + embedders + _linear(width, self.channels)
 
 
+@dataclass(frozen=True)
+class Flux2Config(TransformerConfig):
+    """Sizes of a `Flux2Transformer2DModel`: no biases, an MLP with a gate (SwiGLU), and one
+    modulation for all blocks of a kind.
+
+    Attributes:
+        mlp_ratio: hidden channels of an MLP, after the gate, by the width.
+        time_channels: sinusoidal channels of a timestep.
+        guidance: whether the guidance scale is embedded.
+    """
+
+    class_name: ClassVar[str] = "Flux2Transformer2DModel"
+
+    mlp_ratio: float
+    time_channels: int
+    guidance: bool
+
+    @classmethod
+    def _own(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "mlp_ratio": float(config["mlp_ratio"]),
+            "time_channels": int(config["timestep_guidance_channels"]),
+            "guidance": bool(config["guidance_embeds"]),
+        }
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.width * self.mlp_ratio)
+
+    @property
+    def block_linear(self) -> int:
+        return 4 * self.width**2 + 3 * self.width * self.mlp_width
+
+    @property
+    def fresh_linear(self) -> dict[str, int]:
+        # a single-stream block's first projection gives query, key and value with the MLP's input
+        return {"double": 3 * self.width * self.mlp_width, "single": self.block_linear}
+
+    @property
+    def modulation_parameters(self) -> int:
+        return self.width**2 * (2 * 6 + 3 + 2)
+
+    @property
+    def modulation_linear(self) -> int:
+        return self.modulation_parameters + self._clocks
+
+    @property
+    def _clocks(self) -> int:
+        clock = self.time_channels * self.width + self.width**2
+        return clock * (2 if self.guidance else 1)
+
+    @property
+    def parameters(self) -> int:
+        width = self.width
+        # a double-stream block has layers of its own for each stream
+        double = 2 * self.block_linear + 4 * self.head_dim
+        single = self.block_linear + 2 * self.head_dim
+        ends = width * (2 * self.channels + self.text_width)
+        blocks = self.double_blocks * double + self.single_blocks * single
+        return blocks + self.modulation_linear + ends
+
+
+CONFIG_TYPES: tuple[type[TransformerConfig], ...] = (FluxConfig, Flux2Config)
+
+
+def config_from_dict(config: Mapping[str, Any]) -> TransformerConfig:
+    """The sizes of a transformer from its config in the format of diffusers.
+
+    Raises:
+        InputError: of a class that is not known, or without one of the sizes.
+    """
+    name = config.get("_class_name")
+    for each in CONFIG_TYPES:
+        if name == each.class_name:
+            return each.from_dict(config)
+    known = " and ".join(each.class_name for each in CONFIG_TYPES)
+    raise InputError(f"The arithmetic knows {known}, not {name}.")
+
+
+def config_of(transformer: Any) -> TransformerConfig:
+    """The sizes of a transformer that is in memory.
+
+    Raises:
+        InputError: of a class that is not known.
+    """
+    names = [base.__name__ for base in type(transformer).__mro__]
+    known = [each.class_name for each in CONFIG_TYPES if each.class_name in names]
+    return config_from_dict({**transformer.config, "_class_name": (known or names)[0]})
+
+
+PUBLISHED = {
+    "flux-kontext": "flux_kontext_dev.json",
+    "flux2-dev": "flux2_dev.json",
+    "flux2-klein-4b": "flux2_klein_4b.json",
+    "flux2-klein-9b": "flux2_klein_9b.json",
+}
+"""Published configs by name."""
+
+
+def published_config(name: str) -> TransformerConfig:
+    """The sizes of one of the models in ``PUBLISHED``."""
+    return config_from_dict(json.loads((CONFIGS / PUBLISHED[name]).read_text()))
+
+
 def flux_kontext_dev() -> FluxConfig:
     """The config of FLUX.1 Kontext dev's transformer."""
-    return FluxConfig.from_dict(json.loads((CONFIGS / "flux_kontext_dev.json").read_text()))
+    found = published_config("flux-kontext")
+    assert isinstance(found, FluxConfig)
+    return found
 
 
 def _linear(inputs: int, outputs: int) -> int:

@@ -8,12 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.arithmetic.work import Work, readout_work, step_work
 from recast_probe.errors import InputError
-
-# linear work per fresh token in units of width ** 2; see `selection.caching_work`
-_FRESH_LINEAR = (16, 18)
 
 
 @dataclass(frozen=True)
@@ -158,14 +155,14 @@ class RunPlan:
         """Steps in which the transformer is called."""
         return tuple(index for index, step in enumerate(self.steps) if step.computed)
 
-    def work(self, config: FluxConfig) -> Work:
+    def work(self, config: TransformerConfig) -> Work:
         """FLOP of the transformer over the whole run."""
         total = Work(0.0, 0.0)
         for step in self.steps:
             total = total + self.step_work(config, step)
         return total
 
-    def step_work(self, config: FluxConfig, step: StepPlan) -> Work:
+    def step_work(self, config: TransformerConfig, step: StepPlan) -> Work:
         """FLOP of one step, over all calls and images."""
         if not step.computed:
             return Work(0.0, 0.0)
@@ -182,10 +179,10 @@ class RunPlan:
             work.linear * share, (work.attention + reading) * share, work.modulation * share
         )
 
-    def _cached_step(self, config: FluxConfig, fresh: float) -> Work:
-        double, single = _FRESH_LINEAR
-        units = config.double_blocks * double + config.single_blocks * single
-        return Work(units * fresh * self.generation * float(config.width) ** 2, 0.0)
+    def _cached_step(self, config: TransformerConfig, fresh: float) -> Work:
+        each = config.fresh_linear
+        blocks = config.double_blocks * each["double"] + config.single_blocks * each["single"]
+        return Work(2.0 * blocks * fresh * self.generation, 0.0)
 
     def _each(self, change) -> RunPlan:  # type: ignore[no-untyped-def]
         steps = tuple(change(index, step) for index, step in enumerate(self.steps))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.arithmetic.plan import RunPlan, StepPlan
 
 
@@ -28,7 +28,9 @@ class Traffic:
         return self.weights + self.activations
 
 
-def step_traffic(config: FluxConfig, plan: RunPlan, step: StepPlan, bytes_each: int = 2) -> Traffic:
+def step_traffic(
+    config: TransformerConfig, plan: RunPlan, step: StepPlan, bytes_each: int = 2
+) -> Traffic:
     """One step of a plan, over all calls and images.
 
     Args:
@@ -36,17 +38,17 @@ def step_traffic(config: FluxConfig, plan: RunPlan, step: StepPlan, bytes_each: 
     """
     if not step.computed:
         return Traffic(0.0, 0.0)
-    width = config.width
+    width, mlp = config.width, config.mlp_width
     rows = plan.text + plan.generation + (0 if step.reused else step.reference)
     keys = plan.text + plan.generation + step.reference
     if step.fresh is not None:
         # both MLP layers, and a single-stream block's output projection, of the fresh tokens
-        numbers = config.blocks * 10 * width * step.fresh * plan.generation
+        numbers = config.blocks * 2 * (width + mlp) * step.fresh * plan.generation
     else:
         attention = 2 * width * (rows + keys)
         # a double block: q, k, v, output and both MLP layers; a single one has one input for all
-        double = width * rows * (1 + 3 + 1 + 1 + 1 + 4 + 4 + 1)
-        single = width * rows * (1 + 3 + 4 + 5 + 1)
+        double = rows * (width * (1 + 3 + 1 + 1 + 1 + 1) + 2 * mlp)
+        single = rows * (width * (1 + 3 + 1 + 1) + 2 * mlp)
         numbers = (
             config.double_blocks * (double + attention)
             + config.single_blocks * (single + attention)
@@ -63,7 +65,7 @@ def step_traffic(config: FluxConfig, plan: RunPlan, step: StepPlan, bytes_each: 
     )
 
 
-def run_traffic(config: FluxConfig, plan: RunPlan, bytes_each: int = 2) -> Traffic:
+def run_traffic(config: TransformerConfig, plan: RunPlan, bytes_each: int = 2) -> Traffic:
     """A whole run."""
     parts = [step_traffic(config, plan, step, bytes_each) for step in plan.steps]
     return Traffic(sum(p.weights for p in parts), sum(p.activations for p in parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recast_probe.arithmetic.config import TIME_CHANNELS, FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.errors import InputError
 
 
@@ -41,7 +41,7 @@ class Work:
 
 
 def step_work(
-    config: FluxConfig, text: int, generation: int, reference: int, *, reused: bool = False
+    config: TransformerConfig, text: int, generation: int, reference: int, *, reused: bool = False
 ) -> Work:
     """One transformer call.
 
@@ -59,31 +59,23 @@ def step_work(
     rows = text + generation + (0 if reused else reference)
     keys = text + generation + reference
     image_rows = rows - text
-    blocks = config.blocks * 24 * width**2 * rows
+    blocks = config.blocks * 2 * config.block_linear * rows
     ends = 2 * width * (2 * config.channels * image_rows + config.text_width * text)
     return Work(
         linear=float(blocks + ends),
         attention=float(config.blocks * 4 * width * rows * keys),
-        modulation=float(_modulation(config)),
+        modulation=float(2 * config.modulation_linear),
     )
 
 
-def _modulation(config: FluxConfig) -> int:
-    width = config.width
-    clocks = (2 if config.guidance else 1) * (TIME_CHANNELS * width + width**2)
-    text = config.pooled_width * width + width**2
-    layers = 12 * config.double_blocks + 3 * config.single_blocks + 2
-    return 2 * (clocks + text + layers * width**2)
-
-
-def readout_work(config: FluxConfig, generation: int, reference: int) -> float:
+def readout_work(config: TransformerConfig, generation: int, reference: int) -> float:
     """FLOP of reading generation-to-reference attention exactly in every block of one step, where
     the row log-sum-exp is known: one more query-key product of that part."""
     return float(config.blocks * 2 * config.width * generation * reference)
 
 
 def run_work(
-    config: FluxConfig,
+    config: TransformerConfig,
     text: int,
     generation: int,
     reference_per_step: Sequence[int],

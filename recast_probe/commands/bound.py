@@ -10,19 +10,20 @@ from recast_probe.commands.common import Json, Steps, emit, transformer_config
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from recast_probe.arithmetic import Bound, DeviceLimits, FluxConfig
+    from recast_probe.arithmetic import Bound, DeviceLimits, TransformerConfig
 
 # text, generation and reference tokens where none are named
 USUAL_TOKENS = {"pocket": (32, 256, 256)}
-KONTEXT_TOKENS = (512, 4096, 4096)
+MEGAPIXEL_TOKENS = (512, 4096, 4096)
 
 
 def bound(
     model: Annotated[
         str,
         typer.Option(
-            help="'flux-kontext' (FLUX.1 Kontext dev's published config), 'pocket', a folder or a "
-            "hub repository; only the transformer's config is read."
+            help="'flux-kontext', 'flux2-dev', 'flux2-klein-4b' or 'flux2-klein-9b' (published "
+            "configs), 'pocket', a folder or a hub repository; only the transformer's config is "
+            "read."
         ),
     ] = "flux-kontext",
     tokens: Annotated[
@@ -104,7 +105,7 @@ def bound(
 
 def _tokens(text: str | None, model: str) -> tuple[int, int, int]:
     if text is None:
-        return USUAL_TOKENS.get(model, KONTEXT_TOKENS)
+        return USUAL_TOKENS.get(model, MEGAPIXEL_TOKENS)
     try:
         first, second, third = (int(part) for part in text.split(","))
     except ValueError:
@@ -136,7 +137,10 @@ def _fits(words: list[str], steps: int) -> bool:
 
 
 def _print(
-    config: FluxConfig, facts: dict[str, Any], found: dict[str, Bound], limits: DeviceLimits | None
+    config: TransformerConfig,
+    facts: dict[str, Any],
+    found: dict[str, Bound],
+    limits: DeviceLimits | None,
 ) -> None:
     tokens, step, readout = facts["tokens"], facts["full_step"], facts["readout"]
     print(

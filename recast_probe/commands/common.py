@@ -14,7 +14,7 @@ import typer
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from recast_probe.arithmetic import FluxConfig
+    from recast_probe.arithmetic import TransformerConfig
     from recast_probe.probe import Probe
 
 Model = Annotated[
@@ -90,18 +90,19 @@ def memory_noted(probe: Probe, device: str) -> Iterator[None]:
         note(f"peak {kind} memory, {stage}: {peak / 2**30:.2f} GiB")
 
 
-def transformer_config(model: str) -> FluxConfig:
-    """The transformer's config of "flux-kontext", "pocket", a folder or a hub repository.
+def transformer_config(model: str) -> TransformerConfig:
+    """The transformer's config of a published model by name, "pocket", a folder or a hub
+    repository.
 
     No weights are read.
 
     Raises:
         InputError: there is none, or of another class.
     """
-    from recast_probe.arithmetic import FluxConfig, flux_kontext_dev
+    from recast_probe.arithmetic import PUBLISHED, config_from_dict, published_config
 
-    if model == "flux-kontext":
-        return flux_kontext_dev()
+    if model in PUBLISHED:
+        return published_config(model)
     if model == "pocket":
         from recast_probe import pocket
 
@@ -109,13 +110,14 @@ def transformer_config(model: str) -> FluxConfig:
     import diffusers
 
     try:
+        # of any class; it only names the file
         config = diffusers.FluxTransformer2DModel.load_config(model, subfolder="transformer")
     except Exception as error:  # the hub client raises a different class for every cause
         raise InputError(
             f"No transformer config was found in {model!r} ({error}). Give a folder in the "
             "diffusers layout, or a repository that can be reached."
         ) from error
-    return FluxConfig.from_dict(config)
+    return config_from_dict(config)
 
 
 def parse_blocks(text: str) -> Any:

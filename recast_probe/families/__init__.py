@@ -6,11 +6,21 @@ from typing import Any
 
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.flux2 import Flux2
+from recast_probe.families.flux2_klein import Flux2Klein
 from recast_probe.families.flux_ip_adapter import FluxIPAdapter
 from recast_probe.families.flux_kontext import FluxKontext
 
-FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter())
+FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter(), Flux2(), Flux2Klein())
 """Every known family."""
+
+REFUSED = {
+    "Flux2KleinKVPipeline": "its reference tokens attend to nothing but themselves and are "
+    "computed in step 0 only; later steps are given their keys and values, and no tokens that "
+    "could be profiled or pruned. Use a model for Flux2KleinPipeline, which has its references in "
+    "the sequence of every step",
+}
+"""Pipeline classes that look like a known one and are not, each with the reason."""
 
 
 def find_family(pipeline: Any, *, traced: bool = True) -> Family:
@@ -24,15 +34,23 @@ def find_family(pipeline: Any, *, traced: bool = True) -> Family:
             expected ones; the message names what was found and what is supported.
     """
     ancestors = {base.__name__ for base in type(pipeline).__mro__}
+    if reasons := ancestors & set(REFUSED):
+        raise refused(reasons.pop())
     for family in FAMILIES:
         if ancestors & set(family.pipelines):
             if traced:
                 family.check_traceable(pipeline)
             family.check(pipeline)
             return family.for_pipeline(pipeline)
-    raise UnsupportedPipelineError(
-        f"{type(pipeline).__name__} is not supported. Supported pipelines: "
-        f"{', '.join(supported_pipelines())}."
+    raise refused(type(pipeline).__name__)
+
+
+def refused(class_name: str) -> UnsupportedPipelineError:
+    """The error for a pipeline class that is not supported: why, or what is supported."""
+    if class_name in REFUSED:
+        return UnsupportedPipelineError(f"{class_name} is not supported: {REFUSED[class_name]}.")
+    return UnsupportedPipelineError(
+        f"{class_name} is not supported. Supported pipelines: {', '.join(supported_pipelines())}."
     )
 
 
@@ -50,10 +68,13 @@ __all__ = [
     "FAMILIES",
     "AttentionCall",
     "Family",
+    "Flux2",
+    "Flux2Klein",
     "FluxIPAdapter",
     "FluxKontext",
     "Schedule",
     "family_of_class",
     "find_family",
+    "refused",
     "supported_pipelines",
 ]

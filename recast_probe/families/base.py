@@ -108,6 +108,11 @@ class Family(ABC):
     ) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
 
+    def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
+        """What of a reference image its tokens stand for: left, top, right and bottom as shares of
+        its width and height. The rest is cut off."""
+        return 0.0, 0.0, 1.0, 1.0
+
     def reference_arguments(
         self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -228,7 +233,8 @@ class Family(ABC):
     def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
         """Every block; its output is (text states, image states), (batch, tokens, width) each, the
         image states being those of the generation and then of the reference tokens. It is called
-        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``.
+        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``. A block of
+        one stream may take and give both as one tensor, text first.
 
         Raises:
             UnsupportedPipelineError: reference tokens have no states of their own in the blocks.
@@ -239,7 +245,7 @@ class Family(ABC):
 
     def hooked_processor(self, processor: Any) -> Any:
         """An attention processor in place of this one, which asks before it attends; see
-        ``HookedFluxProcessor`` for what it must have.
+        ``HookedProcessor`` for what it must have.
 
         Raises:
             UnsupportedPipelineError: attention of this family cannot be hooked.

@@ -1,4 +1,4 @@
-"""What the pipelines of FLUX.1 have in common: parts, schedule, branches and position ids."""
+"""What the pipelines of FLUX.1 and FLUX.2 have in common: blocks, schedule and position ids."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ LONGEST_PROMPT = 512
 
 
 class Flux(Family):
-    """Shared by the families of FLUX.1; no family of its own."""
+    """Shared by the families of FLUX.1 and FLUX.2; no family of its own.
 
-    parts: tuple[str, ...] = ("transformer", "vae", "scheduler", "tokenizer_2", "image_processor")
+    Attributes:
+        parts: what the pipeline must have.
+        stacks: kind of block, and the transformer's list of them, in the order in which they run.
+    """
+
+    parts: tuple[str, ...]
     stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
 
     def check(self, pipeline: Any) -> None:
@@ -79,10 +84,6 @@ class Flux(Family):
         side = getattr(pipeline.vae.config, "sample_size", None)
         return side if isinstance(side, int) and side > 0 else 1024
 
-    def longest_prompt(self, pipeline: Any) -> int:
-        """Text tokens of a prompt, which is padded to this length."""
-        return min(int(pipeline.tokenizer_2.model_max_length), LONGEST_PROMPT)
-
     def token_pixels(self, pipeline: Any) -> int:
         """Side in pixels of the square that one token stands for."""
         return int(pipeline.vae_scale_factor) * 2
@@ -90,96 +91,34 @@ class Flux(Family):
     def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
         return [(self.transformer(pipeline), stack) for _, stack in self.stacks]
 
-    def modulated_input(
-        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
-    ) -> torch.Tensor:
-        transformer: Any = self.transformer(pipeline)
-        tokens = transformer.x_embedder(inputs["hidden_states"][:, : layout.generation.size])
-        clocks = [inputs["timestep"], inputs.get("guidance")]
-        # the transformer takes both a thousandfold
-        times = [each.to(tokens.dtype) * 1000 for each in clocks if each is not None]
-        embedding = transformer.time_text_embed(*times, inputs["pooled_projections"])
-        blocks = (getattr(transformer, stack) for _, stack in self.stacks)
-        first = next(block for stack in blocks for block in stack)
-        norm = first.norm1 if hasattr(first, "norm1") else first.norm
-        return norm(tokens, emb=embedding)[0]
+    def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
+        """By how much the scheduler shifts its sigmas for so many generation tokens and steps."""
+        raise NotImplementedError
+
+    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> list[float] | None:
+        """Sigmas that the pipeline hands to its scheduler; None where that makes its own."""
+        steps, given = arguments["num_inference_steps"], arguments.get("sigmas")
+        return np.linspace(1.0, 1 / steps, steps).tolist() if given is None else list(given)
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> Schedule:
-        from diffusers.pipelines.flux.pipeline_flux import (
-            calculate_shift,
-            retrieve_timesteps,
-        )
+        from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
 
         scheduler = copy.deepcopy(pipeline.scheduler)
-        config = scheduler.config
         steps = arguments["num_inference_steps"]
-        sigmas = arguments.get("sigmas")
-        shift = calculate_shift(
-            layout.generation.size,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
         timesteps, _ = retrieve_timesteps(
             scheduler,
             steps,
             "cpu",
-            sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
-            mu=shift,
+            sigmas=self.unshifted_sigmas(scheduler, arguments),
+            mu=self.shift(scheduler, layout.generation.size, steps),
         )
         count = len(timesteps)
         return Schedule(
             timesteps=np.asarray(timesteps, dtype=np.float64),
             sigmas=np.asarray(scheduler.sigmas[:count], dtype=np.float64),
         )
-
-    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        guided = (arguments.get("true_cfg_scale") or 1.0) > 1
-        if not guided or arguments.get("negative_prompt") is None:
-            return ("conditional",)
-        return ("conditional", "unconditional")
-
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
-        names = self.branch_names(arguments)
-        if len(names) == 1:
-            return {names[0]: None}
-        return {
-            name: self._encode(pipeline, arguments, argument)
-            for name, argument in zip(names, ("prompt", "negative_prompt"), strict=True)
-        }
-
-    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        found = {}
-        names = ("prompt", "negative_prompt")
-        for branch, name in zip(self.branch_names(arguments), names, strict=False):
-            prompt = arguments.get(f"{name}_2") or arguments[name]
-            prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-            if hasattr(pipeline, "maybe_convert_prompt"):  # learned words of textual inversion
-                prompts = pipeline.maybe_convert_prompt(prompts, pipeline.tokenizer_2)
-            # as in the pipeline; T5 reads a prompt with padding and no mask
-            tokens = pipeline.tokenizer_2(
-                prompts,
-                padding="max_length",
-                max_length=arguments["max_sequence_length"],
-                truncation=True,
-                return_attention_mask=True,
-            )
-            found[branch] = np.asarray(tokens["attention_mask"]) == 0
-        return found
-
-    def _encode(self, pipeline: Any, arguments: Mapping[str, Any], name: str) -> torch.Tensor:
-        with torch.no_grad():
-            embeddings, _, _ = pipeline.encode_prompt(
-                prompt=arguments[name],
-                prompt_2=arguments.get(f"{name}_2"),
-                max_sequence_length=arguments["max_sequence_length"],
-            )
-        return embeddings
 
     def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         return inputs["timestep"].detach().double().cpu() * 1000
@@ -202,8 +141,10 @@ class Flux(Family):
             part = positions[start : start + count]
             rows, columns = (part[:, axis].max() - part[:, axis].min() + 1 for axis in (1, 2))
             raster = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
-            found = part[:, 1:] - part[:, 1:].min(axis=0)
-            if np.ptp(part[:, 0]) or found.shape != raster.shape or (found != raster).any():
+            found = part[:, 1:3] - part[:, 1:3].min(axis=0)
+            # besides row and column, all tokens of an image have the same numbers
+            others = np.ptp(np.delete(part, (1, 2), axis=1), axis=0)
+            if others.any() or found.shape != raster.shape or (found != raster).any():
                 raise VerificationError(
                     "The transformer's image position ids are not raster grids one after the other "
                     f"(images {images.tolist()}, {counts.tolist()} tokens); this pipeline does not "

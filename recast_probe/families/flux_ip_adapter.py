@@ -25,7 +25,7 @@ from recast_probe.attention.readout import Readout
 from recast_probe.attention.reference_only import attend_to_reference
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall
-from recast_probe.families.flux import Flux
+from recast_probe.families.flux_1 import Flux1
 from recast_probe.layout import Grid, TokenLayout
 
 IMAGES, TOKENS = "ip_adapter_image_embeds", "ip_hidden_states"
@@ -35,7 +35,7 @@ HOW_TO_LOAD = (
 )
 
 
-class FluxIPAdapter(Flux):
+class FluxIPAdapter(Flux1):
     """``FluxPipeline`` of diffusers with one IP-Adapter loaded.
 
     Args:
@@ -44,7 +44,7 @@ class FluxIPAdapter(Flux):
 
     name = "flux-ip-adapter"
     pipelines = ("FluxPipeline",)
-    parts = (*Flux.parts, "feature_extractor", "image_encoder")
+    parts = (*Flux1.parts, "feature_extractor", "image_encoder")
     processor = "FluxIPAdapterAttnProcessor"
     projections = ("norm_q", "processor.to_k_ip.0", "processor.to_v_ip.0")
     query_groups = ("generation",)

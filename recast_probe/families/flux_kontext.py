@@ -7,58 +7,36 @@ blocks alike. ``img_ids`` holds (image, row, column) of each image token: image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-import numpy as np
-import torch
 from PIL import Image
 
-from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.families.base import AttentionCall
-from recast_probe.families.feature_cache import FeatureCache
-from recast_probe.families.flux import Flux
-from recast_probe.families.flux_cached_blocks import cached_blocks
+from recast_probe.errors import InputError
+from recast_probe.families.cached_blocks import CachedBlock
+from recast_probe.families.flux_1 import Flux1
+from recast_probe.families.flux_cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
 from recast_probe.families.flux_processor import HookedFluxProcessor
+from recast_probe.families.flux_sequence import FluxSequence
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.selection.merging import Groups
 
 KONTEXT_AREA = 1024 * 1024
 
 
-class FluxKontext(Flux):
+class FluxKontext(FluxSequence, Flux1):
     """``FluxKontextPipeline`` of diffusers, of any size."""
 
     name = "flux-kontext"
     pipelines = ("FluxKontextPipeline",)
-    operations = ("self_processor_0", "dispatch_attention_fn_0")
-    processor = "FluxAttnProcessor"
-
-    def lacking(self, pipeline: Any) -> list[str]:
-        if any(
-            isinstance(getattr(module, "processor", None), HookedFluxProcessor)
-            for module in self.transformer(pipeline).modules()
-        ):
-            raise UnsupportedPipelineError(
-                "The pipeline is accelerated already; call restore() of what accelerate() gave, "
-                "or leave its with block first."
-            )
-        return super().lacking(pipeline) or [
-            f"transformer.{call.module}.processor ({self.processor}; IP-Adapter processors "
-            "cannot be traced, call pipe.unload_ip_adapter() first)"
-            for call in self.attention_calls(pipeline)
-            if type(self.processor_of(pipeline, call)).__name__ != self.processor
-        ]
+    processors: ClassVar[dict[str, str]] = dict.fromkeys(("double", "single"), "FluxAttnProcessor")
+    cached_types: ClassVar[dict[str, type[CachedBlock]]] = {
+        "double": CachedFluxDoubleBlock,
+        "single": CachedFluxSingleBlock,
+    }
+    remedy = "IP-Adapter processors cannot be traced, call pipe.unload_ip_adapter() first"
 
     def hooked_processor(self, processor: Any) -> HookedFluxProcessor:
         return HookedFluxProcessor(processor)
-
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
-        return [
-            AttentionCall(kind, f"{stack}.{index}.attn", self.operations)
-            for kind, stack, index in self.block_places(pipeline)
-        ]
 
     def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
         side = self.image_side(pipeline)
@@ -136,60 +114,3 @@ class FluxKontext(Flux):
             generation=self._generation_grid(pipeline, arguments),
             references=references,
         )
-
-    def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
-        generation, *references = self.image_grids(inputs)
-        return TokenLayout(
-            text=int(inputs["encoder_hidden_states"].shape[1]),
-            generation=generation,
-            references=tuple(references),
-        )
-
-    def keep_reference_tokens(
-        self, inputs: Mapping[str, Any], layout: TokenLayout, kept: Sequence[int] | np.ndarray
-    ) -> dict[str, Any]:
-        hidden_states, positions = inputs["hidden_states"], inputs["img_ids"]
-        generation = layout.generation.size
-        index = torch.cat(
-            [torch.arange(generation), generation + torch.as_tensor(np.asarray(kept, np.int64))]
-        ).to(hidden_states.device)
-        return {
-            **inputs,
-            "hidden_states": hidden_states.index_select(1, index),
-            "img_ids": positions.index_select(positions.ndim - 2, index.to(positions.device)),
-        }
-
-    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
-        transformer = self.transformer(pipeline)
-        return [
-            getattr(transformer, stack)[index] for _, stack, index in self.block_places(pipeline)
-        ]
-
-    def reference_features(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
-        return inputs["hidden_states"][:, layout.generation.size :]
-
-    def merge_reference_tokens(
-        self, inputs: Mapping[str, Any], layout: TokenLayout, groups: Groups, *, proportional: bool
-    ) -> dict[str, Any]:
-        generation = inputs["hidden_states"][:, : layout.generation.size]
-        merged = groups.mean(self.reference_features(inputs, layout))
-        edited = self.keep_reference_tokens(inputs, layout, groups.kept.numpy())
-        edited["hidden_states"] = torch.cat([generation, merged], dim=1)
-        if proportional and len(groups.kept) < len(groups.group):
-            options = dict(inputs.get("joint_attention_kwargs") or {})
-            if options.get("attention_mask") is not None:
-                raise InputError(
-                    "Merged reference tokens are weighted through the attention mask, but "
-                    "joint_attention_kwargs holds an attention_mask already; leave it out, or "
-                    "choose proportional=False."
-                )
-            present = layout.text + layout.generation.size
-            weight = torch.zeros(present + len(groups.kept))
-            weight[present:] = groups.sizes.float().log()
-            options["attention_mask"] = weight.to(merged)[None, None, None]
-            edited["joint_attention_kwargs"] = options
-        return edited
-
-    def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
-        stacks = [(kind, getattr(pipeline.transformer, stack)) for kind, stack in self.stacks]
-        return cached_blocks([(kind, block) for kind, stack in stacks for block in stack], cache)

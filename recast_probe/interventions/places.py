@@ -124,7 +124,8 @@ class Visitor(Attachment):
         if self._in_attention and any(call.projections for call in calls):
             raise UnsupportedPipelineError(
                 f"The attention of {family.name} is read where it stands and cannot be changed; "
-                "keys, values and attention output can be recorded and patched in FLUX.1 Kontext."
+                "keys, values and attention output can be recorded and patched where the reference "
+                "stands in the sequence, as in FLUX.1 Kontext and FLUX.2."
             )
         with ExitStack() as stack:
             modules = family.block_modules(pipeline) if set(self.what) & set(IN_STREAM) else []
@@ -140,14 +141,20 @@ class Visitor(Attachment):
     def _before(self, _: Any, arguments: Any, named: dict[str, Any]) -> Any:
         if not self.acts:
             return None
-        names = ("encoder_hidden_states", "hidden_states")
+        # a block of one stream may be given the whole sequence as one tensor
+        possible = ("encoder_hidden_states", "hidden_states")
+        names = [name for name in possible if named.get(name) is not None]
         streams = [named[name] for name in names]
         shown = self._shown("embeddings", 0, streams)
         return arguments, {**named, **dict(zip(names, shown, strict=True))}
 
     def _after(self, block: int) -> Any:
-        def hook(_: Any, __: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...] | None:
-            return tuple(self._shown("residual", block, list(output))) if self.acts else None
+        def hook(_: Any, __: Any, output: Tensor | tuple[Tensor, Tensor]) -> Any:
+            if not self.acts:
+                return None
+            if isinstance(output, Tensor):
+                return self._shown("residual", block, [output])[0]
+            return tuple(self._shown("residual", block, list(output)))
 
         return hook
 

@@ -50,10 +50,15 @@ class SimilarityRecorder(Attachment):
             yield self
 
     def _hook(self, place: int) -> Any:
-        def record(_: Any, __: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        def record(
+            _: Any, __: Any, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+        ) -> None:
             if self._step < 0:
                 return
-            run, states = self._run, output[1].detach().float()
+            run = self._run
+            if isinstance(output, torch.Tensor):
+                output = output.split([run.layout.text, output.shape[1] - run.layout.text], dim=1)
+            states = output[1].detach().float()
             generation = states[:, : run.layout.generation.size].mean(dim=1, keepdim=True)
             reference = states[:, run.layout.generation.size :]
             found = functional.cosine_similarity(generation, reference, dim=-1)

@@ -18,7 +18,7 @@ from recast_probe.arithmetic.claims.verdict import (
     Measured,
     Verdict,
 )
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 
 __all__ = [
     "GENERATION",
@@ -32,7 +32,9 @@ __all__ = [
 ]
 
 
-def check_claims(config: FluxConfig, measured: Mapping[str, Any] | None = None) -> list[Verdict]:
+def check_claims(
+    config: TransformerConfig, measured: Mapping[str, Any] | None = None
+) -> list[Verdict]:
     """Judge every claim for 1024 x 1024 pixels and 28 steps of a model of this config.
 
     "Impossible" is said only where arithmetic excludes a claim under the assumption named in its

@@ -16,7 +16,7 @@ from recast_probe.arithmetic.claims.verdict import (
     Measured,
     Verdict,
 )
-from recast_probe.arithmetic.config import FluxConfig
+from recast_probe.arithmetic.config import TransformerConfig
 from recast_probe.arithmetic.work import (
     Work,
     needed_attention_slowdown,
@@ -29,7 +29,7 @@ from recast_probe.interventions.token_cache import TokenCache
 A100_PEAK = 312e12  # dense bfloat16 FLOP/s of an A100, from its data sheet
 
 
-def speed(config: FluxConfig, found: Measured) -> list[Verdict]:
+def speed(config: TransformerConfig, found: Measured) -> list[Verdict]:
     """Speed-ups and times against the work that is left."""
     full, kept_600 = _step(config, REFERENCE), _step(config, 600)
     none = _step(config, 0)
@@ -110,7 +110,7 @@ def speed(config: FluxConfig, found: Measured) -> list[Verdict]:
     ]
 
 
-def _with_toca(config: FluxConfig, whole: float) -> float:
+def _with_toca(config: TransformerConfig, whole: float) -> float:
     """Bound on the speed-up of ReCAST and ToCa together, by FLOP."""
     cache = TokenCache()
     work = cached_run_work(
@@ -125,5 +125,5 @@ def _with_toca(config: FluxConfig, whole: float) -> float:
     return whole / work
 
 
-def _step(config: FluxConfig, reference: int) -> Work:
+def _step(config: TransformerConfig, reference: int) -> Work:
     return step_work(config, TEXT, GENERATION, reference)

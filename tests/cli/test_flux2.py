@@ -1,0 +1,56 @@
+"""FLUX.2 on the command line, from a folder in the diffusers layout."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from recast_probe.profile import AttentionProfile
+
+
+@pytest.fixture(params=["flux2", "klein"])
+def model(request, flux2_folders):
+    return flux2_folders[request.param]
+
+
+@pytest.fixture
+def common(model, files, tmp_path):
+    image = ("--image", files / "image.png", "--prompt", "fox")
+    return ("--model", model, *image, "--steps", 2, "--out", tmp_path)
+
+
+def test_profile_and_diagnose(command, common, files, tmp_path):
+    outcome = command("profile", *common, "--mask", files / "mask.png", "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["profiles"]
+    profile = AttentionProfile.load(row["file"])
+    assert profile.dataset.sizes["token"] == 16
+    assert profile.provenance["model"]["pipeline"] in ("Flux2Pipeline", "Flux2KleinPipeline")
+    if "Klein" in profile.provenance["model"]["pipeline"]:
+        return  # figures take seconds, and know no model
+    picture = ("--image", files / "image.png", "--mask", files / "mask.png")
+    outcome = command("diagnose", row["file"], *picture, "--out", tmp_path / "numbers")
+    assert outcome.code == 0, outcome.err
+    assert (tmp_path / "numbers" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("method", ["recast", "merge", "none", "reuse"])
+def test_generate(command, common, tmp_path, method):
+    budget = () if method == "none" else ("--budget", 4)
+    outcome = command("generate", *common, "--method", method, *budget, "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["images"]
+    assert (tmp_path / f"{method}-00-seed0.png").is_file()
+    # step 0 has all 16 tokens
+    assert row["mean_budget"] == (0 if method == "none" else 10)
+
+
+def test_bound(command, model):
+    outcome = command("bound", "--model", model, "--tokens", "48,16,16", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert found["bounds"]["no reference"]["speed_up"] > 1
+    dev = json.loads(command("bound", "--model", "flux2-dev", "--json").out)
+    assert dev["parameters"] == 32_223_281_152
+    assert dev["full_step"]["total"] / 1e12 == pytest.approx(582.78, abs=5e-3)

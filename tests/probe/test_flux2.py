@@ -1,0 +1,157 @@
+"""FLUX.2 and klein under the probe: the same image, and the attention that they compute."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from recast_probe.layout import Grid
+from recast_probe.verification import dense_scores, patches, watch_attention
+from tests import tiny
+
+STEPS = 2
+TWO = [tiny.tiny_image(), tiny.tiny_image(100, 70, seed=4)]
+
+
+def dense_profile(probe, images, prompt, **settings) -> np.ndarray:
+    """Scores (call, prompt, block, head, token) by the second attachment, in float64."""
+    layout, scores = probe.layout(images, **settings), {}
+
+    def collect(call, attention, arguments):
+        assert attention == len(scores.setdefault(call, []))
+        scores[call].append(
+            dense_scores(arguments["query"], arguments["key"], layout, None, range(tiny.HEADS))
+        )
+
+    with watch_attention(probe.pipe.transformer, collect):
+        probe.pipe(**probe.pipeline_arguments(images, prompt, steps=STEPS, **settings))
+    return np.array([scores[call] for call in sorted(scores)]).transpose(0, 2, 1, 3, 4)
+
+
+def plain(probe, *arguments, **settings) -> np.ndarray:
+    return np.asarray(probe.pipe(**probe.pipeline_arguments(*arguments, **settings)).images[0])
+
+
+@pytest.mark.parametrize("images", [TWO[1], TWO])
+def test_scores_are_a_dense_softmax_in_float64(flux2_probe, images):
+    profile = flux2_probe.profile(images, "a red fox", steps=STEPS, progress=False)
+    expected = dense_profile(flux2_probe, images, "a red fox")
+    branches = profile.dataset.sizes["branch"]
+    assert branches == (2 if "klein" in flux2_probe.family.name else 1)
+    for branch, scores in enumerate(profile.dataset["score"].values):
+        np.testing.assert_allclose(scores, expected[branch::branches, 0], rtol=2e-5)
+    mass = profile.dataset["mass"]
+    np.testing.assert_allclose(mass.sum("key_group"), 1, atol=1e-5)
+    reference = mass.sel(query_group="generation", key_group="reference")
+    np.testing.assert_allclose(profile.dataset["score"].sum("token"), reference, atol=1e-6)
+    if images is TWO:
+        assert profile.layout.references == (Grid(4, 4), Grid(4, 6))
+
+
+def test_the_image_is_the_plain_pipelines(flux2_probe):
+    """Also where the pipeline is called as its documentation has it, with the image alone."""
+    for images in (TWO[1], TWO):
+        result = flux2_probe.generate(images, "a red fox", STEPS, profile=True, progress=False)
+        expected = plain(flux2_probe, images, "a red fox", STEPS)
+        np.testing.assert_array_equal(np.asarray(result.image), expected)
+        own = flux2_probe.pipe(
+            image=images,
+            prompt="a red fox",
+            num_inference_steps=STEPS,
+            generator=torch.Generator().manual_seed(0),
+            max_sequence_length=result.profile.layout.text,
+        )
+        np.testing.assert_array_equal(np.asarray(result.image), np.asarray(own.images[0]))
+    assert result.image.size == (64, 64)
+    other = plain(flux2_probe, TWO[0], "a red fox", STEPS)
+    assert np.abs(other.astype(int) - np.asarray(result.image)).max() > 5
+
+
+def test_a_certificate(flux2_probe):
+    before = patches(flux2_probe.pipe.transformer)
+    certificate = flux2_probe.verify(TWO, "a red fox")
+    assert certificate.passed, str(certificate)
+    assert certificate.attention_calls_recorded in (10, 20)
+    assert patches(flux2_probe.pipe.transformer) == before
+
+
+def test_both_branches_and_which_is_which(flux2_probes, monkeypatch):
+    probe, settings = flux2_probes["klein"], {"steps": 1, "progress": False}
+    both = probe.profile(TWO[0], "a red fox", **settings)
+    one = probe.profile(TWO[0], "a red fox", guidance_scale=1.0, **settings)
+    empty = probe.profile(TWO[0], "", guidance_scale=1.0, **settings)
+    scores = both.dataset["score"]
+    np.testing.assert_array_equal(scores.sel(branch="conditional"), one.score)
+    np.testing.assert_array_equal(scores.sel(branch="unconditional"), empty.score)
+    assert not np.allclose(one.score, empty.score, rtol=1e-3)
+    # a pipeline that called them in the other order would still be told apart
+    family = type(probe.family)
+    names = family.branch_names
+    monkeypatch.setattr(family, "branch_names", lambda self, given: names(self, given)[::-1])
+    swapped = probe.profile(TWO[0], "a red fox", **settings).dataset["score"]
+    np.testing.assert_array_equal(
+        swapped.sel(branch="conditional"), scores.sel(branch="conditional")
+    )
+
+
+def test_several_prompts_are_one_batch(flux2_probe):
+    prompts = ["a red fox", "snow"]
+    together = flux2_probe.profile(TWO, prompts, steps=1, seed=3, progress=False)
+    for prompt, profile in zip(prompts, together, strict=True):
+        alone = flux2_probe.profile(TWO, prompt, steps=1, seed=3, progress=False)
+        np.testing.assert_allclose(profile.score, alone.score, rtol=1e-4, atol=1e-7)
+
+
+def test_half_precision(flux2_folders):
+    from recast_probe.probe import Probe
+
+    probe = Probe.from_pretrained(flux2_folders["klein"], dtype="bfloat16")
+    profile = probe.profile(TWO[1], "fox", steps=STEPS, progress=False)
+    expected = dense_profile(probe, TWO[1], "fox")
+    np.testing.assert_allclose(profile.dataset["score"].values[0], expected[::2, 0], rtol=1e-4)
+    assert probe.verify(TWO[1], "fox").image_difference == 0
+
+
+def test_the_text_lens_keeps_the_size_of_the_image(flux2_probes):
+    lens = flux2_probes["flux2"].text_lens(
+        TWO[1], "a red fox", steps=1, blocks=[0, 4], block_window=2, progress=False
+    )
+    assert lens.without.size == lens.full.size == (96, 64)
+    (patched,) = lens.images.values()
+    assert np.abs(np.asarray(patched).astype(int) - np.asarray(lens.without)).max() > 0
+
+
+def test_attention_maps_and_paths(flux2_probe):
+    import recast_probe as rp
+
+    maps = flux2_probe.attention_maps(TWO, "fox", queries=[3], steps=1, progress=False)
+    profile = flux2_probe.profile(TWO, "fox", steps=1, progress=False)
+    assert maps.data.sizes["token"] == profile.layout.reference_tokens == 40
+    both = rp.path_profiles(flux2_probe, TWO, "fox", steps=1, progress=False)
+    np.testing.assert_array_equal(both[0].score, profile.score)
+
+
+def test_studies_of_causes(flux2_probe):
+    from recast_probe.interventions import Knockout, Patch
+    from recast_probe.studies.attribution import attribution
+    from recast_probe.studies.causal_map import causal_map
+
+    settings = {"steps": 1, "progress": False}
+
+    def brightness(image) -> float:
+        return float(np.asarray(image).mean())
+
+    found = attribution(flux2_probe, TWO, "fox", brightness, blocks=[1, 3], **settings)
+    whole = flux2_probe.generate(TWO, "fox", **settings).image
+    cut = [Knockout("reference", "generation", blocks=3)]
+    made = flux2_probe.generate(TWO, "fox", interventions=cut, **settings).image
+    effect = brightness(whole) - brightness(made)
+    assert float(found.data["effect"].sel(block=3)) == pytest.approx(effect)
+    other = tiny.tiny_image(seed=9)
+    found = causal_map(
+        flux2_probe, TWO[0], "fox", other, blocks=[2], scores={"mean": brightness}, **settings
+    )
+    source = flux2_probe.record(other, "fox", ("keys", "values"), blocks=2, **settings)
+    patched = flux2_probe.generate(TWO[0], "fox", interventions=[Patch(source)], **settings)
+    assert float(found.data["mean"].sel(block="2", step="0")) == brightness(patched.image)
