@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 
 from recast_probe.acceleration import accelerate
 from recast_probe.activations import Place
@@ -23,11 +24,12 @@ from recast_probe.interventions import (
     TokenCache,
     WithoutReference,
 )
+from recast_probe.probe import Probe
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.merging import match
 from recast_probe.selection.rankings import random
 from recast_probe.verification import patches
-from tests import tiny
+from tests import tiny, tiny_flux2
 
 TWO = [tiny.tiny_image(), tiny.tiny_image(96, 64, seed=4)]
 TOKENS = 40
@@ -182,6 +184,22 @@ def test_three_attachments_make_one_image(flux2_probe, name):
     assert accelerated.report["reference_tokens_per_step"] == list(counts)
     untouched = np.asarray(pipeline(**_asked(flux2_probe, TWO, 5)).images[0])
     assert np.abs(pixels(traced) - untouched).max() > 0
+
+
+def test_compiled_blocks():
+    torch._dynamo.reset()
+    pipe, counter = tiny_flux2.build_klein(), torch._dynamo.testing.CompileCounter()
+    probe, settings = Probe(pipe), {"budget": Adaptive(3, 9), "align": 8, "refresh": [3]}
+    asked = [_asked(probe, TWO, 5) for _ in range(2)]
+    with accelerate(pipe, "reuse", **settings) as accelerated:
+        wanted = np.asarray(pipe(**asked[0]).images[0])
+        assert accelerated.report["reference_tokens_per_step"] == [TOKENS, 8, 8, TOKENS, 16]
+    pipe.transformer.compile_repeated_blocks(backend=counter, fullgraph=True, dynamic=False)
+    with accelerate(pipe, "reuse", **settings):
+        np.testing.assert_array_equal(np.asarray(pipe(**asked[1]).images[0]), wanted)
+    # both kinds of block, with 8 and with 16 tokens; steps that store run uncompiled
+    assert counter.frame_count == 4
+    torch._dynamo.reset()
 
 
 def test_profiles_by_hooks_are_those_of_nnsight(flux2_probe):
