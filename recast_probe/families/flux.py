@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.compiled import refuse_compiled
+from recast_probe.families.flow_schedule import shifted_schedule
 from recast_probe.layout import Grid, TokenLayout
 
 LONGEST_PROMPT = 512
@@ -42,17 +43,7 @@ class Flux(Family):
         ]
 
     def check_traceable(self, pipeline: Any) -> None:
-        transformer = getattr(pipeline, "transformer", None)
-        if transformer is None:
-            return
-        if hasattr(transformer, "_orig_mod") or any(
-            getattr(module, "_compiled_call_impl", None) is not None
-            for module in transformer.modules()
-        ):
-            raise UnsupportedPipelineError(
-                "The transformer is compiled with torch.compile, and a compiled block cannot "
-                "be traced. Probe the pipeline before compiling it."
-            )
+        refuse_compiled(pipeline)
 
     def block_places(self, pipeline: Any) -> Iterator[tuple[str, str, int]]:
         """Kind, stack and index in the stack of every block, in the order in which they run."""
@@ -107,34 +98,7 @@ class Flux(Family):
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> Schedule:
-        from diffusers.pipelines.flux.pipeline_flux import (
-            calculate_shift,
-            retrieve_timesteps,
-        )
-
-        scheduler = copy.deepcopy(pipeline.scheduler)
-        config = scheduler.config
-        steps = arguments["num_inference_steps"]
-        sigmas = arguments.get("sigmas")
-        shift = calculate_shift(
-            layout.generation.size,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
-        timesteps, _ = retrieve_timesteps(
-            scheduler,
-            steps,
-            "cpu",
-            sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
-            mu=shift,
-        )
-        count = len(timesteps)
-        return Schedule(
-            timesteps=np.asarray(timesteps, dtype=np.float64),
-            sigmas=np.asarray(scheduler.sigmas[:count], dtype=np.float64),
-        )
+        return shifted_schedule(pipeline, layout.generation.size, arguments)
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         guided = (arguments.get("true_cfg_scale") or 1.0) > 1
