@@ -8,8 +8,15 @@ from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family, Schedule
 from recast_probe.families.flux_ip_adapter import FluxIPAdapter
 from recast_probe.families.flux_kontext import FluxKontext
+from recast_probe.families.qwen_image_edit import QwenImageEdit
+from recast_probe.families.qwen_image_edit_plus import QwenImageEditPlus
 
-FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter())
+FAMILIES: tuple[Family, ...] = (
+    FluxKontext(),
+    FluxIPAdapter(),
+    QwenImageEdit(),
+    QwenImageEditPlus(),
+)
 """Every known family."""
 
 
@@ -52,6 +59,8 @@ __all__ = [
     "Family",
     "FluxIPAdapter",
     "FluxKontext",
+    "QwenImageEdit",
+    "QwenImageEditPlus",
     "Schedule",
     "family_of_class",
     "find_family",

@@ -48,7 +48,12 @@ def first_inputs(pipeline):
 
 
 def test_one_name_per_family():
-    assert supported_pipelines() == ["FluxKontextPipeline", "FluxPipeline"]
+    assert supported_pipelines() == [
+        "FluxKontextPipeline",
+        "FluxPipeline",
+        "QwenImageEditPipeline",
+        "QwenImageEditPlusPipeline",
+    ]
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
 
 
