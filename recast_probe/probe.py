@@ -105,7 +105,8 @@ class Probe:
     ) -> TokenLayout:
         """The token layout of a run with this reference; nothing is computed. Where the number of
         text tokens follows the prompt, it is that of this one."""
-        return self._request(image, prompt, 1, 0, pipeline_arguments).layout
+        # some schedulers make no run of a single step
+        return self._request(image, prompt, 2, 0, pipeline_arguments).layout
 
     def reference_mask(
         self, mask: MaskSource, image: ImageSource, **pipeline_arguments: Any

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from recast_probe.errors import InputError
 from recast_probe.families.base import Schedule
 
 
@@ -17,6 +18,9 @@ def shifted_schedule(pipeline: Any, tokens: int, arguments: Mapping[str, Any]) -
     Args:
         tokens: generation tokens.
         arguments: ``num_inference_steps`` and, if given, ``sigmas``.
+
+    Raises:
+        InputError: the scheduler makes no such run.
     """
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift, retrieve_timesteps
 
@@ -31,13 +35,19 @@ def shifted_schedule(pipeline: Any, tokens: int, arguments: Mapping[str, Any]) -
         config.get("base_shift", 0.5),
         config.get("max_shift", 1.15),
     )
-    timesteps, _ = retrieve_timesteps(
-        scheduler,
-        steps,
-        "cpu",
-        sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
-        mu=shift,
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        timesteps, _ = retrieve_timesteps(
+            scheduler,
+            steps,
+            "cpu",
+            sigmas=np.linspace(1.0, 1 / steps, steps).tolist() if sigmas is None else list(sigmas),
+            mu=shift,
+        )
+    if not bool(timesteps.isfinite().all()):
+        raise InputError(
+            f"This model's scheduler stretches its timesteps to end at {config.shift_terminal}, "
+            f"which it cannot do for steps={steps} from pure noise; ask for at least 2 steps."
+        )
     count = len(timesteps)
     return Schedule(
         timesteps=np.asarray(timesteps, dtype=np.float64),
