@@ -13,6 +13,7 @@ from recast_probe.arithmetic.limits import (
     largest_top_share,
 )
 from recast_probe.arithmetic.plan import RunPlan, StepPlan
+from recast_probe.arithmetic.qwen import QwenImageConfig, qwen_image
 from recast_probe.arithmetic.work import Work, readout_work, run_work, step_work
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Bound",
     "DeviceLimits",
     "FluxConfig",
+    "QwenImageConfig",
     "RunPlan",
     "StepPlan",
     "Work",
@@ -32,6 +34,7 @@ __all__ = [
     "gamma_for_mean",
     "largest_top_share",
     "mean_fresh",
+    "qwen_image",
     "readout_work",
     "run_work",
     "step_work",

@@ -73,32 +73,41 @@ class FluxConfig:
     def modulation_parameters(self) -> int:
         """Parameters that act on one vector a step, however many tokens there are."""
         width = self.width
-        per_double, per_single = 2 * _linear(width, 6 * width), _linear(width, 3 * width)
+        per_double, per_single = 2 * linear(width, 6 * width), linear(width, 3 * width)
         return (
             self.double_blocks * per_double
             + self.single_blocks * per_single
-            + _linear(width, 2 * width)
+            + linear(width, 2 * width)
         )
+
+    @property
+    def vector_flop(self) -> int:
+        """FLOP a call of the layers that act on one vector, however many tokens there are."""
+        width = self.width
+        clocks = (2 if self.guidance else 1) * (TIME_CHANNELS * width + width**2)
+        text = self.pooled_width * width + width**2
+        layers = 12 * self.double_blocks + 3 * self.single_blocks + 2
+        return 2 * (clocks + text + layers * width**2)
 
     @property
     def parameters(self) -> int:
         """All parameters of the transformer."""
-        width, square = self.width, _linear(self.width, self.width)
-        mlp = _linear(width, 4 * width) + _linear(4 * width, width)
+        width, square = self.width, linear(self.width, self.width)
+        mlp = linear(width, 4 * width) + linear(4 * width, width)
         double = 8 * square + 2 * mlp + 4 * self.head_dim
         single = (
-            3 * square + _linear(width, 4 * width) + _linear(5 * width, width) + 2 * self.head_dim
+            3 * square + linear(width, 4 * width) + linear(5 * width, width) + 2 * self.head_dim
         )
-        clock = _linear(TIME_CHANNELS, width) + square
+        clock = linear(TIME_CHANNELS, width) + square
         embedders = (
-            _linear(self.channels, width)
-            + _linear(self.text_width, width)
+            linear(self.channels, width)
+            + linear(self.text_width, width)
             + clock * (2 if self.guidance else 1)
-            + _linear(self.pooled_width, width)
+            + linear(self.pooled_width, width)
             + square
         )
         blocks = self.double_blocks * double + self.single_blocks * single
-        return blocks + self.modulation_parameters + embedders + _linear(width, self.channels)
+        return blocks + self.modulation_parameters + embedders + linear(width, self.channels)
 
 
 def flux_kontext_dev() -> FluxConfig:
@@ -106,6 +115,6 @@ def flux_kontext_dev() -> FluxConfig:
     return FluxConfig.from_dict(json.loads((CONFIGS / "flux_kontext_dev.json").read_text()))
 
 
-def _linear(inputs: int, outputs: int) -> int:
+def linear(inputs: int, outputs: int) -> int:
     """Weights and biases of a linear layer."""
     return (inputs + 1) * outputs

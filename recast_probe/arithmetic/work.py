@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recast_probe.arithmetic.config import TIME_CHANNELS, FluxConfig
+from recast_probe.arithmetic.config import FluxConfig
 from recast_probe.errors import InputError
 
 
@@ -64,16 +64,8 @@ def step_work(
     return Work(
         linear=float(blocks + ends),
         attention=float(config.blocks * 4 * width * rows * keys),
-        modulation=float(_modulation(config)),
+        modulation=float(config.vector_flop),
     )
-
-
-def _modulation(config: FluxConfig) -> int:
-    width = config.width
-    clocks = (2 if config.guidance else 1) * (TIME_CHANNELS * width + width**2)
-    text = config.pooled_width * width + width**2
-    layers = 12 * config.double_blocks + 3 * config.single_blocks + 2
-    return 2 * (clocks + text + layers * width**2)
 
 
 def readout_work(config: FluxConfig, generation: int, reference: int) -> float:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from recast_probe.arithmetic import Bound, DeviceLimits, FluxConfig
 
 # text, generation and reference tokens where none are named
-USUAL_TOKENS = {"pocket": (32, 256, 256)}
+USUAL_TOKENS = {
+    "pocket": (32, 256, 256),
+    # the text is 37 x 37 tokens of a square picture and a short prompt
+    "qwen-image-edit": (1400, 4096, 4096),
+}
 KONTEXT_TOKENS = (512, 4096, 4096)
 
 
@@ -21,8 +25,8 @@ def bound(
     model: Annotated[
         str,
         typer.Option(
-            help="'flux-kontext' (FLUX.1 Kontext dev's published config), 'pocket', a folder or a "
-            "hub repository; only the transformer's config is read."
+            help="'flux-kontext' (FLUX.1 Kontext dev's published config), 'qwen-image-edit', "
+            "'pocket', a folder or a hub repository; only the transformer's config is read."
         ),
     ] = "flux-kontext",
     tokens: Annotated[

@@ -98,17 +98,25 @@ def memory_noted(probe: Probe, device: str) -> Iterator[None]:
 
 
 def transformer_config(model: str) -> FluxConfig:
-    """The transformer's config of "flux-kontext", "pocket", a folder or a hub repository.
+    """The transformer's config of "flux-kontext", "qwen-image-edit", "pocket", a folder or a hub
+    repository.
 
     No weights are read.
 
     Raises:
         InputError: there is none, or of another class.
     """
-    from recast_probe.arithmetic import FluxConfig, flux_kontext_dev
+    from recast_probe.arithmetic import (
+        FluxConfig,
+        QwenImageConfig,
+        flux_kontext_dev,
+        qwen_image,
+    )
 
     if model == "flux-kontext":
         return flux_kontext_dev()
+    if model == "qwen-image-edit":
+        return qwen_image()
     if model == "pocket":
         from recast_probe import pocket
 
@@ -122,7 +130,8 @@ def transformer_config(model: str) -> FluxConfig:
             f"No transformer config was found in {model!r} ({error}). Give a folder in the "
             "diffusers layout, or a repository that can be reached."
         ) from error
-    return FluxConfig.from_dict(config)
+    qwen = config.get("_class_name") == "QwenImageTransformer2DModel"
+    return (QwenImageConfig if qwen else FluxConfig).from_dict(config)
 
 
 def parse_blocks(text: str) -> Any:
