@@ -55,7 +55,7 @@ def _unavailable(name: str, error: Exception, family: Family | None = None) -> I
     if absent:
         return InputError(
             f"{name!r} could not be loaded: transformers needs {' and '.join(absent)} for it, and "
-            f"that is not installed; run `pip install {' '.join(absent)}`. ({error})"
+            f"that is not installed; install the build that fits this torch. ({error})"
         )
     return InputError(
         f"{name!r} could not be loaded: {error}\n"

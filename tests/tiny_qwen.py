@@ -157,6 +157,8 @@ def build_tiny_pipeline(
             for parameter in transformer.parameters():
                 if parameter.ndim > 1:
                     parameter.mul_(2)
+                else:  # no two norms alike
+                    parameter.add_(0.2 * torch.randn_like(parameter))
             vae.decoder.conv_out.weight.mul_(8)
         scheduler = FlowMatchEulerDiscreteScheduler(
             shift=1.0,

@@ -4,10 +4,10 @@ Inside attention the sequence is [text; generation; reference], in double-stream
 transformer is not given positions but the shape of each image, ``img_shapes``; see
 ``qwen_positions`` for how pruned tokens keep theirs. Four things differ from FLUX.1 Kontext:
 
-- The references also go to Qwen2.5-VL, which reads them with the prompt: some of the **text
-  tokens** are patches of the pictures (see ``qwen_text``). Pruning the reference tokens or cutting
-  edges to them leaves this way open; what they see is then not what a run without a reference
-  sees, and there is no such run, since the pipelines need an image.
+- The references also go to Qwen2.5-VL, which reads them together with the prompt: some **text
+  tokens** are patches of the pictures, and those after them have read these (see ``qwen_text``).
+  Dropping reference tokens, or cutting edges from them, leaves this way open. The pipelines make no
+  image without a picture, so there is no run without a reference to compare with.
 - The number of text tokens follows the prompt and is another one in each branch of guidance.
 - Every reference is scaled to one megapixel, whatever the output's size.
 - With ``zero_cond_t`` (checkpoints of 2511) reference tokens are modulated for timestep 0.

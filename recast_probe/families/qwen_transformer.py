@@ -148,7 +148,7 @@ class QwenTransformer(Family):
         if proportional and len(groups.kept) < len(groups.group):
             raise UnsupportedPipelineError(
                 "Merged reference tokens are weighted through an attention mask, and attention of "
-                f"{self.name} takes none; choose proportional=False."
+                f"{self.name} takes none; choose Merge(..., proportional=False)."
             )
         merged = groups.mean(self.reference_features(inputs, layout))
         edited = self.keep_reference_tokens(inputs, layout, groups.kept.numpy())

@@ -50,7 +50,7 @@ def test_generate(command, common, tmp_path):
     assert (tmp_path / "out" / "recast-00-seed0.png").is_file()
     outcome = command("generate", *common, "--method", "merge", *options)
     assert outcome.code == 2
-    assert "choose proportional=False" in outcome.err
+    assert "choose Merge(..., proportional=False)" in outcome.err
 
 
 def test_a_missing_package_is_named(command, common, qwen_folders, tmp_path, monkeypatch):
@@ -66,4 +66,4 @@ def test_a_missing_package_is_named(command, common, qwen_folders, tmp_path, mon
     monkeypatch.delattr(transformers, "Qwen2VLProcessor")
     outcome = command("profile", "--model", broken, *common[2:])
     assert outcome.code == 2
-    assert "pip install torchvision" in outcome.err
+    assert "transformers needs torchvision for it" in outcome.err

@@ -184,7 +184,7 @@ def test_merged_tokens_take_the_position_of_one_of_them(edit, two):
     merge = Merge(20, start=1, proportional=False)
     result = edit.generate(two[0], "fox", interventions=[merge], **settings)
     assert result.reference_tokens_per_step == (64, 20)
-    with pytest.raises(UnsupportedPipelineError, match="proportional=False"):
+    with pytest.raises(UnsupportedPipelineError, match="attention of qwen-image-edit takes none"):
         edit.generate(two[0], "fox", interventions=[Merge(20)], **settings)
 
 

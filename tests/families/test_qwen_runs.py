@@ -24,6 +24,7 @@ from recast_probe.interventions import (
     WithoutReference,
 )
 from recast_probe.interventions.base import Attachment
+from recast_probe.interventions.drift import RecordDrift
 from recast_probe.selection.rankings import cross_image, random
 from recast_probe.verification import patches
 from tests import tiny, tiny_qwen
@@ -231,7 +232,8 @@ def test_cut_edges_are_the_dense_softmax_without_them(qwen_probes):
             scores[:, : layout.text, generation.start + key] = -torch.inf
         value = inputs.value[0].double().transpose(0, 1)
         wanted = (scores.softmax(-1) @ value).transpose(0, 1)
-        assert (output[0].double() - wanted).abs().max() < 1e-6, (step, branch, block)
+        error = (output[0].double() - wanted).abs().max() / wanted.abs().max()
+        assert error < 1e-6, (step, branch, block)
 
 
 def test_no_reference_tokens_is_all_edges_cut_and_the_pictures_in_the_text_stay(edit):
@@ -306,3 +308,36 @@ def test_each_of_two_references_can_be_kept(qwen_probes):
 def test_what_it_cannot_do(edit):
     with pytest.raises(UnsupportedPipelineError, match="cannot be cached by token"):
         run(edit, ONE, TokenCache())
+
+
+def test_stored_keys_and_their_drift_are_those_of_the_branch(edit):
+    """Reference tokens stand elsewhere in the unconditional branch."""
+    reused, plainly = Watch(), Watch()
+    kept = [3, 17, 40]
+    run(edit, ONE, Keep(kept, start=1), ReuseReference(), reused, **GUIDED)
+    drift = run(edit, ONE, RecordDrift(0), plainly, **GUIDED).provenance["interventions"][0]
+    errors = {each["branch"]: each for each in drift["run"]}
+    for branch in ("conditional", "unconditional"):
+        for block in range(tiny_qwen.BLOCKS):
+            layout, stored, _ = reused.seen[0, branch, block]
+            _, later, _ = reused.seen[2, branch, block]
+            reference = layout.span("reference")
+            for name in ("key", "value"):
+                wanted = getattr(stored, name)[:, reference][:, kept]
+                torch.testing.assert_close(getattr(later, name)[:, -3:], wanted, rtol=0, atol=0)
+            assert later.query.shape[1] == layout.text + 6
+            old, new = (
+                plainly.seen[step, branch, block][1].key[:, reference].double() for step in (0, 2)
+            )
+            moved = float((old - new).norm() / new.norm())
+            assert errors[branch]["key"][2][block] == pytest.approx(moved, rel=1e-6)
+
+
+def test_maps_of_single_tokens(edit):
+    maps = edit.attention_maps(ONE, "fox", [1, 4], **QUIET, **GUIDED)
+    watch = Watch()
+    run(edit, ONE, watch, **GUIDED)
+    layout, inputs, _ = watch.seen[1, "conditional", 2]
+    rows = logits(inputs).softmax(-1)[:, layout.span("generation")]
+    wanted = rows[:, [1, 4], layout.span("reference")]
+    np.testing.assert_allclose(maps.data.sel(step=1, block=2).values, wanted, rtol=1e-4)
