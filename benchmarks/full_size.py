@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 from benchmarks.readout import fill
-from recast_probe.arithmetic.config import CONFIGS
+from recast_probe.arithmetic.known import CONFIGS
 from recast_probe.io import write_json
 
 CLIP_WORDS, T5_WORDS, T5_EXTRA = 49_408, 32_000, 100

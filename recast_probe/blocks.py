@@ -19,8 +19,8 @@ def select_blocks(selection: Any, kinds: Sequence[str]) -> list[int]:
     Args:
         selection: "all", "double", "single", "paper" (Eq. 3: the single-stream blocks but the
             first of every 38, at least one; 20..56 in FLUX.1; all blocks where only double-stream
-            blocks attend to the reference, as with an IP-Adapter), a block index, "double.0" or
-            "single.3" (counted within the kind), or a sequence of these.
+            blocks attend to the reference, as with an IP-Adapter and in Qwen-Image-Edit), a block
+            index, "double.0" or "single.3" (counted within the kind), or a sequence of these.
         kinds: kind of every block of the model, "double" or "single", by global index.
 
     Raises:

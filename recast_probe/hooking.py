@@ -49,12 +49,14 @@ class HookedCalls:
             self._transformer.register_forward_pre_hook(self._before, with_kwargs=True),
             self._transformer.register_forward_hook(self._after, always_call=True),
         ]
-        self._eager = ExitStack()
+        self._eager, self._positions = ExitStack(), ExitStack()
+        self._positions.enter_context(family.following_positions(pipeline))
         self.calls = 0
 
     def remove(self) -> None:
         """Everything as it was before; a second time does nothing."""
         self._eager.close()
+        self._positions.close()
         for hook in self._hooks:
             hook.remove()
         for module, processor in self._blocks:

@@ -130,7 +130,7 @@ def text_lens(
         blocks: see ``select_blocks``.
         lens_steps: step indices; None for all.
         block_window, step_window: neighbours that are patched together; None for all.
-        tokens: "text", or one of its parts, "padding" or "prompt".
+        tokens: "text", or one of its parts: "padding", "vision" or "prompt".
         indices: some of these tokens; None for all.
         limit: most bytes to record.
 
@@ -142,7 +142,13 @@ def text_lens(
     if not isinstance(prompt, str):
         raise InputError("The text lens takes one prompt; call it for each of them.")
     if tokens not in ("text", *TEXT_PARTS):
-        raise InputError(f"The text lens shows text, padding or prompt tokens, not {tokens!r}.")
+        parts = ", ".join(TEXT_PARTS)
+        raise InputError(f"The text lens shows text tokens or a part ({parts}), not {tokens!r}.")
+    if probe.family.needs_reference:
+        raise InputError(
+            f"The text lens needs a run without a reference, and {type(probe.pipe).__name__} makes "
+            "no image without one."
+        )
     layout = probe.layout(image, **pipeline_arguments)
     if not layout.reference_tokens:
         raise InputError("There is no reference to look for in the text; give a reference image.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,9 @@ class LiveSession(Session):
                 f"The transformer was given tokens of shape {tuple(inputs['hidden_states'].shape)} "
                 f"in an image that began with {tuple(self._shape)}."
             )
+        # a negative prompt may be of another length, and nobody has said so before its first call
+        text = int(inputs["encoder_hidden_states"].shape[1])
+        self.run.layouts[self.branch] = replace(self.run.layout, text=text)
 
     def _which_branch(self, order: int, inputs: Mapping[str, Any]) -> str:
         self._seen.add(BRANCHES[order])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.families import family_of_class, refused, supported_pipelines
+from recast_probe.families import Family, family_of_class, refused, supported_pipelines
 from recast_probe.ip_adapter import IPAdapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,7 +50,13 @@ def _as_device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _unavailable(name: str, error: Exception) -> InputError:
+def _unavailable(name: str, error: Exception, family: Family | None = None) -> InputError:
+    absent = [package for package in family.packages if not find_spec(package)] if family else []
+    if absent:
+        return InputError(
+            f"{name!r} could not be loaded: transformers needs {' and '.join(absent)} for it, and "
+            f"that is not installed; install the build that fits this torch. ({error})"
+        )
     return InputError(
         f"{name!r} could not be loaded: {error}\n"
         "It is neither a local folder with a model_index.json nor a complete copy in the Hugging "
@@ -124,7 +131,7 @@ def load_pipeline(
             f"{str(error).strip()}"
         ) from error
     except Exception as error:
-        raise _unavailable(str(name), error) from error
+        raise _unavailable(str(name), error, family_of_class(class_name)) from error
     if adapter is not None:
         adapter.load_into(pipeline)
     if not cpu_offload:

@@ -100,9 +100,13 @@ class Probe:
             self._fingerprint = (state, model_fingerprint(self.pipe))
         return self._fingerprint[1]
 
-    def layout(self, image: ImageSources, **pipeline_arguments: Any) -> TokenLayout:
-        """The token layout of a run with this reference; nothing is computed."""
-        return self._request(image, "", 1, 0, pipeline_arguments).layout
+    def layout(
+        self, image: ImageSources, prompt: str = "", **pipeline_arguments: Any
+    ) -> TokenLayout:
+        """The token layout of a run with this reference; nothing is computed. Where the number of
+        text tokens follows the prompt, it is that of this one."""
+        # some schedulers make no run of a single step
+        return self._request(image, prompt, 2, 0, pipeline_arguments).layout
 
     def reference_mask(
         self, mask: MaskSource, image: ImageSource, **pipeline_arguments: Any
@@ -161,7 +165,8 @@ class Probe:
         guidance both branches are recorded.
 
         Args:
-            image: the reference, PIL image or path; several in a list for FLUX.2 or an IP-Adapter.
+            image: the reference, PIL image or path; several in a list for FLUX.2, Qwen-Image-Edit
+                Plus and IP-Adapters.
             prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
             steps: denoising steps of the whole run.
             seed: seed of the initial noise.

@@ -150,6 +150,11 @@ def make_request(
         family.prepare_reference(pipeline, each, overrides)
         for each in ([] if image is None else load_images(image))
     )
+    if not images and family.needs_reference:
+        raise InputError(
+            f"{type(pipeline).__name__} makes no image without a reference; give one, and drop its "
+            "tokens with WithoutReference()."
+        )
     arguments |= family.reference_arguments(images, arguments)
     arguments |= {"prompt": _batch(prompts), "num_inference_steps": steps}
     for name in ("prompt_2", "negative_prompt", "negative_prompt_2"):

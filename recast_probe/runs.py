@@ -160,7 +160,9 @@ def run_context(probe: Probe, request: Request) -> RunContext:
         block_kinds=probe.block_kinds,
         prompts=len(request.prompts),
         branches=probe.family.branch_names(request.arguments),
+        layouts=probe.family.branch_layouts(probe.pipe, request.layout, request.arguments),
         padding=lambda: probe.family.padding_tokens(probe.pipe, request.arguments),
+        vision=lambda: probe.family.vision_tokens(probe.pipe, request.arguments),
     )
 
 
@@ -175,7 +177,8 @@ def _observed(
     if attachment == "hooks":
         return hook_calls(family, pipeline, session.calls, call, session)
     calls = family.attention_calls(pipeline)
-    return trace_calls(family.transformer(pipeline), calls, session.calls, call, session)
+    with family.following_positions(pipeline):
+        return trace_calls(family.transformer(pipeline), calls, session.calls, call, session)
 
 
 def _clock(transformer: torch.nn.Module) -> float:
@@ -212,6 +215,7 @@ def provenance(
         "seed": request.seed,
         "steps": len(request.schedule),
         "layout": request.layout.to_dict(),
+        **probe.family.call_facts(probe.pipe, request.arguments),
         "arguments": {k: plain(v) for k, v in request.arguments.items() if k not in skipped},
         "interventions": [intervention.describe() for intervention in interventions],
     }

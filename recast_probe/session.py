@@ -92,8 +92,8 @@ class Session:
             self._begin_step(step)
         self._device = inputs["hidden_states"].device
         self._check_timestep(inputs)
-        self._check_layout(inputs)
         self.branch = self._which_branch(order, inputs)
+        self._check_layout(inputs)
         edited: Mapping[str, Any] | None = None
         if self._reused or self._keep is not None:
             rows = () if self._reused else self._keep
@@ -163,10 +163,10 @@ class Session:
         self.timesteps_checked += 1
 
     def _check_layout(self, inputs: Mapping[str, Any]) -> None:
-        observed = self.family.observed_layout(inputs)
-        if observed != self.run.layout:
+        observed, expected = self.family.observed_layout(inputs), self._layout
+        if observed != expected:
             raise VerificationError(
-                f"The transformer was given {observed}, but {self.run.layout} was expected from "
+                f"The transformer was given {observed}, but {expected} was expected from "
                 "the pipeline's arguments."
             )
 
@@ -178,6 +178,8 @@ class Session:
             given = self.family.observed_embedding(inputs).float()
             distances = [
                 float((given - embedding.to(given)).abs().max())
+                if embedding.shape == given.shape
+                else float("inf")
                 for embedding in self.branches.values()
                 if embedding is not None
             ]
@@ -309,23 +311,25 @@ class Session:
         )
         return replace(inputs, key=key, value=value)
 
+    @property
+    def _layout(self) -> TokenLayout:
+        """The full sequence of the present branch."""
+        return self.run.layout_of(self.branch)
+
     def _computed_layout(self) -> TokenLayout:
         """The tokens that the transformer computes in this call."""
         if not self._reused:
             return self._present_layout()
-        return TokenLayout(self.run.layout.text, self.run.layout.generation)
+        return replace(self._layout, references=())
 
     def _present_layout(self) -> TokenLayout:
         """The tokens that are attended to in this call."""
         present = self.kept[-1]
         if present == self.run.reference_tokens:
-            return self.run.layout
+            return self._layout
         # a pruned reference is no grid any more; one row of tokens has the same spans
-        return TokenLayout(
-            text=self.run.layout.text,
-            generation=self.run.layout.generation,
-            references=(Grid(rows=1, columns=present),) if present else (),
-        )
+        grids = (Grid(rows=1, columns=present),) if present else ()
+        return replace(self._layout, references=grids)
 
     def _compare_kernels(
         self, output: torch.Tensor, arguments: Sequence[Any], options: Mapping[str, Any]

@@ -189,18 +189,18 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
     profile = result.profiles[0]
     scores = profile.dataset["score"]
     blocks = [int(block) for block in scores["block"]]
-    branches = len(scores["branch"])
+    layouts = list(family.branch_layouts(pipeline, request.layout, request.arguments).values())
     own = {attention: block for block, attention in enumerate(family.watched_attention(pipeline))}
     difference = 0.0
 
     def compare(call: int, attention: int, arguments: Mapping[str, Any]) -> None:
         nonlocal difference
         block = own.get(attention)
-        if call < branches and block in blocks:
+        if call < len(layouts) and block in blocks:
             dense = dense_scores(
                 arguments["query"],
                 arguments["key"],
-                request.layout,
+                layouts[call],
                 arguments.get("scale"),
                 range(probe.heads),
             )

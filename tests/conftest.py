@@ -10,8 +10,9 @@ import torch
 from diffusers import FluxKontextPipeline, FluxPipeline
 from PIL import Image
 
+from recast_probe.loading import load_pipeline
 from recast_probe.probe import Probe
-from tests import tiny, tiny_flux2, tiny_ip_adapter
+from tests import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,3 +95,23 @@ def flux2_probes(flux2_folders: dict[str, Path]) -> dict[str, Probe]:
 def flux2_probe(request: pytest.FixtureRequest, flux2_probes: dict[str, Probe]) -> Probe:
     """FLUX.2, and klein with guidance by a second call."""
     return flux2_probes[request.param]
+
+
+@pytest.fixture(scope="session")
+def qwen_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Diffusers repositories of the tiny Qwen pipelines: "edit" and "plus"."""
+    folder = tmp_path_factory.mktemp("qwen")
+    return {
+        name: tiny_qwen.save_tiny_pipeline(folder / name, plus=name == "plus", zero_cond_t=zero)
+        for name, zero in (("edit", False), ("plus", True))
+    }
+
+
+@pytest.fixture(scope="session")
+def qwen_probes(qwen_folders: dict[str, Path]) -> dict[str, Probe]:
+    """Probes of them, as our own code loads them; tests must leave them as they are."""
+    probes = {name: Probe(load_pipeline(folder)) for name, folder in qwen_folders.items()}
+    for each in probes.values():
+        each.pipe.set_progress_bar_config(disable=True)
+        tiny_qwen.remember_encoded(each.pipe.vae)
+    return probes

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from recast_probe.arithmetic.bounds import Bound, bound
 from recast_probe.arithmetic.caching import cached_run_work, mean_fresh
-from recast_probe.arithmetic.config import (
+from recast_probe.arithmetic.config import Flux2Config, FluxConfig, TransformerConfig
+from recast_probe.arithmetic.devices import DEVICES, DeviceLimits, device_limits
+from recast_probe.arithmetic.known import (
     PUBLISHED,
-    Flux2Config,
-    FluxConfig,
-    TransformerConfig,
     config_from_dict,
     config_of,
     flux_kontext_dev,
     published_config,
 )
-from recast_probe.arithmetic.devices import DEVICES, DeviceLimits, device_limits
 from recast_probe.arithmetic.limits import (
     entropy_range,
     eq_4_mean,
@@ -22,6 +20,7 @@ from recast_probe.arithmetic.limits import (
     largest_top_share,
 )
 from recast_probe.arithmetic.plan import RunPlan, StepPlan
+from recast_probe.arithmetic.qwen import QwenImageConfig
 from recast_probe.arithmetic.work import Work, readout_work, run_work, step_work
 
 __all__ = [
@@ -31,6 +30,7 @@ __all__ = [
     "DeviceLimits",
     "Flux2Config",
     "FluxConfig",
+    "QwenImageConfig",
     "RunPlan",
     "StepPlan",
     "TransformerConfig",

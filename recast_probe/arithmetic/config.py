@@ -1,18 +1,15 @@
-"""The numbers of a FLUX transformer that decide its parameters and its work."""
+"""The numbers of a transformer that decide its parameters and its work."""
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from recast_probe.errors import InputError
 
 TIME_CHANNELS = 256  # sinusoidal channels of a timestep, fixed in diffusers for FLUX.1
-CONFIGS = Path(__file__).parent / "configs"
 
 
 @dataclass(frozen=True)
@@ -152,31 +149,31 @@ class FluxConfig(TransformerConfig):
     @property
     def modulation_parameters(self) -> int:
         width = self.width
-        per_double, per_single = 2 * _linear(width, 6 * width), _linear(width, 3 * width)
+        per_double, per_single = 2 * linear(width, 6 * width), linear(width, 3 * width)
         return (
             self.double_blocks * per_double
             + self.single_blocks * per_single
-            + _linear(width, 2 * width)
+            + linear(width, 2 * width)
         )
 
     @property
     def parameters(self) -> int:
-        width, square = self.width, _linear(self.width, self.width)
-        mlp = _linear(width, 4 * width) + _linear(4 * width, width)
+        width, square = self.width, linear(self.width, self.width)
+        mlp = linear(width, 4 * width) + linear(4 * width, width)
         double = 8 * square + 2 * mlp + 4 * self.head_dim
         single = (
-            3 * square + _linear(width, 4 * width) + _linear(5 * width, width) + 2 * self.head_dim
+            3 * square + linear(width, 4 * width) + linear(5 * width, width) + 2 * self.head_dim
         )
-        clock = _linear(TIME_CHANNELS, width) + square
+        clock = linear(TIME_CHANNELS, width) + square
         embedders = (
-            _linear(self.channels, width)
-            + _linear(self.text_width, width)
+            linear(self.channels, width)
+            + linear(self.text_width, width)
             + clock * (2 if self.guidance else 1)
-            + _linear(self.pooled_width, width)
+            + linear(self.pooled_width, width)
             + square
         )
         blocks = self.double_blocks * double + self.single_blocks * single
-        return blocks + self.modulation_parameters + embedders + _linear(width, self.channels)
+        return blocks + self.modulation_parameters + embedders + linear(width, self.channels)
 
 
 @dataclass(frozen=True)
@@ -241,55 +238,6 @@ class Flux2Config(TransformerConfig):
         return blocks + self.modulation_linear + ends
 
 
-CONFIG_TYPES: tuple[type[TransformerConfig], ...] = (FluxConfig, Flux2Config)
-
-
-def config_from_dict(config: Mapping[str, Any]) -> TransformerConfig:
-    """The sizes of a transformer from its config in the format of diffusers.
-
-    Raises:
-        InputError: of a class that is not known, or without one of the sizes.
-    """
-    name = config.get("_class_name")
-    for each in CONFIG_TYPES:
-        if name == each.class_name:
-            return each.from_dict(config)
-    known = " and ".join(each.class_name for each in CONFIG_TYPES)
-    raise InputError(f"The arithmetic knows {known}, not {name}.")
-
-
-def config_of(transformer: Any) -> TransformerConfig:
-    """The sizes of a transformer that is in memory.
-
-    Raises:
-        InputError: of a class that is not known.
-    """
-    names = [base.__name__ for base in type(transformer).__mro__]
-    known = [each.class_name for each in CONFIG_TYPES if each.class_name in names]
-    return config_from_dict({**transformer.config, "_class_name": (known or names)[0]})
-
-
-PUBLISHED = {
-    "flux-kontext": "flux_kontext_dev.json",
-    "flux2-dev": "flux2_dev.json",
-    "flux2-klein-4b": "flux2_klein_4b.json",
-    "flux2-klein-9b": "flux2_klein_9b.json",
-}
-"""Published configs by name."""
-
-
-def published_config(name: str) -> TransformerConfig:
-    """The sizes of one of the models in ``PUBLISHED``."""
-    return config_from_dict(json.loads((CONFIGS / PUBLISHED[name]).read_text()))
-
-
-def flux_kontext_dev() -> FluxConfig:
-    """The config of FLUX.1 Kontext dev's transformer."""
-    found = published_config("flux-kontext")
-    assert isinstance(found, FluxConfig)
-    return found
-
-
-def _linear(inputs: int, outputs: int) -> int:
+def linear(inputs: int, outputs: int) -> int:
     """Weights and biases of a linear layer."""
     return (inputs + 1) * outputs

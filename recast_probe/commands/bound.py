@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from recast_probe.arithmetic import Bound, DeviceLimits, TransformerConfig
 
 # text, generation and reference tokens where none are named
-USUAL_TOKENS = {"pocket": (32, 256, 256)}
+USUAL_TOKENS = {
+    "pocket": (32, 256, 256),
+    # the text is 37 x 37 tokens of a square picture and a short prompt
+    "qwen-image-edit": (1400, 4096, 4096),
+}
 MEGAPIXEL_TOKENS = (512, 4096, 4096)
 
 
@@ -21,9 +25,9 @@ def bound(
     model: Annotated[
         str,
         typer.Option(
-            help="'flux-kontext', 'flux2-dev', 'flux2-klein-4b' or 'flux2-klein-9b' (published "
-            "configs), 'pocket', a folder or a hub repository; only the transformer's config is "
-            "read."
+            help="'flux-kontext', 'flux2-dev', 'flux2-klein-4b', 'flux2-klein-9b' or "
+            "'qwen-image-edit' (published configs), 'pocket', a folder or a hub repository; only "
+            "the transformer's config is read."
         ),
     ] = "flux-kontext",
     tokens: Annotated[

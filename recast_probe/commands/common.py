@@ -39,6 +39,13 @@ CpuOffload = Annotated[
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+NegativePrompt = Annotated[
+    str | None, typer.Option(help="What true classifier-free guidance leads away from.")
+]
+TrueCfgScale = Annotated[
+    float | None,
+    typer.Option(help="Its scale, above 1; the pipeline's own where it is left out."),
+]
 Image = Annotated[Path, typer.Option(help="The reference image.")]
 Blocks = Annotated[
     str, typer.Option(help="all, double, single, paper, or indices and names: 2,5,single.0.")

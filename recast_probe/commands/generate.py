@@ -18,8 +18,10 @@ from recast_probe.commands.common import (
     IPAdapter,
     Json,
     Model,
+    NegativePrompt,
     Seed,
     Steps,
+    TrueCfgScale,
     emit,
     memory_noted,
     note,
@@ -80,6 +82,8 @@ def generate(
     ] = None,
     steps: Steps = 28,
     seed: Seed = 0,
+    negative_prompt: NegativePrompt = None,
+    true_cfg_scale: TrueCfgScale = None,
     dtype: DataType = "auto",
     device: Device = "cpu",
     cpu_offload: CpuOffload = False,
@@ -132,7 +136,13 @@ def generate(
         try:
             with memory_noted(probe, device):
                 result = probe.generate(
-                    picture, text, steps=steps, seed=seed, interventions=interventions
+                    picture,
+                    text,
+                    steps=steps,
+                    seed=seed,
+                    interventions=interventions,
+                    negative_prompt=negative_prompt,
+                    true_cfg_scale=true_cfg_scale,
                 )
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")

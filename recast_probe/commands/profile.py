@@ -17,8 +17,10 @@ from recast_probe.commands.common import (
     IPAdapter,
     Json,
     Model,
+    NegativePrompt,
     Seed,
     Steps,
+    TrueCfgScale,
     emit,
     memory_noted,
     note,
@@ -43,6 +45,8 @@ def profile(
     profile_steps: Annotated[
         str, typer.Option(help="Step indices to record, such as 0,13,27; all by default.")
     ] = "",
+    negative_prompt: NegativePrompt = None,
+    true_cfg_scale: TrueCfgScale = None,
     dtype: DataType = "auto",
     device: Device = "cpu",
     cpu_offload: CpuOffload = False,
@@ -68,7 +72,13 @@ def profile(
             f"The mask {mask} covers {'every' if grid_mask.all() else 'no'} reference token, so "
             "there is nothing to compare; a token counts when more than half of it is covered."
         )
-    settings: dict[str, Any] = {"steps": steps, "seed": seed, "blocks": chosen_blocks}
+    settings: dict[str, Any] = {
+        "steps": steps,
+        "seed": seed,
+        "blocks": chosen_blocks,
+        "negative_prompt": negative_prompt,
+        "true_cfg_scale": true_cfg_scale,
+    }
     folder: Path | None = None
     found: list[dict[str, Any]] = []
     for number, text in enumerate(prompt):

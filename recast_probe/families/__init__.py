@@ -10,8 +10,17 @@ from recast_probe.families.flux2 import Flux2
 from recast_probe.families.flux2_klein import Flux2Klein
 from recast_probe.families.flux_ip_adapter import FluxIPAdapter
 from recast_probe.families.flux_kontext import FluxKontext
+from recast_probe.families.qwen_image_edit import QwenImageEdit
+from recast_probe.families.qwen_image_edit_plus import QwenImageEditPlus
 
-FAMILIES: tuple[Family, ...] = (FluxKontext(), FluxIPAdapter(), Flux2(), Flux2Klein())
+FAMILIES: tuple[Family, ...] = (
+    FluxKontext(),
+    FluxIPAdapter(),
+    Flux2(),
+    Flux2Klein(),
+    QwenImageEdit(),
+    QwenImageEditPlus(),
+)
 """Every known family."""
 
 REFUSED = {
@@ -72,6 +81,8 @@ __all__ = [
     "Flux2Klein",
     "FluxIPAdapter",
     "FluxKontext",
+    "QwenImageEdit",
+    "QwenImageEditPlus",
     "Schedule",
     "family_of_class",
     "find_family",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,9 @@ class Family(ABC):
     # further arguments of the pipeline that are images, each handed on as a list
     image_arguments: tuple[str, ...] = ()
     takes_adapter: bool = False
+    needs_reference: bool = False
+    # what must be installed besides, by its name on PyPI
+    packages: tuple[str, ...] = ()
 
     def for_pipeline(self, pipeline: Any) -> Family:
         """The family as it serves this pipeline; another object where it must know its parts."""
@@ -134,6 +137,13 @@ class Family(ABC):
     ) -> TokenLayout:
         """The token layout that a call with these arguments will have."""
 
+    def branch_layouts(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> dict[str, TokenLayout]:
+        """The layout of each branch's calls, of which ``layout`` is the conditional branch's; they
+        may differ in the number of text tokens only."""
+        return dict.fromkeys(self.branch_names(arguments), layout)
+
     @abstractmethod
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
@@ -158,6 +168,11 @@ class Family(ABC):
             UnsupportedPipelineError: it cannot be told.
         """
         raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")
+
+    def vision_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """By branch, bool (prompt, text token): text tokens that stand for parts of a picture;
+        nothing where the text encoder reads no pictures."""
+        return {}
 
     @abstractmethod
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
@@ -197,6 +212,14 @@ class Family(ABC):
     def facts(self, pipeline: Any) -> dict[str, Any]:
         """What a result must say of this pipeline beyond its weights, ready for JSON."""
         return {}
+
+    def call_facts(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """What a result must say of this call beyond its layout, ready for JSON."""
+        return {}
+
+    def following_positions(self, pipeline: Any) -> AbstractContextManager[None]:
+        """Around a run: tokens that stay keep their positions where the transformer makes them."""
+        return nullcontext()
 
     @abstractmethod
     def keep_reference_tokens(

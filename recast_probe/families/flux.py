@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,8 @@ import torch
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.compiled import refuse_compiled
+from recast_probe.families.flow_schedule import shifted_schedule, unshifted_sigmas
 from recast_probe.layout import Grid, TokenLayout
 
 LONGEST_PROMPT = 512
@@ -47,17 +48,7 @@ class Flux(Family):
         ]
 
     def check_traceable(self, pipeline: Any) -> None:
-        transformer = getattr(pipeline, "transformer", None)
-        if transformer is None:
-            return
-        if hasattr(transformer, "_orig_mod") or any(
-            getattr(module, "_compiled_call_impl", None) is not None
-            for module in transformer.modules()
-        ):
-            raise UnsupportedPipelineError(
-                "The transformer is compiled with torch.compile, and a compiled block cannot "
-                "be traced. Probe the pipeline before compiling it."
-            )
+        refuse_compiled(pipeline)
 
     def block_places(self, pipeline: Any) -> Iterator[tuple[str, str, int]]:
         """Kind, stack and index in the stack of every block, in the order in which they run."""
@@ -97,28 +88,15 @@ class Flux(Family):
 
     def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> list[float] | None:
         """Sigmas that the pipeline hands to its scheduler; None where that makes its own."""
-        steps, given = arguments["num_inference_steps"], arguments.get("sigmas")
-        return np.linspace(1.0, 1 / steps, steps).tolist() if given is None else list(given)
+        return unshifted_sigmas(arguments)
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> Schedule:
-        from diffusers.pipelines.flux.pipeline_flux import retrieve_timesteps
-
-        scheduler = copy.deepcopy(pipeline.scheduler)
-        steps = arguments["num_inference_steps"]
-        timesteps, _ = retrieve_timesteps(
-            scheduler,
-            steps,
-            "cpu",
-            sigmas=self.unshifted_sigmas(scheduler, arguments),
-            mu=self.shift(scheduler, layout.generation.size, steps),
-        )
-        count = len(timesteps)
-        return Schedule(
-            timesteps=np.asarray(timesteps, dtype=np.float64),
-            sigmas=np.asarray(scheduler.sigmas[:count], dtype=np.float64),
-        )
+        steps, scheduler = arguments["num_inference_steps"], pipeline.scheduler
+        sigmas = self.unshifted_sigmas(scheduler, arguments)
+        shift = self.shift(scheduler, layout.generation.size, steps)
+        return shifted_schedule(pipeline, steps, sigmas, shift)
 
     def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         return inputs["timestep"].detach().double().cpu() * 1000

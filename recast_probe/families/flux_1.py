@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recast_probe.families.flow_schedule import calculated_shift
 from recast_probe.families.flux import LONGEST_PROMPT, Flux
 from recast_probe.layout import TokenLayout
 
@@ -18,16 +19,7 @@ class Flux1(Flux):
     parts: tuple[str, ...] = ("transformer", "vae", "scheduler", "tokenizer_2", "image_processor")
 
     def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
-        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-
-        config = scheduler.config
-        return calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
+        return calculated_shift(scheduler, tokens)
 
     def longest_prompt(self, pipeline: Any) -> int:
         """Text tokens of a prompt, which is padded to this length."""

@@ -53,7 +53,8 @@ class RunContext:
     """A run, known before its first step.
 
     Attributes:
-        layout: tokens of the full sequence.
+        layout: tokens of the full sequence, in the conditional branch.
+        layouts: the same by branch, where branches differ in their text tokens.
         timesteps: float64, shape (step,), the scheduler's timesteps.
         sigmas: float64, shape (step,).
         block_kinds: "double" or "single" for every block of the model.
@@ -66,6 +67,7 @@ class RunContext:
             of the full sequence; None for all.
         padding: by branch, bool (prompt, text token): which text tokens are padding. A function,
             because few interventions ask; it raises where the family does not know.
+        vision: the same for text tokens that stand for parts of a picture.
         branches: the transformer calls of one step, by name.
         activations: left here by an intervention that records them.
     """
@@ -80,13 +82,19 @@ class RunContext:
     demanded: frozenset[int] = frozenset()
     present: np.ndarray | None = field(default=None)
     padding: Callable[[], Mapping[str, np.ndarray]] = field(default=_unknown_padding)
+    vision: Callable[[], Mapping[str, np.ndarray]] = field(default=dict)
     branches: Sequence[str] = ("conditional",)
+    layouts: dict[str, TokenLayout] = field(default_factory=dict)
     activations: Activations | None = field(default=None)
 
     @property
     def steps(self) -> int:
         """Number of denoising steps."""
         return len(self.timesteps)
+
+    def layout_of(self, branch: str) -> TokenLayout:
+        """Tokens of the full sequence in a branch."""
+        return self.layouts.get(branch, self.layout)
 
     @property
     def reference_tokens(self) -> int:

@@ -96,7 +96,7 @@ class Drifting(Attachment):
         return self._step >= self._sources[0]
 
     def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
-        reference = self._run.layout.span("reference")
+        reference = self._run.layout_of(self._branch).span("reference")
         key, value = inputs.key[:, reference], inputs.value[:, reference]
         self._outputs = {}
         for source in self._sources:
@@ -111,13 +111,13 @@ class Drifting(Attachment):
         return inputs
 
     def attention_output(self, block: int, output: Tensor) -> Tensor:
-        generation = self._run.layout.span("generation")
+        generation = self._run.layout_of(self._branch).span("generation")
         for source, old in self._outputs.items():
             self._note(source, block, "output", old, output[:, generation])
         return output
 
     def _attended(self, inputs: AttentionInputs, old_key: Tensor, old_value: Tensor) -> Tensor:
-        layout = self._run.layout
+        layout = self._run.layout_of(self._branch)
         own = layout.span("reference").start
         query, key, value = (
             each.transpose(1, 2)

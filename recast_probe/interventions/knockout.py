@@ -36,9 +36,10 @@ class Knockout(Intervention):
     """Nothing flows from one group of tokens to another: those queries do not see these keys.
 
     ``Knockout("reference", "generation")`` keeps generation tokens from reading the reference
-    themselves; what text tokens have read of it they still get. Groups are "text", "padding" and
-    "prompt" (its two parts), "generation", "reference", and "reference_<i>" of several images. Both
-    ends may be one group: then its tokens do not see each other, nor themselves.
+    themselves; what text tokens have read of it they still get. Groups are "text" and
+    its parts "padding", "vision" (patches of a picture that the text encoder saw) and "prompt",
+    "generation", "reference", and "reference_<i>" of several images. Both ends may be one group:
+    then its tokens do not see each other, nor themselves.
 
     Several in a list cut all of their edges, in any company: token indices count the full
     reference, also while other interventions drop some of it. All branches are cut alike. The cut
@@ -154,8 +155,8 @@ class Scissors(Attachment):
             source = source[list(settings.tokens)]  # type: ignore[arg-type]
         target = positions(settings.to_group, self.run, self._branch)
         return Cut(
-            queries=torch.as_tensor(present_positions(target, self.run, queries)),
-            keys=torch.as_tensor(present_positions(source, self.run, keys)),
+            queries=torch.as_tensor(present_positions(target, self.run, queries, self._branch)),
+            keys=torch.as_tensor(present_positions(source, self.run, keys, self._branch)),
             heads=settings.heads,  # type: ignore[arg-type]
             removal=settings.removal,
         )

@@ -45,13 +45,21 @@ def checked_what(what: str | Sequence[str]) -> tuple[str, ...]:
 def group_positions(
     run: RunContext, tokens: str, indices: Sequence[int] | None = None
 ) -> np.ndarray:
-    """`activations.token_positions` of a run, which also knows the parts of its text: "padding"
-    and "prompt".
+    """`activations.token_positions` of a run's conditional branch, which also knows the parts of
+    its text: "padding", "vision" and "prompt".
 
     Raises:
-        InputError: no such group or index, or guidance whose prompts are padded differently.
+        InputError: no such group or index, or text tokens in a run whose prompt and negative prompt
+            are not alike.
     """
     if tokens not in TEXT_PARTS:
+        lengths = sorted({run.layout_of(branch).text for branch in run.branches})
+        if tokens in ("text", "all") and len(lengths) > 1:
+            raise InputError(
+                f"Prompt and negative prompt have {' and '.join(map(str, lengths))} text tokens, "
+                f"so {tokens} tokens do not correspond; choose image tokens, prompts of one "
+                "length, or true_cfg_scale=1."
+            )
         return token_positions(run.layout, tokens, indices)
     found = [positions(tokens, run, branch) for branch in run.branches]
     if any(not np.array_equal(found[0], each) for each in found):
@@ -66,7 +74,8 @@ class Visitor(Attachment):
     """Is shown the activations of a token group at chosen places, and may answer with others.
 
     Args:
-        positions: int64, ascending, in the attention sequence with all reference tokens.
+        positions: int64, ascending, in the conditional branch's attention sequence with all
+            reference tokens.
         branches: of guidance, in which it acts.
     """
 
@@ -82,6 +91,7 @@ class Visitor(Attachment):
         self.run, self.what, self.positions = run, what, positions
         self.blocks, self.steps, self.branches = sorted(blocks), sorted(steps), branches
         self.step, self.branch = -1, ""
+        self._here = positions
         self._in_attention = any(name in IN_ATTENTION for name in what)
 
     def visit(self, place: Place, values: list[Tensor]) -> list[Tensor] | None:
@@ -96,6 +106,10 @@ class Visitor(Attachment):
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         self.step, self.branch = step, branch
+        # image tokens stand after a text whose length is the branch's own
+        own = self.run.layout
+        image = self.positions >= own.text
+        self._here = self.positions + np.where(image, layout.text - own.text, 0)
 
     def changes_attention(self, block: int) -> bool:
         return self._in_attention and self.acts and block in self.blocks
@@ -124,8 +138,8 @@ class Visitor(Attachment):
         if self._in_attention and any(call.projections for call in calls):
             raise UnsupportedPipelineError(
                 f"The attention of {family.name} is read where it stands and cannot be changed; "
-                "keys, values and attention output can be recorded and patched where the reference "
-                "stands in the sequence, as in FLUX.1 Kontext and FLUX.2."
+                "keys, values and attention output can be recorded and patched where reference "
+                "tokens stand in the sequence, as in FLUX.1 Kontext and FLUX.2."
             )
         with ExitStack() as stack:
             modules = family.block_modules(pipeline) if set(self.what) & set(IN_STREAM) else []
@@ -163,12 +177,10 @@ class Visitor(Attachment):
         place = Place(what, self.branch, self.step, block)
         start, parts = 0, []
         for stream in streams:
-            own = self.positions[
-                (self.positions >= start) & (self.positions < start + stream.shape[1])
-            ]
+            own = self._here[(self._here >= start) & (self._here < start + stream.shape[1])]
             parts.append(torch.as_tensor(own - start, device=stream.device))
             start += stream.shape[1]
-        if sum(map(len, parts)) < len(self.positions):
+        if sum(map(len, parts)) < len(self._here):
             raise InputError(
                 f"Some of the tokens whose {what} are asked for are not there in step {self.step}, "
                 f"block {block}; choose steps in which all reference tokens are present."

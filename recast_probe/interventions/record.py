@@ -69,7 +69,7 @@ class Record(Intervention):
     Attributes:
         what: "keys", "values", "attention output", "residual" (the residual stream as it leaves a
             block), "embeddings" (as it enters the first), or several of them.
-        tokens: "text", its parts "padding" and "prompt", "generation", "reference",
+        tokens: "text", its parts "padding", "vision" and "prompt", "generation", "reference",
             "reference_<i>" or "all".
         indices: some tokens of the group, by index within it; None for all.
         blocks: see ``select_blocks``.

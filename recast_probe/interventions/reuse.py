@@ -132,7 +132,7 @@ class ReusedKeys(Attachment):
         return self._step in self._storing and self._step + 1 in self._reusing
 
     def store_keys(self, block: int, key: Tensor, value: Tensor) -> None:
-        reference = self._run.layout.span("reference")
+        reference = self._run.layout_of(self._branch).span("reference")
         place = (self._branch, block)
         device = self._device or key.device
         # a copy: a view would keep the whole sequence alive

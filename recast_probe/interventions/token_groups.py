@@ -7,15 +7,16 @@ import numpy as np
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import RunContext
 
-TEXT_PARTS = ("padding", "prompt")
+TEXT_PARTS = ("padding", "prompt", "vision")
 
 
 def check_group(group: str, run: RunContext, tokens: tuple[int, ...] | None = None) -> None:
     """Check that a run has a token group, and these tokens of it.
 
     Args:
-        group: "text", "padding" or "prompt" (the text tokens that do and do not only fill up),
-            "generation", "reference", or "reference_<i>" for one of several images.
+        group: "text", or one of its parts: "padding" (what only fills up), "vision" (what stands
+            for parts of a picture) or "prompt" (the rest); "generation", "reference", or
+            "reference_<i>" for one of several images.
         tokens: indices within the group.
 
     Raises:
@@ -23,6 +24,8 @@ def check_group(group: str, run: RunContext, tokens: tuple[int, ...] | None = No
             one run whose padding differs.
     """
     every = [positions(group, run, branch) for branch in _branches(group, run)]
+    if not len(every[0]) and group == "vision":
+        raise InputError("No text tokens of this run stand for parts of a picture.")
     if not len(every[0]) and group not in TEXT_PARTS:
         raise InputError(f"This run has no {group} tokens; give a reference image.")
     size = min(map(len, every))
@@ -41,7 +44,7 @@ def positions(group: str, run: RunContext, branch: str = "conditional") -> np.nd
     """
     if group not in TEXT_PARTS:
         try:
-            span = run.layout.span(group)
+            span = run.layout_of(branch).span(group)
         except InputError as error:
             raise InputError(f"{error} Text has the parts {' and '.join(TEXT_PARTS)}.") from None
         return np.arange(span.start, span.stop)
@@ -51,16 +54,21 @@ def positions(group: str, run: RunContext, branch: str = "conditional") -> np.nd
             f"The prompts of one run have {padding.sum(1).tolist()} padding tokens, and a run cuts "
             f"the same positions for all of them; run these prompts one by one to use {group!r}."
         )
-    return np.flatnonzero(padding[0] == (group == "padding"))
+    vision = run.vision().get(branch, np.zeros_like(padding))
+    chosen = {"padding": padding, "vision": vision, "prompt": ~(padding | vision)}
+    return np.flatnonzero(chosen[group][0])
 
 
-def present_positions(full: np.ndarray, run: RunContext, length: int) -> np.ndarray:
+def present_positions(
+    full: np.ndarray, run: RunContext, length: int, branch: str = "conditional"
+) -> np.ndarray:
     """Where positions of the full sequence are now, when reference tokens may be missing.
 
     Args:
         full: positions in the full sequence, ascending.
         length: of the sequence now: queries and keys may differ, where keys of reference tokens
             come from another step.
+        branch: whose sequence it is.
 
     Returns:
         Positions in the sequence as it is, ascending, of those that are there.
@@ -68,7 +76,8 @@ def present_positions(full: np.ndarray, run: RunContext, length: int) -> np.ndar
     Raises:
         InputError: the tokens in the sequence are no longer those of the reference.
     """
-    start = run.layout.text + run.layout.generation.size
+    layout = run.layout_of(branch)
+    start = layout.text + layout.generation.size
     count = length - start
     if count == run.reference_tokens:
         return full
@@ -84,4 +93,4 @@ def present_positions(full: np.ndarray, run: RunContext, length: int) -> np.ndar
 
 
 def _branches(group: str, run: RunContext) -> list[str]:
-    return list(run.padding()) if group in TEXT_PARTS else ["conditional"]
+    return list(run.branches) if group in ("text", *TEXT_PARTS) else ["conditional"]

@@ -20,7 +20,7 @@ from recast_probe.arithmetic import (
     published_config,
     step_work,
 )
-from recast_probe.arithmetic.config import CONFIGS, PUBLISHED
+from recast_probe.arithmetic.known import CONFIGS, PUBLISHED
 from recast_probe.errors import InputError
 from tests import tiny_flux2
 
@@ -112,7 +112,7 @@ def test_a_plan_counts_what_the_model_computes():
 
 
 def test_other_classes_are_refused():
-    with pytest.raises(InputError, match="FluxTransformer2DModel and Flux2Transformer2DModel, not"):
+    with pytest.raises(InputError, match="FluxTransformer2DModel, Flux2Transformer2DModel, Qwen.*, not"):
         config_from_dict({"_class_name": "UNet2DModel"})
     with pytest.raises(InputError, match="no 'mlp_ratio'"):
         Flux2Config.from_dict({k: v for k, v in SMALL.items() if k != "mlp_ratio"})

@@ -8,7 +8,7 @@ from diffusers import FluxTransformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from recast_probe.arithmetic import FluxConfig, flux_kontext_dev, readout_work, run_work, step_work
-from recast_probe.arithmetic.config import CONFIGS
+from recast_probe.arithmetic.known import CONFIGS
 from recast_probe.arithmetic.work import needed_attention_slowdown
 from recast_probe.errors import InputError
 from recast_probe.selection.budgets import Adaptive

@@ -53,6 +53,8 @@ def test_one_name_per_family():
         "FluxPipeline",
         "Flux2Pipeline",
         "Flux2KleinPipeline",
+        "QwenImageEditPipeline",
+        "QwenImageEditPlusPipeline",
     ]
     assert len({family.name for family in FAMILIES}) == len(FAMILIES)
 
