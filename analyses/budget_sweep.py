@@ -86,7 +86,7 @@ def draw(
             xlabel="Reference tokens a step", ylabel=metric.removesuffix(" to the reference")
         )
         panels[1].set(xlabel="Speed-up of the transformer by FLOP")
-        panels[1].legend()
+        panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 
