@@ -246,6 +246,13 @@ class Session:
             pairs = [recorder.pair, *pairs]
         # whoever else reads attention reads all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
+        if inputs.weights is not None:
+            if pairs or inputs.cuts:
+                raise InputError(
+                    "Attention to merged tokens that are weighed by their size can be neither read "
+                    "nor cut; choose Merge(..., proportional=False)."
+                )
+            options = {**options, "attn_mask": inputs.weights[None, None, None]}
         if not pairs and not inputs.cuts:
             output = dispatch(inputs.query, inputs.key, inputs.value, **options)
             for attachment in changing:

@@ -71,6 +71,7 @@ class Family(ABC):
     image_arguments: tuple[str, ...] = ()
     takes_adapter: bool = False
     needs_reference: bool = False
+    takes_attention_mask: bool = True  # else merged tokens are weighed inside attention
     # what must be installed besides, by its name on PyPI
     packages: tuple[str, ...] = ()
 
@@ -140,8 +141,7 @@ class Family(ABC):
     def branch_layouts(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
-        """The layout of each branch's calls, of which ``layout`` is the conditional branch's; they
-        may differ in the number of text tokens only."""
+        """The layout of each branch, apart in text tokens only; the conditional one is given."""
         return dict.fromkeys(self.branch_names(arguments), layout)
 
     @abstractmethod
@@ -170,8 +170,7 @@ class Family(ABC):
         raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")
 
     def vision_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """By branch, bool (prompt, text token): text tokens that stand for parts of a picture;
-        nothing where the text encoder reads no pictures."""
+        """As ``padding_tokens``, those that stand for parts of a picture; empty if none can be."""
         return {}
 
     @abstractmethod

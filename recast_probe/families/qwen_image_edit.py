@@ -10,7 +10,7 @@ transformer is not given positions but the shape of each image, ``img_shapes``; 
   image without a picture, so there is no run without a reference to compare with.
 - The number of text tokens follows the prompt and is another one in each branch of guidance.
 - Every reference is scaled to one megapixel, whatever the output's size.
-- With ``zero_cond_t`` (checkpoints of 2511) reference tokens are modulated for timestep 0.
+- With ``zero_cond_t`` (newer checkpoints) reference tokens are modulated for timestep 0.
 """
 
 from __future__ import annotations

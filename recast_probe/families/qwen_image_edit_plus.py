@@ -1,4 +1,4 @@
-"""Qwen-Image-Edit Plus (2509, 2511): several references, each a picture of its own in the text."""
+"""Qwen-Image-Edit Plus (2509 and later): several references, each a picture in the text as well."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ class QwenTransformer(Family):
 
     operations = ("self_processor_0", "dispatch_attention_fn_0")
     processor = "QwenDoubleStreamAttnProcessor2_0"
+    takes_attention_mask = False
 
     def check(self, pipeline: Any) -> None:
         missing = [part for part in PARTS if getattr(pipeline, part, None) is None]
@@ -145,11 +146,6 @@ class QwenTransformer(Family):
     def merge_reference_tokens(
         self, inputs: Mapping[str, Any], layout: TokenLayout, groups: Groups, *, proportional: bool
     ) -> dict[str, Any]:
-        if proportional and len(groups.kept) < len(groups.group):
-            raise UnsupportedPipelineError(
-                "Merged reference tokens are weighted through an attention mask, and attention of "
-                f"{self.name} takes none; choose Merge(..., proportional=False)."
-            )
         merged = groups.mean(self.reference_features(inputs, layout))
         edited = self.keep_reference_tokens(inputs, layout, groups.kept.numpy())
         generation = inputs["hidden_states"][:, : layout.generation.size]

@@ -65,6 +65,8 @@ class RunContext:
         demanded: steps that must be computed, since something reads or keeps what they compute.
         present: int64, the reference tokens that are present in the current step, in the numbering
             of the full sequence; None for all.
+        group_sizes: of merged reference tokens in the current call, int64: how many tokens each of
+            them stands for; None where none are merged.
         padding: by branch, bool (prompt, text token): which text tokens are padding. A function,
             because few interventions ask; it raises where the family does not know.
         vision: the same for text tokens that stand for parts of a picture.
@@ -81,6 +83,7 @@ class RunContext:
     similarity: dict[int, np.ndarray] = field(default_factory=dict)
     demanded: frozenset[int] = frozenset()
     present: np.ndarray | None = field(default=None)
+    group_sizes: Tensor | None = field(default=None)
     padding: Callable[[], Mapping[str, np.ndarray]] = field(default=_unknown_padding)
     vision: Callable[[], Mapping[str, np.ndarray]] = field(default=dict)
     branches: Sequence[str] = ("conditional",)

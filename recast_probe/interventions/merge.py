@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+
+from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.interventions.base import Attachment, Intervention, RunContext, StepContext
 from recast_probe.interventions.prune import as_budget, check_budget, describe_budget
 from recast_probe.selection.merging import destinations, match, window_for
 
@@ -61,6 +65,7 @@ class Merge(Intervention):
         self, step: StepContext, inputs: Mapping[str, Any], family: Family
     ) -> Mapping[str, Any] | None:
         run = step.run
+        run.group_sizes = None
         if step.step < self.start:
             return None
         budget = self._tokens(run, step.step)
@@ -68,9 +73,15 @@ class Merge(Intervention):
             return None
         features = family.reference_features(inputs, run.layout)
         matching = match(features[0], run.layout.references, self._window(run))
+        groups = matching.groups(budget)
+        run.group_sizes = groups.sizes
         return family.merge_reference_tokens(
-            inputs, run.layout, matching.groups(budget), proportional=self.proportional
+            inputs, run.layout, groups, proportional=self.proportional
         )
+
+    @contextmanager
+    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Weighing | None]:
+        yield Weighing(run) if self.proportional and not family.takes_attention_mask else None
 
     def unrecordable_steps(self, run: RunContext) -> set[int]:
         steps = range(self.start, run.steps)
@@ -93,3 +104,20 @@ class Merge(Intervention):
             "proportional": self.proportional,
             "window": self.window,
         }
+
+
+class Weighing(Attachment):
+    """Adds the logarithm of a group's size to its logits, where the transformer takes no mask."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+
+    def changes_attention(self, block: int) -> bool:
+        return self._run.group_sizes is not None
+
+    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        sizes = self._run.group_sizes
+        assert sizes is not None
+        weights = torch.zeros(inputs.key.shape[1])
+        weights[-len(sizes) :] = sizes.float().log()
+        return replace(inputs, weights=weights.to(inputs.key))

@@ -13,7 +13,8 @@ from recast_probe.errors import InputError, UnsupportedPipelineError, Verificati
 from recast_probe.families import find_family
 from recast_probe.interventions import Merge
 from recast_probe.layout import Grid
-from recast_probe.verification import patches
+from recast_probe.selection.merging import match
+from recast_probe.verification import patches, watch_attention
 from tests import tiny, tiny_qwen
 
 NEGATIVE = "blurry, of low quality"
@@ -179,13 +180,43 @@ def test_kept_tokens_are_as_in_a_sequence_where_the_others_are_masked(
     assert (velocity(row) - wanted).abs().max() > 1e-3
 
 
-def test_merged_tokens_take_the_position_of_one_of_them(edit, two):
-    settings = {"steps": 2, "progress": False, **tiny_qwen.SIZE}
-    merge = Merge(20, start=1, proportional=False)
-    result = edit.generate(two[0], "fox", interventions=[merge], **settings)
-    assert result.reference_tokens_per_step == (64, 20)
-    with pytest.raises(UnsupportedPipelineError, match="attention of qwen-image-edit takes none"):
-        edit.generate(two[0], "fox", interventions=[Merge(20)], **settings)
+def test_merged_tokens_are_weighed_by_their_size_at_the_place_of_one_of_them(plus, two):
+    settings = {"steps": 3, "progress": False, "negative_prompt": NEGATIVE, **tiny_qwen.SIZE}
+    entering, masks = [], []
+    hook = plus.pipe.transformer.img_in.register_forward_pre_hook(
+        lambda module, positional: entering.append(positional[0].clone())
+    )
+
+    def note(call, attention, arguments):
+        masks.append((call, arguments["attn_mask"], arguments["key"].shape[1]))
+
+    merge = Merge(40, start=1)
+    with watch_attention(plus.pipe.transformer, note):
+        traced = plus.generate(two, "fox", interventions=[merge], **settings)
+    hook.remove()
+    assert traced.reference_tokens_per_step == (124, 40, 40)
+    reference = entering[0][0, 6:]
+    layout = plus.layout(two, "fox", **tiny_qwen.SIZE)
+    groups = match(reference, layout.references, 2).groups(40)
+    torch.testing.assert_close(entering[2][0, 6:], groups.mean(reference))
+    assert int(groups.sizes.max()) > 1
+    lengths = set()
+    for call, mask, keys in masks:
+        if call < 2:
+            assert mask is None
+            continue
+        weights = torch.zeros(keys)
+        weights[-40:] = groups.sizes.float().log()
+        torch.testing.assert_close(mask.flatten(), weights)
+        lengths.add(keys)
+    assert len(masks) == 6 * tiny_qwen.BLOCKS
+    assert len(lengths) == 2
+    found = [
+        plus.generate(two, "fox", interventions=[each], **settings, attachment="hooks").image
+        for each in (merge, Merge(40, start=1, proportional=False))
+    ]
+    np.testing.assert_array_equal(np.asarray(found[0]), np.asarray(traced.image))
+    assert np.asarray(found[1]).tolist() != np.asarray(found[0]).tolist()
 
 
 def test_what_is_refused(edit, plus, two):
