@@ -16,7 +16,7 @@ from recast_probe.arithmetic import RunPlan, TransformerConfig, config_of
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
 from recast_probe.figures import drift_by_block
-from recast_probe.figures.style import GREY, INK, PALETTE, SECONDARY, chart, house_style
+from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style
 from recast_probe.interventions import Intervention, Recast, ReuseReference, StepCache
 from recast_probe.layout import TokenLayout
 from recast_probe.probe import Probe
@@ -202,8 +202,8 @@ def draw(
             8.4,
             4.4,
             title="Identity against speed",
-            note="Points: mean with its 95 % interval; numbers are tokens kept, or computed steps. "
-            f"Dotted: all {tokens} tokens in every step, and none.",
+            note="Means with 95 % intervals; numbers: tokens kept, or computed steps. Dotted: all "
+            f"{tokens} tokens, and none.",
             selection=f"{model}, {len(table) // len(found)} runs an arm, speed-up by FLOP",
         )
         axes = figure.subplots()
@@ -222,14 +222,15 @@ def draw(
                 color=colour,
                 linewidth=1.4,
             )
-            for name, x, y in zip(names, speed, mean, strict=True):
+            for name in joined if len(joined) > 1 else ():
                 axes.annotate(
-                    name.partition(": ")[2],
-                    (x, y),
-                    (4, 3),
+                    name.partition(": ")[2].partition(",")[0],
+                    (bounds[name], found.loc[name, "mean"]),
+                    (-4, -9) if kind == "pruned" else (4, 4),
                     textcoords="offset points",
-                    size=6.5,
-                    color=SECONDARY,
+                    ha="right" if kind == "pruned" else "left",
+                    size=7,
+                    color=colour,
                 )
         for arm in ("full", "none"):
             axes.axhline(found.loc[arm, "mean"], color=INK, linewidth=0.8, linestyle=":")
