@@ -46,7 +46,10 @@ TrueCfgScale = Annotated[
     float | None,
     typer.Option(help="Its scale, above 1; the pipeline's own where it is left out."),
 ]
-Image = Annotated[Path, typer.Option(help="The reference image.")]
+References = Annotated[
+    list[Path],
+    typer.Option("--image", help="The reference image; repeat for models that take several."),
+]
 Blocks = Annotated[
     str, typer.Option(help="all, double, single, paper, or indices and names: 2,5,single.0.")
 ]
@@ -125,6 +128,19 @@ def transformer_config(model: str) -> TransformerConfig:
             "diffusers layout, or a repository that can be reached."
         ) from error
     return config_from_dict(config)
+
+
+def check_mask_of(images: list[Path], mask: Path | None) -> None:
+    """Check that a mask can be told to belong to one reference.
+
+    Raises:
+        InputError: there are several.
+    """
+    if mask is not None and len(images) > 1:
+        raise InputError(
+            f"--mask is drawn on one reference, but {len(images)} images are given; leave it out, "
+            "and compare the output with one of them by `recast-probe score`."
+        )
 
 
 def parse_blocks(text: str) -> Any:

@@ -13,15 +13,16 @@ from recast_probe.commands.common import (
     CpuOffload,
     DataType,
     Device,
-    Image,
     ImageEncoder,
     IPAdapter,
     Json,
     Model,
     NegativePrompt,
+    References,
     Seed,
     Steps,
     TrueCfgScale,
+    check_mask_of,
     emit,
     memory_noted,
     note,
@@ -58,7 +59,7 @@ class Clock(StrEnum):
 
 
 def generate(
-    image: Image,
+    image: References,
     prompt: Annotated[list[str], typer.Option(help="A prompt; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
     method: Annotated[Method, typer.Option(help="Which reference tokens stay.")] = Method.full,
@@ -108,7 +109,9 @@ def generate(
     if scheduled and method.value in WITHOUT_BUDGET:
         raise InputError(f"--method {method.value} takes no budget; it keeps all tokens or none.")
     chosen_blocks = parse_blocks(blocks)
-    picture = load_image(image)
+    check_mask_of(image, mask)
+    picture, *others = (load_image(each) for each in image)
+    reference = [picture, *others] if others else picture
     subject = None
     if mask is not None:
         subject = load_mask(mask)
@@ -116,14 +119,14 @@ def generate(
         if not fit_mask(subject, picture).any():
             raise InputError(f"The mask {mask} marks no pixel; bright pixels are the subject.")
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
-    tokens = probe.layout(picture).reference_tokens
+    tokens = probe.layout(reference).reference_tokens
     schedule = None
     if scheduled or method.value not in REUSING:
         schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
     interventions = named(
         method.value,
         schedule,
-        probe.layout(picture),
+        probe.layout(reference),
         blocks=chosen_blocks,
         mask=None if mask is None else _oracle(probe, method, mask, picture),
         seed=seed,
@@ -136,7 +139,7 @@ def generate(
         try:
             with memory_noted(probe, device):
                 result = probe.generate(
-                    picture,
+                    reference,
                     text,
                     steps=steps,
                     seed=seed,

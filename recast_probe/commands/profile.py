@@ -12,15 +12,16 @@ from recast_probe.commands.common import (
     CpuOffload,
     DataType,
     Device,
-    Image,
     ImageEncoder,
     IPAdapter,
     Json,
     Model,
     NegativePrompt,
+    References,
     Seed,
     Steps,
     TrueCfgScale,
+    check_mask_of,
     emit,
     memory_noted,
     note,
@@ -32,7 +33,7 @@ from recast_probe.io import without_nan
 
 
 def profile(
-    image: Image,
+    image: References,
     prompt: Annotated[list[str], typer.Option(help="A prompt; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Folder for profiles.")],
     model: Model = "pocket",
@@ -64,9 +65,10 @@ def profile(
         raise InputError(
             f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
         ) from None
+    check_mask_of(image, mask)
     chosen_blocks = parse_blocks(blocks)
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
-    grid_mask = None if mask is None else probe.reference_mask(mask, image)
+    grid_mask = None if mask is None else probe.reference_mask(mask, image[0])
     if grid_mask is not None and grid_mask.all() == grid_mask.any():
         raise InputError(
             f"The mask {mask} covers {'every' if grid_mask.all() else 'no'} reference token, so "
@@ -79,12 +81,13 @@ def profile(
         "negative_prompt": negative_prompt,
         "true_cfg_scale": true_cfg_scale,
     }
+    reference: Any = image if len(image) > 1 else image[0]
     folder: Path | None = None
     found: list[dict[str, Any]] = []
     for number, text in enumerate(prompt):
         try:
             with memory_noted(probe, device):
-                each = probe.profile(image, text, profile_steps=chosen, **settings)
+                each = probe.profile(reference, text, profile_steps=chosen, **settings)
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
             raise

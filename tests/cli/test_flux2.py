@@ -40,6 +40,21 @@ def test_generate(command, common, tmp_path, method):
     assert row["mean_budget"] == (0 if method == "none" else 10)
 
 
+def test_several_references(command, common, files, tmp_path):
+    more = ("--image", files / "image.png")
+    outcome = command("profile", *common, *more, "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["profiles"]
+    assert len(AttentionProfile.load(row["file"]).layout.references) == 2
+    outcome = command("generate", *common, *more, "--method", "recast", "--budget", 4, "--json")
+    assert outcome.code == 0, outcome.err
+    # step 0 has all 32 tokens
+    assert json.loads(outcome.out)["images"][0]["mean_budget"] == 18
+    outcome = command("generate", *common, *more, "--mask", files / "mask.png")
+    assert outcome.code == 2
+    assert "drawn on one reference, but 2 images" in outcome.err
+
+
 def test_bound(command, model):
     outcome = command("bound", "--model", model, "--tokens", "48,16,16", "--json")
     assert outcome.code == 0, outcome.err
