@@ -7,8 +7,12 @@ READY := $(VENV)/.ready
 OUT ?= out/demo
 WORKERS ?= 2
 POCKET ?= out/pocket
+GPU_PYTHON ?= python3
+DEVICE ?= cuda
+FULL_SIZE ?= out/full-size
+MEASURED ?= out/measured
 
-.PHONY: demo test lint types train-pocket clean
+.PHONY: demo test lint types train-pocket measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -35,6 +39,20 @@ types: $(READY)
 train-pocket: $(READY)
 	$(BIN)/recast-probe pocket assets --out $(POCKET)
 	$(BIN)/recast-probe pocket train --pack $(POCKET)/subjects.npz --out $(POCKET)
+
+# Every row of docs/performance.md that needs a GPU, and the commands at full size; takes a Python
+# with a CUDA build of torch and this package, 34 GB of disk and 40 GB of GPU memory.
+measure-gpu:
+	$(GPU_PYTHON) -m pytest -q tests/gpu
+	test -f $(FULL_SIZE)/model_index.json || $(GPU_PYTHON) -m benchmarks.full_size $(FULL_SIZE)
+	$(GPU_PYTHON) -m benchmarks.readout --device $(DEVICE) --out $(MEASURED)/readout.json
+	$(GPU_PYTHON) -m benchmarks.runs --device $(DEVICE) --model $(FULL_SIZE) --repeats 3 --out $(MEASURED)/runs.json
+	$(GPU_PYTHON) -m benchmarks.scaling --device $(DEVICE) --out $(MEASURED)/scaling.json
+	$(GPU_PYTHON) -m benchmarks.peers --device $(DEVICE) --model $(FULL_SIZE) --repeats 3 --out $(MEASURED)/peers.json
+	for more in "" --cpu-offload; do for command in profile "generate --method recast"; do \
+		$(GPU_PYTHON) -m recast_probe $$command --model $(FULL_SIZE) --device $(DEVICE) $$more \
+			--image docs/images/paths.png --prompt "on the beach" --out $(MEASURED)/full-size || exit 1; \
+	done; done
 
 clean:
 	rm -rf $(VENV) out

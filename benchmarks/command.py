@@ -29,10 +29,17 @@ def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
     found.add_argument("--device", default="cuda" if cuda else "cpu")
     found.add_argument("--repeats", type=int, default=5, help="turns after the warm-up")
     found.add_argument("--seed", type=int, default=0)
-    found.add_argument("--out", type=Path, help="write the results into this JSON file as well")
+    found.add_argument("--out", type=_file, help="write the results into this JSON file as well")
     found.add_argument("--json", action="store_true", help="print one JSON object")
     found.set_defaults(**defaults)
     return found
+
+
+def _file(text: str) -> Path:
+    """A path whose folder is there before anything is timed, so that no result is lost to it."""
+    path = Path(text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def add_model(found: argparse.ArgumentParser) -> None:

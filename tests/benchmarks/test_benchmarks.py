@@ -25,7 +25,7 @@ def check_rows(found, base):
 
 
 def test_readout(tmp_path, capsys):
-    file = tmp_path / "readout.json"
+    file = tmp_path / "new" / "readout.json"
     sizes = ["--side", "4", "--text", "8", "--heads", "2", "--dim", "32"]
     found = readout.main([*sizes, "--device", "cpu", "--repeats", "1", "--out", str(file)])
     rows = check_rows(found, "plain step")
