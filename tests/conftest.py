@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers import FluxKontextPipeline, FluxPipeline
+from diffusers.models.attention_dispatch import attention_backend
 from PIL import Image
 
 from recast_probe.loading import load_pipeline
 from recast_probe.probe import Probe
 from tests import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
+
+
+@pytest.fixture(autouse=True)
+def attention_backend_of_diffusers() -> Iterator[None]:
+    """What a test sets for one model, diffusers makes the default of all; not beyond the test."""
+    with attention_backend("native"):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
