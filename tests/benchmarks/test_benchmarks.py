@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import diagnostics, peers, plans, readout, runs, scaling, timing
 from recast_probe.arithmetic import RunPlan
@@ -120,6 +121,13 @@ def test_peers_that_fail_say_why(tiny_folder):
     assert "AttributeError" in rows["ToMe (tomesd)"]["error"]
     assert all("median_seconds" in row or row["error"] for row in rows.values())
     assert not [name for name, row in rows.items() if "left_behind" in row]
+
+
+def test_attention_on_the_cpu_is_counted():
+    query, key = torch.randn(2, 3, 16, 8), torch.randn(2, 3, 24, 8)
+    with FlopCounterMode(display=False, custom_mapping=peers.UNCOUNTED) as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    assert counter.get_total_flops() == 4 * 2 * 3 * 16 * 24 * 8
 
 
 def test_diagnostics(tmp_path):
