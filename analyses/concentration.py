@@ -18,6 +18,7 @@ from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import with_interval
 
 BLOCKS = "paper"
+SHARES = ("top25", "top25_of_blocks", "gini", "auroc")
 NAMES = {
     "top25": "top 25 %, of the mean score",
     "top25_of_blocks": "top 25 %, mean of the blocks'",
@@ -74,7 +75,9 @@ def main(arguments: list[str] | None = None) -> dict:
     def interval(column: str) -> Interval:
         known = table.dropna(subset=[column])
         groups = [group.to_numpy(float) for _, group in known.groupby("subject")[column]]
-        return bootstrap(groups, seed=chosen.seed)
+        # shares, and the AUROC, lie between 0 and 1
+        share = (0.0, 1.0) if column in SHARES or column.startswith("block ") else None
+        return bootstrap(groups, seed=chosen.seed, within=share)
 
     rows = []
     for name, words in NAMES.items():

@@ -218,7 +218,8 @@ def summarise(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         for name in ("dose rho", "dose error", "agreement"):
             own = name == "agreement" and arm == "causal oracle"  # with itself
             kept = [] if own else by_subject(arm, name)
-            each = bootstrap(kept, seed=seed) if kept else None
+            within = None if name == "dose error" else (-1, 1)
+            each = bootstrap(kept, seed=seed, within=within) if kept else None
             row[name] = with_interval(each.mean, each.low, each.high) if each else "-"
         rows.append(row)
     return rows
@@ -229,7 +230,7 @@ def summarise_controls(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     rows = []
     for check in [name for name in table.columns if name not in ("arm", *labels(table))]:
         groups = [part[check].to_numpy() for _, part in table.groupby("subject", sort=False)]
-        found = bootstrap(groups, seed=seed)
+        found = bootstrap(groups, seed=seed, within=(-1, 1))
         rows.append({"check": check, "Spearman": with_interval(found.mean, found.low, found.high)})
     return rows
 

@@ -136,7 +136,7 @@ def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, tuple[float
         found[str(arm)] = {}
         for name in AGREEMENT:
             groups = [group.to_numpy(float) for _, group in part.groupby("subject")[name]]
-            interval = bootstrap(groups, seed=seed)
+            interval = bootstrap(groups, seed=seed, within=(-1, 1))
             found[str(arm)][name] = (interval.mean, interval.low, interval.high)
     return found
 

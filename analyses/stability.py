@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> dict:
     for name in (*MEASURES, *KINDS):
         if table[name].isna().any():
             continue  # too few prompts for pairs of this kind
-        found = bootstrap([np.array([value]) for value in table[name]], seed=chosen.seed)
+        found = bootstrap(
+            [np.array([value]) for value in table[name]], seed=chosen.seed, within=(-1, 1)
+        )
         rows.append(
             {
                 "measure": name.replace("_", " "),

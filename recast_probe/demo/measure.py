@@ -102,8 +102,10 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
     Intervals resample references and then prompts; p-values flip the signs of whole references.
     """
 
-    def interval(values: Sequence[float] | np.ndarray) -> dict[str, float]:
-        return bootstrap(by_reference(found, values), seed=seed).to_dict()
+    def interval(
+        values: Sequence[float] | np.ndarray, within: tuple[float, float] | None = None
+    ) -> dict[str, float]:
+        return bootstrap(by_reference(found, values), seed=seed, within=within).to_dict()
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
@@ -145,7 +147,7 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
         },
         "overlap": {
             "auroc": mean([o.auroc for o in found.overlaps]),
-            "auroc_interval": interval([o.auroc for o in found.overlaps]),
+            "auroc_interval": interval([o.auroc for o in found.overlaps], (0, 1)),
             "auroc_null": mean([o.null["auroc"].mean for o in found.overlaps]),
             "mass_share": mean([o.mass_share for o in found.overlaps]),
             "base_rate": mean([o.base_rate for o in found.overlaps]),

@@ -14,6 +14,7 @@ to 95 %. "percentile" draws subjects and then values within each, with the quant
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -59,6 +60,7 @@ def bootstrap(
     draws: int = 5000,
     seed: int = 0,
     method: Method = "studentized",
+    within: tuple[float, float] | None = None,
 ) -> Interval:
     """Mean of all values, with its bootstrap interval over subjects.
 
@@ -68,13 +70,25 @@ def bootstrap(
     Args:
         groups: one array of values for each subject.
         method: see the head of this module.
+        within: the least and the largest value that there can be, such as (0, 1) of a share; the
+            interval ends there.
 
     Raises:
-        InputError: no values, values that are not finite, or settings out of range.
+        InputError: no values, values that are not finite or outside, or settings out of range.
     """
     values = _checked(groups, confidence, draws)
     ones = [np.ones_like(group) for group in values]
-    return _ratio_interval(values, ones, confidence, draws, seed, method)
+    found = _ratio_interval(values, ones, confidence, draws, seed, method)
+    if within is None:
+        return found
+    every, (least, largest) = np.concatenate(values), within
+    if every.min() < least - ROUNDING or every.max() > largest + ROUNDING:
+        raise InputError(
+            f"Values from {every.min():g} to {every.max():g} do not lie within {least:g} and "
+            f"{largest:g}."
+        )
+    low, high = np.clip([found.low, found.high], least, largest)
+    return replace(found, low=float(low), high=float(high))
 
 
 def bootstrap_ratio(

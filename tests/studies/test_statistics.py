@@ -262,6 +262,16 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
+def test_an_interval_ends_where_values_do():
+    shares = [np.array([0.99]), np.array([0.9]), np.array([1.0]), np.array([0.95])]
+    free, kept = bootstrap(shares), bootstrap(shares, within=(0, 1))
+    assert free.high > 1 == kept.high
+    assert (kept.mean, kept.low, kept.count) == (free.mean, free.low, free.count)
+    assert math.isnan(bootstrap(shares[:1], within=(0, 1)).high)
+    with pytest.raises(InputError, match=r"0\.9 to 1 do not lie within 0 and 0\.5"):
+        bootstrap(shares, within=(0, 0.5))
+
+
 def test_a_single_subject_has_no_interval():
     one = TABLE[TABLE["subject"] == "s0"]
     found = compare(one, "identity", "full").loc["pruned"]
