@@ -14,6 +14,7 @@ from PIL import Image
 
 from recast_probe.attention.readout import Readout, attend
 from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.families.compiled import refuse_compiled
 from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
@@ -64,6 +65,7 @@ class Family(ABC):
 
     name: str
     pipelines: tuple[str, ...]
+    parts: tuple[str, ...]  # what the pipeline must have
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
     query_groups: tuple[str, ...] = ("generation", "reference", "text")
@@ -79,13 +81,22 @@ class Family(ABC):
         """The family as it serves this pipeline; another object where it must know its parts."""
         return self
 
-    @abstractmethod
     def check(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
+        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
+        if missing := missing or self.lacking(pipeline):
+            raise UnsupportedPipelineError(
+                f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
+                f"{'; '.join(missing)}."
+            )
+
+    @abstractmethod
+    def lacking(self, pipeline: Any) -> list[str]:
+        """What the transformer should have and has not, where the pipeline has its parts."""
 
     def check_traceable(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError where the blocks cannot be traced, being compiled."""
-        return
+        refuse_compiled(pipeline)
 
     @abstractmethod
     def transformer(self, pipeline: Any) -> torch.nn.Module:

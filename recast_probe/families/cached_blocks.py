@@ -49,10 +49,18 @@ class CachedBlock(ABC):
     def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
         """Where the output of the MLP or of the last projection comes up, likewise."""
 
-    @abstractmethod
     def projected(self, place: int) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
         """Where key (1) or value (2) of the image's tokens, or of all, is projected, and what of it
         they are: (batch, token, width)."""
+        attention = self.block.attn
+        if getattr(attention, "fused_projections", False):
+            return attention.to_qkv, lambda _, output: output.chunk(3, dim=-1)[place]
+        separate = (attention.to_q, attention.to_k, attention.to_v)
+        return separate[place], lambda _, output: output
+
+    def generation(self, sequence: Tensor) -> Tensor:
+        """The generation tokens of what the block computes, here of the whole sequence."""
+        return sequence[:, self.cache.layout.span("generation")]
 
     def hooks(self) -> list[Any]:
         """Hooks that keep what full steps compute."""
@@ -78,6 +86,24 @@ class CachedBlock(ABC):
     def _keep_norms(self, vectors: Tensor) -> None:
         by_head = vectors.unflatten(-1, (-1, self.block.attn.head_dim))
         self.cache.store_norms(self.number, by_head.float().norm(dim=-1).mean(dim=-1))
+
+
+class CachedDoubleBlock(CachedBlock):
+    """A double-stream block, whose image tokens are computed apart from the text."""
+
+    def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
+        return self.block.attn, lambda _, outputs: self.generation(outputs[0])
+
+    def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
+        return self.block.ff, lambda _, output: self.generation(output)
+
+    def generation(self, sequence: Tensor) -> Tensor:
+        return sequence[:, : self.cache.layout.generation.size]
+
+
+def within_float16(tokens: Tensor) -> Tensor:
+    """As diffusers' single-stream blocks keep their output in the range of float16."""
+    return tokens.clip(-65504, 65504) if tokens.dtype == torch.float16 else tokens
 
 
 @contextmanager

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recast_probe.errors import UnsupportedPipelineError, VerificationError
+from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
-from recast_probe.families.compiled import refuse_compiled
 from recast_probe.families.flow_schedule import shifted_schedule, unshifted_sigmas
 from recast_probe.layout import Grid, TokenLayout
 
@@ -21,34 +20,18 @@ class Flux(Family):
     """Shared by the families of FLUX.1 and FLUX.2; no family of its own.
 
     Attributes:
-        parts: what the pipeline must have.
         stacks: kind of block, and the transformer's list of them, in the order in which they run.
     """
 
-    parts: tuple[str, ...]
     stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
 
-    def check(self, pipeline: Any) -> None:
-        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        if not missing:
-            missing = self.lacking(pipeline)
-        if missing:
-            raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
-                f"{'; '.join(missing)}."
-            )
-
     def lacking(self, pipeline: Any) -> list[str]:
-        """What the transformer should have and has not."""
         transformer = self.transformer(pipeline)
         return [
             f"transformer.{stack}"
             for _, stack in self.stacks
             if not isinstance(getattr(transformer, stack, None), torch.nn.ModuleList)
         ]
-
-    def check_traceable(self, pipeline: Any) -> None:
-        refuse_compiled(pipeline)
 
     def block_places(self, pipeline: Any) -> Iterator[tuple[str, str, int]]:
         """Kind, stack and index in the stack of every block, in the order in which they run."""
@@ -78,6 +61,21 @@ class Flux(Family):
     def token_pixels(self, pipeline: Any) -> int:
         """Side in pixels of the square that one token stands for."""
         return int(pipeline.vae_scale_factor) * 2
+
+    def output_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
+        """Generation tokens of an output of ``height`` by ``width`` pixels.
+
+        Raises:
+            InputError: none fits.
+        """
+        pixels = self.token_pixels(pipeline)
+        rows, columns = arguments["height"] // pixels, arguments["width"] // pixels
+        if min(rows, columns) < 1:
+            raise InputError(
+                f"height={arguments['height']}, width={arguments['width']} give {rows} x {columns} "
+                f"generation tokens; choose at least {pixels} x {pixels} pixels."
+            )
+        return Grid(rows, columns)
 
     def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
         return [(self.transformer(pipeline), stack) for _, stack in self.stacks]

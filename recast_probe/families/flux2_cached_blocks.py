@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recast_probe.families.cached_blocks import CachedBlock
+from recast_probe.families.cached_blocks import CachedBlock, CachedDoubleBlock, within_float16
 from recast_probe.families.flux2_processor import split_projection
 
 
-class CachedFlux2DoubleBlock(CachedBlock):
+class CachedFlux2DoubleBlock(CachedDoubleBlock):
     """A double-stream block of FLUX.2."""
 
     def forward(  # type: ignore[override]
@@ -53,22 +53,6 @@ class CachedFlux2DoubleBlock(CachedBlock):
                 picked = block.norm2(tokens[one, fresh]) * (1 + scale[one]) + shift[one]
                 kept.output[item, fresh] = block.ff(picked)[0]
         return tokens + gate * kept.output
-
-    def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.attn, lambda _, outputs: self._generation(outputs[0])
-
-    def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.ff, lambda _, output: self._generation(output)
-
-    def projected(self, place: int) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        attention = self.block.attn
-        if getattr(attention, "fused_projections", False):
-            return attention.to_qkv, lambda _, output: output.chunk(3, dim=-1)[place]
-        separate = (attention.to_q, attention.to_k, attention.to_v)
-        return separate[place], lambda _, output: output
-
-    def _generation(self, image: Tensor) -> Tensor:
-        return image[:, : self.cache.layout.generation.size]
 
 
 class CachedFlux2SingleBlock(CachedBlock):
@@ -106,7 +90,7 @@ class CachedFlux2SingleBlock(CachedBlock):
                 joined = torch.cat([kept.attention[one, fresh], block.attn.mlp_act_fn(mlp)], dim=2)
                 kept.output[item, fresh] = block.attn.to_out(joined)[0]
         tokens = tokens + gate * kept.output
-        return tokens.clip(-65504, 65504) if tokens.dtype == torch.float16 else tokens
+        return within_float16(tokens)
 
     def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
         # attention's output stands before the MLP's in what the last projection takes
@@ -115,21 +99,18 @@ class CachedFlux2SingleBlock(CachedBlock):
         def attended(inputs: Any, _: Any) -> Tensor:
             own = inputs[0].shape[-1] * attention.inner_dim
             own //= attention.inner_dim + attention.mlp_hidden_dim
-            return self._generation(inputs[0])[..., :own]
+            return self.generation(inputs[0])[..., :own]
 
         return attention.to_out, attended
 
     def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.attn.to_out, lambda _, output: self._generation(output)
+        return self.block.attn.to_out, lambda _, output: self.generation(output)
 
     def projected(self, place: int) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
         attention = self.block.attn
         return attention.to_qkv_mlp_proj, lambda _, output: split_projection(attention, output)[
             0
         ].chunk(3, dim=-1)[place]
-
-    def _generation(self, sequence: Tensor) -> Tensor:
-        return sequence[:, self.cache.layout.span("generation")]
 
 
 def parameters(modulation: Tensor, sets: int) -> Any:

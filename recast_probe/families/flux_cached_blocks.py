@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recast_probe.families.cached_blocks import CachedBlock
+from recast_probe.families.cached_blocks import CachedBlock, CachedDoubleBlock, within_float16
 
 
 class CachedFluxBlock(CachedBlock):
@@ -39,15 +39,8 @@ class CachedFluxBlock(CachedBlock):
     def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
         """The generation tokens (batch, token, width) after a cached step of the block."""
 
-    def projected(self, place: int) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        attention = self.block.attn
-        if getattr(attention, "fused_projections", False):
-            return attention.to_qkv, lambda _, output: output.chunk(3, dim=-1)[place]
-        separate = (attention.to_q, attention.to_k, attention.to_v)
-        return separate[place], lambda _, output: output
 
-
-class CachedFluxDoubleBlock(CachedFluxBlock):
+class CachedFluxDoubleBlock(CachedFluxBlock, CachedDoubleBlock):
     """A double-stream block of FLUX.1."""
 
     def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
@@ -61,15 +54,6 @@ class CachedFluxDoubleBlock(CachedFluxBlock):
                 picked = picked * (1 + scale[item, None, None]) + shift[item, None, None]
                 kept.output[item, fresh] = block.ff(picked)[0]
         return tokens + gate[:, None] * kept.output
-
-    def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.attn, lambda _, outputs: self._generation(outputs[0])
-
-    def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.ff, lambda _, output: self._generation(output)
-
-    def _generation(self, image: Tensor) -> Tensor:
-        return image[:, : self.cache.layout.generation.size]
 
 
 class CachedFluxSingleBlock(CachedFluxBlock):
@@ -86,13 +70,10 @@ class CachedFluxSingleBlock(CachedFluxBlock):
                 joined = torch.cat([kept.attention[one, fresh], hidden], dim=2)
                 kept.output[item, fresh] = block.proj_out(joined)[0]
         tokens = tokens + gate[:, None] * kept.output
-        return tokens.clip(-65504, 65504) if tokens.dtype == torch.float16 else tokens
+        return within_float16(tokens)
 
     def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.attn, lambda _, output: self._generation(output)
+        return self.block.attn, lambda _, output: self.generation(output)
 
     def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
-        return self.block.proj_out, lambda _, output: self._generation(output)
-
-    def _generation(self, sequence: Tensor) -> Tensor:
-        return sequence[:, self.cache.layout.span("generation")]
+        return self.block.proj_out, lambda _, output: self.generation(output)

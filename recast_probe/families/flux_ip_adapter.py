@@ -163,17 +163,10 @@ class FluxIPAdapter(Flux1):
     def predict_layout(
         self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
-        pixels = self.token_pixels(pipeline)
-        rows, columns = arguments["height"] // pixels, arguments["width"] // pixels
-        if min(rows, columns) < 1:
-            raise InputError(
-                f"height={arguments['height']}, width={arguments['width']} give {rows} x {columns} "
-                f"generation tokens; choose at least {pixels} x {pixels} pixels."
-            )
         (images,) = arguments.get("ip_adapter_image", [[]])
         return TokenLayout(
             text=arguments["max_sequence_length"],
-            generation=Grid(rows, columns),
+            generation=self.output_grid(pipeline, arguments),
             references=self._rows(pipeline, len(images)),
         )
 

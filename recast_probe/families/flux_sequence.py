@@ -13,12 +13,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.errors import InputError
 from recast_probe.families.base import AttentionCall
 from recast_probe.families.cached_blocks import CachedBlock, cached_blocks
 from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.families.flux import Flux
-from recast_probe.families.hooked_processor import HookedProcessor
+from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -38,14 +38,7 @@ class FluxSequence(Flux):
     remedy: ClassVar[str]
 
     def lacking(self, pipeline: Any) -> list[str]:
-        if any(
-            isinstance(getattr(module, "processor", None), HookedProcessor)
-            for module in self.transformer(pipeline).modules()
-        ):
-            raise UnsupportedPipelineError(
-                "The pipeline is accelerated already; call restore() of what accelerate() gave, "
-                "or leave its with block first."
-            )
+        refuse_accelerated(self.transformer(pipeline))
         return super().lacking(pipeline) or [
             f"transformer.{call.module}.processor ({self.processors[call.kind]}; {self.remedy})"
             for call in self.attention_calls(pipeline)

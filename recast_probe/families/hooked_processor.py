@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recast_probe.errors import UnsupportedPipelineError
+
 Attend = Callable[[Sequence[Tensor], Mapping[str, Any]], Tensor]
 
 
@@ -48,6 +50,16 @@ class HookedProcessor:
                 value = torch.cat([value, self.earlier[1]], dim=1)
             output = dispatch_attention_fn(query, key, value, **options)
         return output.flatten(2, 3).to(query.dtype)
+
+
+def refuse_accelerated(transformer: torch.nn.Module) -> None:
+    """Raise UnsupportedPipelineError where hooked processors are in place already."""
+    processors = (getattr(module, "processor", None) for module in transformer.modules())
+    if any(isinstance(processor, HookedProcessor) for processor in processors):
+        raise UnsupportedPipelineError(
+            "The pipeline is accelerated already; call restore() of what accelerate() gave, "
+            "or leave its with block first."
+        )
 
 
 def joint_projections(

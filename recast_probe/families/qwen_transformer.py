@@ -15,55 +15,42 @@ import torch
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family
-from recast_probe.families.compiled import refuse_compiled
+from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.families.qwen_positions import KeptShapes, positions_of_kept
 from recast_probe.families.qwen_processor import HookedQwenProcessor
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.selection.merging import Groups
 
-PARTS = ("transformer", "vae", "scheduler", "text_encoder", "processor", "image_processor")
-
 
 class QwenTransformer(Family):
     """What pipelines with a ``QwenImageTransformer2DModel`` share; no family of its own."""
 
+    parts = ("transformer", "vae", "scheduler", "text_encoder", "processor", "image_processor")
     operations = ("self_processor_0", "dispatch_attention_fn_0")
     processor = "QwenDoubleStreamAttnProcessor2_0"
     takes_attention_mask = False
 
     def check(self, pipeline: Any) -> None:
-        missing = [part for part in PARTS if getattr(pipeline, part, None) is None]
-        if missing := missing or self._lacking(pipeline):
-            raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
-                f"{'; '.join(missing)}."
-            )
+        super().check(pipeline)
         if pipeline.transformer.config.guidance_embeds:
             raise UnsupportedPipelineError(
                 "The transformer's config says guidance_embeds=True, and diffusers' own "
                 "QwenImageTransformer2DModel cannot run with an embedded guidance scale."
             )
 
-    def _lacking(self, pipeline: Any) -> list[str]:
+    def lacking(self, pipeline: Any) -> list[str]:
         transformer: Any = self.transformer(pipeline)
         if not isinstance(getattr(transformer, "transformer_blocks", None), torch.nn.ModuleList):
             return ["transformer.transformer_blocks"]
         if type(getattr(transformer, "pos_embed", None)).__name__ != "QwenEmbedRope":
             return ["transformer.pos_embed (QwenEmbedRope)"]
         processors = [block.attn.processor for block in transformer.transformer_blocks]
-        if any(isinstance(processor, HookedQwenProcessor) for processor in processors):
-            raise UnsupportedPipelineError(
-                "The pipeline is accelerated already; call restore() of what accelerate() gave, "
-                "or leave its with block first."
-            )
+        refuse_accelerated(transformer)
         return [
             f"transformer.transformer_blocks.{index}.attn.processor ({self.processor})"
             for index, processor in enumerate(processors)
             if type(processor).__name__ != self.processor
         ]
-
-    def check_traceable(self, pipeline: Any) -> None:
-        refuse_compiled(pipeline)
 
     def transformer(self, pipeline: Any) -> torch.nn.Module:
         return pipeline.transformer
