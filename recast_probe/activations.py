@@ -263,7 +263,9 @@ class Activations:
             raise ValueError("positions do not ascend")
         if self.positions[0] < 0 or self.positions[-1] >= self.layout.total:
             raise ValueError(f"positions leave the {self.layout.total} tokens of the layout")
-        if any(each.ndim < 3 or each.shape[1] != len(self.positions) for each in self.values.values()):
+        if any(
+            each.ndim < 3 or each.shape[1] != len(self.positions) for each in self.values.values()
+        ):
             raise ValueError("values do not have one row a position")
         steps, blocks = len(self.timesteps), len(self.block_kinds)
         if not all(0 <= at.step < steps and 0 <= at.block < blocks for at in self.values):
