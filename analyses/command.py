@@ -53,6 +53,10 @@ def parse(
     for name_or_flag, settings in (options or {}).items():
         parser.add_argument(name_or_flag, **settings)
     chosen = parser.parse_args(arguments)
+    for each, least in {**dict.fromkeys(SIZES, 1), "seed": 0}.items():
+        value = getattr(chosen, each)
+        if value is not None and value < least:
+            parser.error(f"--{each} is {value}; it is at least {least}")
     for each, (whole, quick) in {**SIZES, **(sizes or {})}.items():
         everything = takes_everything(chosen, each, sizes)
         if getattr(chosen, each) is None and not everything:

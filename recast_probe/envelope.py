@@ -186,13 +186,18 @@ def check_folder(folder: Path) -> None:
     Raises:
         DamagedFileError: no sealed folder, or a file that is missing, changed or new.
     """
-    wanted = read_sealed(folder / CONTENTS, "Folder")["files"]
-    found = _contents(folder)
+    listed = folder / CONTENTS
+    if not listed.is_file():
+        raise DamagedFileError(
+            f"{folder} has no {CONTENTS}, which says what belongs to it: it was cut short, or an "
+            "earlier recast_probe wrote it. Remove it, and it is made anew."
+        )
+    wanted, found = read_sealed(listed, "Folder")["files"], _contents(folder)
     other = sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name))
     if other:
         raise DamagedFileError(
             f"{folder} is damaged: {other[0]} is not as it was written. Copy the folder again, or "
-            "remove it and make it anew."
+            "remove it, and it is made anew."
         )
 
 

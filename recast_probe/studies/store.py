@@ -101,8 +101,9 @@ class Store:
 
         Others are processes, and threads of this one. The operating system frees the claim of a
         process that ends, however it ends. It holds between processes of one machine; on a network
-        file system between machines as far as the file system's locks (flock) do. Where there are no locks everyone gets the claim, with a
-        warning: work may then be done twice, and nothing worse.
+        file system between machines as far as the file system's locks (flock) do. Where there are
+        no locks everyone gets the claim, with a warning: work may then be done twice, and nothing
+        worse.
 
         Args:
             key: names the work.
