@@ -77,6 +77,11 @@ def unsealed(found: Any, where: str, kind: str, version: int = 1) -> dict[str, A
             f"{where} has version {found['version']!r} of {name}, and this recast_probe reads up "
             f"to {version}; upgrade recast_probe."
         )
+    return without_seal(found)
+
+
+def without_seal(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without format, version and digest, unchecked."""
     return {key: value for key, value in found.items() if key not in _RESERVED}
 
 
@@ -170,9 +175,9 @@ def file_digest(path: str | Path) -> str:
         raise DamagedFileError(f"{path} cannot be read: {error.strerror}.") from None
 
 
-def digests(files: Iterable[Path]) -> dict[str, str]:
-    """The digest of each file, by its name."""
-    return {path.name: file_digest(path) for path in files}
+def digests(files: Iterable[Path], folder: Path) -> dict[str, str]:
+    """The digest of each file, by its path below a folder."""
+    return {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
 
 
 def seal_folder(folder: Path) -> None:
@@ -203,11 +208,7 @@ def check_folder(folder: Path) -> None:
 
 def _contents(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir())
-    return {
-        path.relative_to(folder).as_posix(): file_digest(path)
-        for path in files
-        if path != folder / CONTENTS
-    }
+    return digests([path for path in files if path != folder / CONTENTS], folder)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
