@@ -123,7 +123,7 @@ def _in_words(error: OSError) -> str:
             f"{error.strerror}{where}. What was finished before is kept, and no file is half "
             "written; make room or choose another --out, and run the command again."
         )
-    return f"{error.strerror}{where}." if error.strerror else f"{error or type(error).__name__}"
+    return f"{error.strerror}{where}." if error.strerror else str(error) or type(error).__name__
 
 
 def _forget_output() -> None:
