@@ -47,7 +47,10 @@ def test_files_of_the_first_format_open(rewrite, recorded):
     assert back.provenance == recorded.provenance
     np.testing.assert_array_equal(back.positions, recorded.positions)
     path = rewrite(lambda facts: facts.update(sha256="0" * 64), version=1)
-    with pytest.warns(UserWarning), pytest.raises(DamagedFileError, match="checksum"):
+    with (
+        pytest.warns(UserWarning, match="earlier"),
+        pytest.raises(DamagedFileError, match="checksum"),
+    ):
         Activations.load(path)
 
 
