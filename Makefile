@@ -12,7 +12,7 @@ DEVICE ?= cuda
 FULL_SIZE ?= out/full-size
 MEASURED ?= out/measured
 
-.PHONY: demo test lint types train-pocket measure-gpu clean
+.PHONY: demo test crash lint types train-pocket measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -28,6 +28,10 @@ demo: $(READY)
 # one thread a worker: programs of several threads starve each other on few cores
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# studies killed, stopped and run twice at once, at 100 random moments each
+crash: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash
 
 lint: $(READY)
 	$(BIN)/ruff check .

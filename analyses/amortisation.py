@@ -27,6 +27,7 @@ from recast_probe.arithmetic import (
     run_work,
 )
 from recast_probe.datasets import Case
+from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures.style import BLUE, GREY, INK, chart, house_style
 from recast_probe.interventions import Prune
@@ -213,4 +214,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "amortisation")

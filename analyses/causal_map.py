@@ -15,6 +15,7 @@ import xarray as xr
 from PIL import Image
 
 from analyses.command import finish, open_probe, open_store, parse
+from recast_probe.ending import run_program
 from recast_probe.figures import causal_heat_map
 from recast_probe.identity import IdentityScorer
 from recast_probe.images import fit_mask
@@ -171,4 +172,4 @@ def main(arguments: list[str] | None = None) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "causal_map")

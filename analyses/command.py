@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.benchmark import add_benchmark, benchmark_settings, takes_everything
+from recast_probe.envelope import digests, sealed
 from recast_probe.figures import save_figure
 from recast_probe.io import without_nan, write_json
 from recast_probe.probe import Probe
@@ -53,6 +54,10 @@ def parse(
     for name_or_flag, settings in (options or {}).items():
         parser.add_argument(name_or_flag, **settings)
     chosen = parser.parse_args(arguments)
+    for each, least in {**dict.fromkeys(SIZES, 1), "seed": 0}.items():
+        value = getattr(chosen, each)
+        if value is not None and value < least:
+            parser.error(f"--{each} is {value}; it is at least {least}")
     for each, (whole, quick) in {**SIZES, **(sizes or {})}.items():
         everything = takes_everything(chosen, each, sizes)
         if getattr(chosen, each) is None and not everything:
@@ -101,11 +106,16 @@ def finish(
     summary: dict[str, Any],
     figures: dict[str, Figure],
 ) -> None:
-    """Write tables (parquet, CSV), `summary.json` and figures (PNG, PDF) to `--out`."""
+    """Write tables (parquet, CSV), figures (PNG, PDF) and `summary.json` to `--out`.
+
+    The summary holds the digest of every other file and of itself.
+    """
     chosen.out.mkdir(parents=True, exist_ok=True)
     facts = store.settings | {"subjects": chosen.subjects, "prompts": chosen.prompts}
+    files: list[Path] = []
     for name, table in tables.items():
-        save_table(table, chosen.out / name, facts)
+        files += save_table(table, chosen.out / name, facts)
     for name, figure in figures.items():
-        save_figure(figure, chosen.out / name)
-    write_json(chosen.out / "summary.json", without_nan(facts | summary))
+        files += save_figure(figure, chosen.out / name)
+    described = without_nan({**facts, **summary, "files": digests(files, chosen.out)})
+    write_json(chosen.out / "summary.json", sealed(described, "Summary"))

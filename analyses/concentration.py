@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
 from recast_probe.diagnostics import Interval, entropy, overlap, skew
+from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
@@ -130,4 +131,4 @@ def draw(table: pd.DataFrame, interval: Callable[[str], Interval], model: str) -
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "concentration")

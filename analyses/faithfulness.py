@@ -18,6 +18,7 @@ from analyses.comparing import bench
 from recast_probe import rank
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
+from recast_probe.ending import run_program
 from recast_probe.faithfulness import (
     SHARES,
     Curves,
@@ -267,4 +268,4 @@ def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "faithfulness")

@@ -15,6 +15,7 @@ from analyses.comparing import bench
 from analyses.faithfulness import identity
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, reading
+from recast_probe.ending import run_program
 from recast_probe.figures import head_map
 from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.probe import Probe
@@ -190,4 +191,4 @@ def draw_blocks(blocks: xr.Dataset, selection: str) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "heads")

@@ -19,6 +19,7 @@ from analyses.command import finish, open_store, parse
 from analyses.comparing import bench, difference
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import entropy, skew
+from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.identity import IdentityScorer
@@ -191,4 +192,4 @@ def draw(runs: pd.DataFrame, seed: int, selection: str) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "ip_adapter")

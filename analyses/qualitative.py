@@ -18,6 +18,7 @@ from analyses import table_1
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms
 from recast_probe.datasets import Case
+from recast_probe.ending import run_program
 from recast_probe.figures import image_grid
 from recast_probe.studies import Store, markdown
 from recast_probe.studies.comparison import units
@@ -111,4 +112,4 @@ def target_of(case: Case) -> dict[str, Image.Image]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "qualitative")

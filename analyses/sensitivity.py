@@ -19,6 +19,7 @@ from analyses.comparing import bench, run_arms, summarise
 from recast_probe import budget, rank
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import arrays
+from recast_probe.ending import run_program
 from recast_probe.figures.style import BLUE, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Prune
 from recast_probe.interventions.base import Intervention
@@ -178,4 +179,4 @@ def draw(runs: pd.DataFrame, agreed: dict[str, Any], seed: int, model: str) -> F
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "sensitivity")

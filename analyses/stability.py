@@ -11,6 +11,7 @@ from analyses.comparing import bench
 from recast_probe.datasets import Case, file_label
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
+from recast_probe.ending import run_program
 from recast_probe.figures import stability_matrix
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap
@@ -92,4 +93,4 @@ def by_kind(found: Stability, categories: Sequence[str]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "stability")

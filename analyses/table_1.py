@@ -22,6 +22,7 @@ from analyses.comparing import (
     summarise,
 )
 from recast_probe import budget
+from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
@@ -159,4 +160,4 @@ def measured(table: pd.DataFrame, rows: list[dict], seed: int) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "table_1")

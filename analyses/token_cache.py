@@ -18,6 +18,7 @@ from recast_probe.arithmetic import (
     mean_fresh,
 )
 from recast_probe.datasets import Case
+from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.interventions import Recast, TokenCache
 from recast_probe.interventions.base import Intervention
@@ -164,4 +165,4 @@ def draw(runs: pd.DataFrame, speeds: dict[str, float], seed: int, model: str) ->
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "token_cache")

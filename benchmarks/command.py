@@ -18,6 +18,7 @@ from recast_probe.arithmetic import DeviceLimits, TransformerConfig
 from recast_probe.arithmetic.devices import limits_of
 from recast_probe.attention import attention_with_log_sum_exp
 from recast_probe.attention.sums import reader
+from recast_probe.envelope import sealed, without_seal
 from recast_probe.io import without_nan, write_json
 from recast_probe.provenance import now, versions
 
@@ -102,15 +103,15 @@ def finish(arguments: argparse.Namespace, facts: Mapping[str, Any], base: str) -
     """Add the machine, write and print; returns what was written."""
     chosen = {k: v for k, v in vars(arguments).items() if k not in ("out", "json")}
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in chosen.items()}
-    found: dict[str, Any] = without_nan(
-        machine(arguments.device) | {"settings": settings} | dict(facts)
+    found = sealed(
+        without_nan(machine(arguments.device) | {"settings": settings} | dict(facts)), "Benchmark"
     )
     if arguments.out:
         write_json(arguments.out, found)
     if arguments.json:
         print(json.dumps(found, allow_nan=False))
         return found
-    for name, value in found.items():
+    for name, value in without_seal(found).items():
         if name not in ("arms", "settings", "versions", "layout"):
             print(f"{name}: {value}")
     tables: Mapping[str, Row] = found["arms"]

@@ -22,6 +22,7 @@ from scipy import stats
 
 from benchmarks.command import finish, parser
 from recast_probe.diagnostics.survey import survey
+from recast_probe.ending import run_program
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.memory import peak_memory
 from recast_probe.profile import AttentionProfile
@@ -174,4 +175,4 @@ def _folder(named: Path | None) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "diagnostics")

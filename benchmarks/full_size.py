@@ -25,6 +25,7 @@ from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 from benchmarks.readout import fill
 from recast_probe.arithmetic.known import CONFIGS
+from recast_probe.ending import run_program
 from recast_probe.io import write_json
 
 CLIP_WORDS, T5_WORDS, T5_EXTRA = 49_408, 32_000, 100
@@ -215,4 +216,4 @@ def _part(width: int, scale: int, multiple: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "full_size")

@@ -23,6 +23,7 @@ from benchmarks.command import finish, kernels, limits, parser
 from benchmarks.timing import alternate
 from recast_probe.arithmetic import FluxConfig, flux_kontext_dev, readout_work, step_work
 from recast_probe.attention import attend, attention_with_log_sum_exp, dense_reference
+from recast_probe.ending import run_program
 from recast_probe.layout import Grid, TokenLayout
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -268,4 +269,4 @@ def checked(
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "readout")

@@ -33,6 +33,7 @@ from benchmarks.plans import full_run, least_work, plan_of, plan_of_run
 from benchmarks.timing import add_speed_ups, alternate
 from recast_probe import pocket
 from recast_probe.arithmetic import RunPlan
+from recast_probe.ending import run_program
 from recast_probe.images import load_image
 from recast_probe.interventions.methods import METHODS, REUSING, method
 
@@ -316,4 +317,4 @@ class Compiled:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "runs")

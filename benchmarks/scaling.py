@@ -18,6 +18,7 @@ from benchmarks.readout import SMALL, inputs, random_transformer
 from benchmarks.timing import Row, alternate
 from recast_probe import pocket
 from recast_probe.arithmetic import flux_kontext_dev, step_work
+from recast_probe.ending import run_program
 from recast_probe.layout import Grid, TokenLayout
 
 TOKEN_PIXELS = 16
@@ -108,4 +109,4 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "scaling")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recast_probe.errors import InputError
-from recast_probe.io import atomic_path
+from recast_probe.envelope import parse_json, sealed, unsealed
+from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.io import atomic_path, without_nan
 from recast_probe.layout import TokenLayout
 from recast_probe.wording import memory, spans
 
@@ -26,8 +28,8 @@ from recast_probe.wording import memory, spans
 IN_ATTENTION = ("keys", "values", "attention output")
 IN_STREAM = ("residual", "embeddings")
 WHAT = IN_ATTENTION + IN_STREAM
-FORMAT = "recast_probe.Activations"
-FORMAT_VERSION = 1
+KIND = "Activations"
+FORMAT_VERSION = 2
 
 
 class Place(NamedTuple):
@@ -186,7 +188,8 @@ class Activations:
         return value.index_select(1, torch.as_tensor(found))
 
     def save(self, path: str | Path) -> Path:
-        """Write to a safetensors file, whole or not at all, with provenance and checksum.
+        """Write to a safetensors file, whole or not at all, with provenance and a checksum over all
+        of it.
 
         Raises:
             InputError: the path does not end in .safetensors, or its folder does not exist.
@@ -197,21 +200,20 @@ class Activations:
         if not path.parent.is_dir():
             raise InputError(f"The folder {str(path.parent)!r} does not exist; make it first.")
         described = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
             "tokens": self.tokens,
             "positions": self.positions.tolist(),
             "layout": self.layout.to_dict(),
             "timesteps": self.timesteps.tolist(),
             "block_kinds": list(self.block_kinds),
-            "provenance": self.provenance,
-            "sha256": self.sha256,
+            "provenance": without_nan(self.provenance),
+            "values": self.sha256,
         }
+        header = {"recast_probe": json.dumps(sealed(described, KIND, FORMAT_VERSION))}
         tensors = {
             "/".join(map(str, place)): each.contiguous() for place, each in self.values.items()
         }
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {"recast_probe": json.dumps(described)})
+            save_file(tensors, temporary, header)
         return path
 
     @classmethod
@@ -219,21 +221,14 @@ class Activations:
         """Read what `save` wrote.
 
         Raises:
-            InputError: missing, damaged, foreign, or of a newer version.
+            DamagedFileError: missing, damaged, foreign, or of a newer version.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"There is no file of activations at {path}.")
         try:
+            if not path.is_file():
+                raise DamagedFileError(f"There is no file of activations at {path}.")
             with safe_open(path, framework="pt", device="cpu") as opened:
-                described = json.loads((opened.metadata() or {})["recast_probe"])
-                if described["format"] != FORMAT:
-                    raise KeyError("format")
-                if described["version"] > FORMAT_VERSION:
-                    raise InputError(
-                        f"{path} has format {described['version']} of activations, and this "
-                        f"recast_probe reads up to {FORMAT_VERSION}; upgrade recast_probe."
-                    )
+                described = _described(path, (opened.metadata() or {})["recast_probe"])
                 values = {_place(name): opened.get_tensor(name) for name in list(opened.keys())}
             found = cls(
                 values,
@@ -244,18 +239,37 @@ class Activations:
                 tuple(described["block_kinds"]),
                 described["provenance"],
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(
+            whole = found.sha256 == described["values"]
+            found._check_shapes()
+        except DamagedFileError:
+            raise
+        except Exception as error:  # the reader of tensors and a forged description raise anything
+            raise DamagedFileError(
                 f"{path} holds no activations of recast_probe, or is damaged ({error})."
             ) from None
-        if found.sha256 != described["sha256"]:
-            raise InputError(
+        if not whole:
+            raise DamagedFileError(
                 f"{path} is damaged: its contents do not match the checksum that was saved with "
                 "them. Copy the file again, or repeat the run."
             )
         return found
+
+    def _check_shapes(self) -> None:
+        """Check that description and values can belong to one run; ValueError where not."""
+        if not self.values:
+            raise ValueError("it holds no values")
+        ascending = self.positions.ndim == 1 and (np.diff(self.positions) > 0).all()
+        if not self.positions.size or not ascending:
+            raise ValueError("positions do not ascend")
+        if self.positions[0] < 0 or self.positions[-1] >= self.layout.total:
+            raise ValueError(f"positions leave the {self.layout.total} tokens of the layout")
+        if any(
+            each.ndim < 3 or each.shape[1] != len(self.positions) for each in self.values.values()
+        ):
+            raise ValueError("values do not have one row a position")
+        steps, blocks = len(self.timesteps), len(self.block_kinds)
+        if not all(0 <= at.step < steps and 0 <= at.block < blocks for at in self.values):
+            raise ValueError(f"a place is outside {steps} steps and {blocks} blocks")
 
     def __repr__(self) -> str:
         return (
@@ -265,6 +279,21 @@ class Activations:
 
     def _repr_html_(self) -> str:
         return f"<code>{html.escape(repr(self))}</code>"
+
+
+def _described(path: Path, text: str) -> dict[str, Any]:
+    """The description of a file, checked by its own digest."""
+    found = parse_json(text, f"The description in {path}")
+    if found["version"] != 1:
+        return unsealed(found, str(path), KIND, FORMAT_VERSION)
+    if found["format"] != f"recast_probe.{KIND}":
+        raise ValueError(f"its format is {found['format']!r}")
+    warnings.warn(
+        f"{path} was written by an earlier recast_probe: its checksum covers the values, not their "
+        "positions, timesteps and provenance. Load and save it again to have all of it covered.",
+        stacklevel=3,
+    )
+    return {**found, "values": found["sha256"]}
 
 
 def _place(name: str) -> Place:

@@ -19,6 +19,10 @@ class MissingPackageError(InputError):
     """An optional package that is needed here and not installed; the message says how to get it."""
 
 
+class DamagedFileError(InputError):
+    """A file of this package that is missing, damaged, foreign, or newer than this version."""
+
+
 class ProfileFileError(RecastProbeError):
     """A profile file that is damaged, foreign, or newer than this version."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from recast_probe.envelope import sealed
 from recast_probe.errors import InputError
-from recast_probe.io import write_bytes, write_json
+from recast_probe.io import without_nan, write_bytes, write_json
 
 if TYPE_CHECKING:
     from recast_probe.activations import Activations
@@ -68,7 +70,8 @@ class RunResult:
         return float(np.mean(self.reference_tokens_per_step))
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the images as PNG, each with its provenance in a JSON file next to it.
+        """Write the images as PNG, each with its provenance in a JSON file next to it, which holds
+        the digest of the image and of itself.
 
         Args:
             path: ``name.png``; with several images ``name_0.png``, ``name_1.png`` and so on.
@@ -94,8 +97,10 @@ class RunResult:
                 "reference_tokens_per_step": list(self.reference_tokens_per_step),
                 "seconds": self.seconds,
             }
-            write_json(target.with_suffix(".json"), facts)
-            written.append(write_bytes(target, png_bytes(image)))
+            png = png_bytes(image)
+            facts["image_sha256"] = hashlib.sha256(png).hexdigest()
+            write_json(target.with_suffix(".json"), sealed(without_nan(facts), "Image"))
+            written.append(write_bytes(target, png))
         return written
 
     def __repr__(self) -> str:

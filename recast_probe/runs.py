@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,29 @@ ATTACHMENTS = ("nnsight", "hooks")
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
 _ONE_RUN = threading.RLock()
+
+
+_FORKED_IN_A_RUN = False
+
+
+def _after_fork() -> None:
+    """In a child: the lock anew, since the thread that may hold it is not there to release it."""
+    global _ONE_RUN, _FORKED_IN_A_RUN
+    _FORKED_IN_A_RUN |= not _ONE_RUN.acquire(blocking=False)
+    _ONE_RUN = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_not_forked() -> None:
+    if _FORKED_IN_A_RUN:
+        raise InputError(
+            "This process was forked while another thread ran the probe, so it holds a pipeline in "
+            "the middle of a run. Fork between runs, or start processes by "
+            "multiprocessing.get_context('spawn')."
+        )
 
 
 @contextmanager
@@ -102,6 +126,7 @@ def run(
     check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
+    _check_not_forked()
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
         attached = [
             stack.enter_context(intervention.attached(family, pipeline, context))

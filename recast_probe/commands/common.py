@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recast_probe.errors import InputError
+from recast_probe.stray import sweep
 
 if TYPE_CHECKING:
     from recast_probe.arithmetic import TransformerConfig
@@ -153,13 +154,14 @@ def parse_blocks(text: str) -> Any:
 
 
 def output_folder(out: Path) -> Path:
-    """The folder for results, made if it is not there."""
+    """The folder for results, made if it is not there; what killed processes left is removed."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out} cannot be made: {error.strerror}.") from error
+    sweep(out)
     return out
 
 

@@ -22,10 +22,11 @@ def demo(
     """Profile, diagnose and prune on shipped references; write summary, figures and report."""
     from recast_probe.commands.common import output_folder
     from recast_probe.demo import DemoSettings, run_demo
+    from recast_probe.envelope import without_seal
 
     settings = DemoSettings(references=references, prompts=prompts, steps=steps, seed=seed)
     probe = open_probe(model, "auto", "cpu")
     folder = output_folder(out)
     summary = run_demo(probe, folder, settings)
-    emit(summary, as_json)
+    emit(summary if as_json else without_seal(summary | {"files": {}}), as_json)
     note(f"Report: {folder / 'report.html'}")

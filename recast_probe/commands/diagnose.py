@@ -15,6 +15,7 @@ from recast_probe.commands.common import (
     output_folder,
     parse_blocks,
 )
+from recast_probe.envelope import sealed
 from recast_probe.errors import InputError
 from recast_probe.io import without_nan, write_json
 
@@ -81,9 +82,10 @@ def diagnose(
     # everything that can go wrong with the input has gone wrong before the first file is written
     drawn = _draw(loaded[0], picture, grid_mask, chosen, agreement)
     folder = output_folder(out)
-    write_json(folder / "diagnostics.json", found)
+    stored = sealed(found, "Diagnostics")
+    write_json(folder / "diagnostics.json", stored)
     _report(folder, loaded[0], drawn, found)
-    emit(found if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
+    emit(stored if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
     note(f"Report: {folder / 'report.html'}")
 
 

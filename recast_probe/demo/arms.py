@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,19 @@ from typing import Any
 from PIL import Image
 
 from recast_probe import rank
-from recast_probe.errors import ProfileFileError
+from recast_probe.envelope import digest
+from recast_probe.errors import InputError
 from recast_probe.images import image_digest
 from recast_probe.interventions import Prune, WithoutReference
-from recast_probe.io import atomic_path, write_json
 from recast_probe.pocket import Sample
 from recast_probe.probe import Probe
 from recast_probe.profile import AttentionProfile
 from recast_probe.provenance import versions
 from recast_probe.result import RunResult
 from recast_probe.selection.budgets import Adaptive
+from recast_probe.studies import Outcome, Store, Unit, run_study
+from recast_probe.studies.engine import record_key
+from recast_probe.studies.store import Writer
 
 ARMS = ("full", "recast", "random", "none")
 
@@ -66,33 +68,32 @@ def cases(samples: tuple[Sample, ...], prompts: int, seed: int) -> list[Case]:
     ]
 
 
-def perform(probe: Probe, case: Case, arm: str, steps: int, folder: Path) -> Run:
-    """Run one arm of one case, or read it back when the same run is already in `folder`."""
-    key = _key(probe, case, arm, steps)
-    stored = _stored(folder, case.name, arm, key)
-    if stored is not None:
-        return stored
-    result = _generate(probe, case, arm, steps)
-    profile = result.profile if arm == "full" else None
-    stem = folder / f"{case.name}.{arm}"
-    # an older run's record would vouch for files that are replaced now
-    stem.with_name(f"{stem.name}.json").unlink(missing_ok=True)
-    if profile is not None:
-        profile.save(stem.with_name(f"{stem.name}.nc"))
-    with atomic_path(stem.with_name(f"{stem.name}.png")) as temporary:
-        result.image.save(temporary)
-    # the record comes last: without it the run does not count as done
-    write_json(
-        stem.with_name(f"{stem.name}.json"),
-        {
-            "key": key,
-            "arm": arm,
-            "reference_tokens_per_step": list(result.reference_tokens_per_step),
-            "seconds": result.seconds,
-            "provenance": result.provenance,
-        },
-    )
-    return Run(result.image, result.reference_tokens_per_step, result.seconds, profile)
+def perform(probe: Probe, chosen: Sequence[Case], steps: int, folder: Path) -> dict[str, list[Run]]:
+    """Every arm of every case, by arm in the order of the cases.
+
+    Runs that are already in `folder` and were made in the same way are read back. Runs of other
+    models, seeds and steps may lie beside them.
+    """
+    store = Store(folder, {"study": "demo"})
+    units = [
+        Unit({"case": case.name, "run": digest(_identity(probe, case, steps))[:16]}, case)
+        for case in chosen
+    ]
+
+    def runs(unit: Unit, missing: Sequence[str]) -> Iterator[Outcome]:
+        for arm in missing:
+            result = _generate(probe, unit.payload, arm, steps)
+            values = {
+                "reference_tokens_per_step": list(result.reference_tokens_per_step),
+                "seconds": result.seconds,
+            }
+            files: dict[str, Writer] = {".png": result.image.save}
+            if arm == "full" and result.profile is not None:
+                files[".nc"] = result.profile.save
+            yield Outcome(arm, values, files, result.provenance)
+
+    run_study(units, ARMS, runs, store)
+    return {arm: [_stored(store, unit, arm) for unit in units] for arm in ARMS}
 
 
 def _generate(probe: Probe, case: Case, arm: str, steps: int) -> RunResult:
@@ -110,29 +111,24 @@ def _generate(probe: Probe, case: Case, arm: str, steps: int) -> RunResult:
     return probe.generate(image, prompt, interventions=[WithoutReference()], **common)
 
 
-def _key(probe: Probe, case: Case, arm: str, steps: int) -> str:
-    """Everything that decides a run's outcome."""
-    facts = {
+def _identity(probe: Probe, case: Case, steps: int) -> dict[str, Any]:
+    """Everything that decides the outcome of a case's runs."""
+    return {
         "fingerprint": probe.fingerprint,
         "image": image_digest(case.sample.image),
         "prompt": case.prompt,
         "seed": case.seed,
         "steps": steps,
-        "arm": arm,
         "versions": versions(),
     }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _stored(folder: Path, name: str, arm: str, key: str) -> Run | None:
-    record = folder / f"{name}.{arm}.json"
-    try:
-        facts = json.loads(record.read_text())
-        if facts["key"] != key:
-            return None
-        with Image.open(folder / f"{name}.{arm}.png") as opened:
-            image = opened.convert("RGB")
-        profile = AttentionProfile.load(folder / f"{name}.{arm}.nc") if arm == "full" else None
-    except (OSError, ValueError, KeyError, TypeError, ProfileFileError):
-        return None  # incomplete or damaged: the run is made again
-    return Run(image, tuple(facts["reference_tokens_per_step"]), facts["seconds"], profile)
+def _stored(store: Store, unit: Unit, arm: str) -> Run:
+    record = store.load(record_key(unit, arm))
+    if record is None:
+        raise InputError(f"The run {unit.labels['case']}, {arm} was changed while the demo ran.")
+    with Image.open(record.files[".png"]) as opened:
+        image = opened.convert("RGB")
+    profile = AttentionProfile.load(record.files[".nc"]) if arm == "full" else None
+    tokens, seconds = record.values["reference_tokens_per_step"], record.values["seconds"]
+    return Run(image, tuple(tokens), seconds, profile)

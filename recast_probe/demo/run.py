@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from recast_probe import pocket
-from recast_probe.demo.arms import ARMS, Run, cases, perform
+from recast_probe.demo.arms import cases, perform
 from recast_probe.demo.measure import measure, summarise
+from recast_probe.envelope import digests, sealed
 from recast_probe.errors import InputError
 from recast_probe.io import without_nan, write_json
 from recast_probe.probe import Probe
@@ -47,26 +45,13 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     """Run everything, write it to `out`, and return what `summary.json` holds.
 
     Runs that are already in `out` with the same settings are read back. After Ctrl-C the runs
-    done so far stay there.
+    done so far stay there. The summary holds the digest of the report, of every figure and of
+    itself.
     """
     started = time.monotonic()
-    folder = out / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     chosen = cases(pocket.samples()[: settings.references], settings.prompts, settings.seed)
-    runs: dict[str, list[Run]] = {arm: [] for arm in ARMS}
-    bar = tqdm(total=len(chosen) * len(ARMS), desc="Runs", file=sys.stderr)
-    try:
-        for case in chosen:
-            for arm in ARMS:
-                bar.set_postfix_str(f"{case.sample.subject}, {arm}")
-                runs[arm].append(perform(probe, case, arm, settings.steps, folder))
-                bar.update()
-    except KeyboardInterrupt:
-        bar.close()
-        print(f"Interrupted: {bar.n} of {bar.total} runs are in {folder}.", file=sys.stderr)
-        print("The same command goes on from there.", file=sys.stderr)
-        raise
-    bar.close()
+    runs = perform(probe, chosen, settings.steps, out / "runs")
     # matplotlib takes a second to import; only now it is needed
     from recast_probe.demo.pages import draw, write_page
 
@@ -85,5 +70,8 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     summary = without_nan(summary)
     facts = {key: summary[key] for key in ("model", "fingerprint", "versions", "settings")}
     write_page(out / "report.html", summary, chosen, images, facts)
+    drawn = [each.with_suffix(kind) for each in images.values() for kind in (".png", ".pdf")]
+    summary["files"] = digests([*out.glob("report.html"), *drawn], out)
+    summary = sealed(summary, "Summary")
     write_json(out / "summary.json", summary)
     return summary

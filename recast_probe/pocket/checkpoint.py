@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from recast_probe.envelope import check_folder, read_json, seal_folder
 from recast_probe.errors import InputError
+from recast_probe.io import atomic_folder, previous, write_json
 
 SHARD_BYTES = 15_000_000
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], progress: dict) -> None:
     """Write shards and `progress.json` beside the old checkpoint, then swap the folders."""
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for number, shard in enumerate(_shards(tensors)):
-        save_file(shard, fresh / f"state-{number:02d}.safetensors")
-    (fresh / "progress.json").write_text(json.dumps(progress, indent=1))
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(folder) as fresh:
+        for number, shard in enumerate(_shards(tensors)):
+            save_file(shard, fresh / f"state-{number:02d}.safetensors")
+        write_json(fresh / "progress.json", progress)
+        seal_folder(fresh)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Where the latest checkpoint lies, or None where there is none.
+
+    A process that was killed while it swapped the folders leaves the one before, under another
+    name.
+    """
+    return next((each for each in (folder, previous(folder)) if each.is_dir()), None)
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
     """All tensors and the progress record.
 
     Raises:
-        InputError: no complete checkpoint in that folder.
+        InputError: no complete checkpoint in that folder, or a damaged one.
     """
-    if not (folder / "progress.json").is_file():
+    found = find_checkpoint(folder)
+    if found is None or not (found / "progress.json").is_file():
         raise InputError(f"No checkpoint in {folder}: it holds no progress.json.")
+    check_folder(found)
     tensors: dict[str, torch.Tensor] = {}
-    for shard in sorted(folder.glob("state-*.safetensors")):
+    for shard in sorted(found.glob("state-*.safetensors")):
         tensors.update(load_file(shard))
-    return tensors, json.loads((folder / "progress.json").read_text())
+    return tensors, read_json(found / "progress.json")
 
 
 def _shards(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
+from recast_probe.envelope import check_folder, seal_folder
+from recast_probe.io import atomic_folder
+
 from .architecture import STANDARD, PocketConfig, build_autoencoder
 from .autoencoder import train_autoencoder
 from .scenes import sample_task
@@ -43,18 +46,24 @@ def run(
             to go on. None trains to the end.
         workers: processes that compose scenes; 0 composes in the training process.
 
+    Raises:
+        DamagedFileError: a folder in `work` that is not as it was left.
+
     Returns the progress record, with `finished` true when the whole plan is done.
     """
     subjects = load_pack(pack)
-    if not (work / "tokenizer_2").is_dir():
+    made = {name: _is_made(work / name) for name in ("tokenizer", "tokenizer_2", "autoencoder")}
+    if not (made["tokenizer"] and made["tokenizer_2"]):
         make_tokenizers(_captions(subjects, seed), work)
-    if not (work / "autoencoder").is_dir():
+    if not made["autoencoder"]:
         torch.manual_seed(seed)
         autoencoder = build_autoencoder(config)
         train_autoencoder(
             autoencoder, subjects, steps=autoencoder_steps, seed=seed, device=device, log=log
         )
-        autoencoder.cpu().save_pretrained(work / "autoencoder")
+        with atomic_folder(work / "autoencoder") as fresh:
+            autoencoder.cpu().save_pretrained(fresh)
+            seal_folder(fresh)
     autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
     plan = TrainingPlan.standard(small_samples, full_samples, seed=seed)
     progress = train(
@@ -77,6 +86,14 @@ def run(
         for count, stage in zip(progress["samples"], plan.stages, strict=True)
     )
     return progress | {"finished": done}
+
+
+def _is_made(folder: Path) -> bool:
+    """Whether an earlier call made this folder; it must be as that call left it."""
+    if not folder.is_dir():
+        return False
+    check_folder(folder)
+    return True
 
 
 def _captions(subjects: list[Subject], seed: int) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recast_probe.errors import InputError
+from recast_probe.io import atomic_path
 
 THING_GROUPS = (
     "Animals & Nature",
@@ -83,13 +84,14 @@ def build_pack(
     if noto_font is not None:
         training += _noto(noto_font, {s.key: things[s.key] for s in training})
     out.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        out / "subjects.npz",
-        rgba=np.stack([s.rgba for s in training]),
-        key=np.array([s.key for s in training]),
-        name=np.array([s.name for s in training]),
-        style=np.array([s.style for s in training]),
-    )
+    with atomic_path(out / "subjects.npz") as temporary:
+        np.savez_compressed(
+            temporary,
+            rgba=np.stack([s.rgba for s in training]),
+            key=np.array([s.key for s in training]),
+            name=np.array([s.name for s in training]),
+            style=np.array([s.style for s in training]),
+        )
     save_sheet([drawn[key] for key in held_out], out / "held_out")
     return {"training": len(training), "held_out": len(held_out)}
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer, T5Tokenizer
 
+from recast_probe.envelope import seal_folder
+from recast_probe.io import atomic_folder
+
 CLIP_VOCABULARY = 1500
 T5_VOCABULARY = 1500
 TEXT_TOKENS = 32
@@ -20,8 +23,10 @@ def make_tokenizers(captions: list[str], out: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "captions.txt").write_text("\n".join(captions))
-        _make_clip(folder, out / "tokenizer")
-        _make_t5(folder, out / "tokenizer_2")
+        for make, name in ((_make_clip, "tokenizer"), (_make_t5, "tokenizer_2")):
+            with atomic_folder(out / name) as fresh:
+                make(folder, fresh)
+                seal_folder(fresh)
 
 
 def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, T5Tokenizer]:

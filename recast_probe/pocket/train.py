@@ -13,9 +13,12 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from recast_probe.envelope import seal_folder
+from recast_probe.io import atomic_folder
+
 from . import architecture
 from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from .data import LatentPool
 from .flow import FlowModel, arithmetic
 from .subjects import load_pack
@@ -86,7 +89,7 @@ def train(
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, weight_decay=0.01)
     progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0}
-    if (checkpoint / "progress.json").exists():
+    if find_checkpoint(checkpoint) is not None:
         tensors, progress = load_checkpoint(checkpoint)
         _restore(model, ema, optimiser, tensors, progress["steps"])
         # a plan may have grown by a stage since the checkpoint was written
@@ -186,7 +189,9 @@ def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: 
     )
     clean.load_state_dict(autoencoder.state_dict())
     pipeline = architecture.assemble(clean, model.transformer, model.clip, model.t5, tokenizers)
-    pipeline.save_pretrained(out)
+    with atomic_folder(out) as fresh:
+        pipeline.save_pretrained(fresh)
+        seal_folder(fresh)
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.statistics import compare, holm, means, retention
 from recast_probe.studies.store import Record, Store
-from recast_probe.studies.tables import markdown, save_table
+from recast_probe.studies.tables import load_table, markdown, save_table
 
 __all__ = [
     "Outcome",
@@ -14,6 +14,7 @@ __all__ = [
     "Unit",
     "compare",
     "holm",
+    "load_table",
     "markdown",
     "means",
     "retention",

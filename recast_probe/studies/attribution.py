@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from recast_probe.provenance import plain, versions
 from recast_probe.request import as_indices
 from recast_probe.result import RunResult
 from recast_probe.studies.attribution_result import Attribution, exact_effects, sampled_effects
+from recast_probe.studies.engine import in_turns
 from recast_probe.studies.store import Record, Store
 
 if TYPE_CHECKING:
@@ -126,35 +127,46 @@ def attribution(
     def stored(seed: int, cut: str) -> Record | None:
         return None if kept is None else kept.load({"seed": str(seed), "cut": cut})
 
-    rows = []
-    left = [(seed, number) for seed in noises for number in range(len(cuts))]
+    def cut_run(seed: int, number: int, latents: torch.Tensor) -> dict[str, Any] | None:
+        """The values of one cut, stored or new; None while another process makes them."""
+        key = {"seed": str(seed), "cut": names[number]}
+        with nullcontext(True) if kept is None else kept.claim(key) as ours:
+            record = stored(seed, names[number])
+            if record is not None or not ours:
+                return None if record is None else record.values
+            result, own = generate(seed, knockouts(cuts[number], edge, removal, cut_steps))
+            values = {"value": valued(result), "distance": relative_distance(own, latents)}
+            if kept is not None:
+                kept.save(key, values, provenance=result.provenance)
+            return values
+
+    def all_cuts(seed: int) -> tuple[float | None, list[Any]]:
+        """The full run's value, and every cut's values."""
+        records = [stored(seed, each) for each in names]
+        whole = stored(seed, "nothing")
+        values: list[Any] = [None if each is None else each.values for each in records]
+        full_value = None if whole is None else whole.values["value"]
+        if None in values or whole is None:
+            full, latents = generate(seed, ())
+            full_value = valued(full)
+            if kept is not None:
+                kept.save({"seed": str(seed), "cut": "nothing"}, {"value": full_value})
+            if progress and seed == noises[0]:
+                bar.write(_plan(len(noises), cuts, values, full.seconds, latents), sys.stderr)
+
+        def work(number: int) -> bool:
+            if values[number] is None:
+                values[number] = cut_run(seed, number, latents)
+            bar.update(values[number] is not None)
+            return values[number] is not None
+
+        in_turns(range(len(cuts)), work, store)
+        return full_value, values
+
     names = [_name(cut, sample, number) for number, cut in enumerate(cuts)]
-    bar = tqdm(total=len(left), disable=not progress, desc="Runs", file=sys.stderr)
+    bar = tqdm(total=len(noises) * len(cuts), disable=not progress, desc="Runs", file=sys.stderr)
     try:
-        for seed in noises:
-            records = [stored(seed, each) for each in names]
-            whole = stored(seed, "nothing")
-            values: list[Any] = [None if each is None else each.values for each in records]
-            full_value = None if whole is None else whole.values["value"]
-            if None in values or whole is None:
-                full, latents = generate(seed, ())
-                full_value = valued(full)
-                if kept is not None:
-                    kept.save({"seed": str(seed), "cut": "nothing"}, {"value": full_value})
-                if progress and seed == noises[0]:
-                    bar.write(_plan(len(noises), cuts, values, full.seconds, latents), sys.stderr)
-            for number, cut in enumerate(cuts):
-                if values[number] is None:
-                    result, own = generate(seed, knockouts(cut, edge, removal, cut_steps))
-                    values[number] = {
-                        "value": valued(result),
-                        "distance": relative_distance(own, latents),
-                    }
-                    if kept is not None:
-                        key = {"seed": str(seed), "cut": names[number]}
-                        kept.save(key, values[number], provenance=result.provenance)
-                bar.update()
-            rows.append((full_value, values))
+        rows = [all_cuts(seed) for seed in noises]
     finally:
         bar.close()
     number_of = np.vectorize(lambda value: np.nan if value is None else value, otypes=[float])

@@ -262,10 +262,16 @@ class _Sweep:
         stored = store.load({"run": name})
         if stored is not None and not again:
             return stored
-        result = self._run(name, [self.record] if name == "source" else [])
-        self._activations = result.activations
-        values, files = {"seconds": result.seconds}, {".png": result.image.save}
-        return store.save({"run": name}, values, files, result.provenance)
+        with store.claim({"run": name}, wait=True):
+            stored = store.load({"run": name})
+            if stored is not None and not again:
+                return stored
+            result = self._run(name, [self.record] if name == "source" else [])
+            self._activations = result.activations
+            if stored is not None:
+                return stored
+            values, files = {"seconds": result.seconds}, {".png": result.image.save}
+            return store.save({"run": name}, values, files, result.provenance)
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         blocks, steps = unit.payload

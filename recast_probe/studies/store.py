@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import json
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recast_probe.errors import InputError
+from filelock import FileLock, Timeout
+
+from recast_probe.envelope import digest, file_digest, plain, read_sealed, sealed
+from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.io import atomic_path, without_nan, write_json
+from recast_probe.stray import sweep
 
 Writer = Callable[[Path], object]
+# file systems that know no locks
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -32,36 +40,52 @@ class Record:
 class Store:
     """Records of one study, in a folder of its own.
 
-    A record is written last and holds the SHA-256 of its files, so it vouches for them: a run that
-    was cut short, or whose files were changed, is simply not there and is made again.
+    A record is written last. It holds the SHA-256 of its files, of its own contents and of the
+    settings, so it vouches for all of them: a run that was cut short, or of which anything was
+    changed, is simply not there and is made again.
 
     Args:
-        folder: made if it is not there.
+        folder: made if it is not there. What killed processes left in it is removed.
         settings: everything that decides the outcome of the runs: model fingerprint, versions,
             steps, seeds. Records of other settings are never mixed in.
 
     Raises:
-        InputError: the folder holds a study with other settings, or `study.json` is damaged.
+        InputError: no folder can be made there, it holds a study with other settings, or
+            `study.json` is damaged.
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.settings = json.loads(json.dumps(without_nan(dict(settings))))
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.settings = plain(without_nan(dict(settings)))
+        self._study = digest(self.settings)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.folder} cannot be made: {error.strerror}.") from error
+        self._sweep()
         described = self.folder / "study.json"
-        if described.exists():
-            self._check(described)
-        else:
-            write_json(described, self.settings)
+        if not described.exists():
+            with self.claim({"study": ""}, wait=True):
+                if not described.exists():
+                    write_json(described, sealed(self.settings, "Study"))
+        self._check(described)
+
+    def _sweep(self) -> None:
+        sweep(self.folder)
+        for path in self.folder.glob("*.lock"):
+            # a process that was killed let go of its claim, but the file stays
+            if re.fullmatch(r".*-[0-9a-f]{10}\.lock", path.name):
+                with suppress(OSError), _held(path, wait=False):
+                    pass
 
     def _check(self, described: Path) -> None:
         try:
-            found = json.loads(described.read_text())
-            names = sorted(set(found) | set(self.settings))
-        except (OSError, ValueError, TypeError) as error:
+            found = read_sealed(described, "Study")
+        except DamagedFileError as error:
             raise InputError(
                 f"{described} cannot be read ({error}); choose another folder, or remove this one."
             ) from error
+        names = sorted(set(found) | set(self.settings))
         other = [name for name in names if found.get(name) != self.settings.get(name)]
         if other:
             name = other[0]
@@ -71,17 +95,33 @@ class Store:
                 "Choose another folder; the runs there were left as they are."
             )
 
+    @contextmanager
+    def claim(self, key: Mapping[str, str], wait: bool = False) -> Iterator[bool]:
+        """Keep others from doing the same work; gives False where another holds it.
+
+        Others are processes, and threads of this one. The operating system frees the claim of a
+        process that ends, however it ends. It holds between processes of one machine; on a network
+        file system between machines as far as the file system's locks (flock) do. Where there are
+        no locks everyone gets the claim, with a warning: work may then be done twice, and nothing
+        worse.
+
+        Args:
+            key: names the work.
+            wait: until it is free.
+        """
+        with _held(self._path(key, ".lock"), wait) as ours:
+            yield ours
+
     def load(self, key: Mapping[str, str]) -> Record | None:
         """The record of a run, or None where there is no whole one."""
-        path = self._path(key, ".json")
         try:
-            stored = json.loads(path.read_text())
-            if stored["key"] != dict(key):
+            stored = read_sealed(self._path(key, ".json"), "Record")
+            if stored["key"] != dict(key) or stored["study"] != self._study:
                 return None
             files = {suffix: self._path(key, suffix) for suffix in stored["files"]}
-            whole = all(_digest(files[name]) == stored["files"][name] for name in files)
-            return Record(dict(stored["values"]), files) if whole else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole = all(file_digest(files[name]) == stored["files"][name] for name in files)
+            return Record(stored["values"], files) if whole else None
+        except (DamagedFileError, KeyError, TypeError, AttributeError):
             return None
 
     def save(
@@ -100,9 +140,15 @@ class Store:
             provenance: how the run was made.
 
         Raises:
-            InputError: a suffix that is no plain suffix.
+            InputError: a suffix that is no plain suffix, or values that are no JSON.
             OSError: the disk is full; earlier records stay.
         """
+        facts = {
+            "key": dict(key),
+            "study": self._study,
+            "values": plain(without_nan(dict(values))),
+            "provenance": plain(without_nan(dict(provenance or {}))),
+        }
         record = self._path(key, ".json")
         # an older record would vouch for files that are replaced now
         record.unlink(missing_ok=True)
@@ -113,29 +159,44 @@ class Store:
             path = self._path(key, suffix)
             with atomic_path(path) as temporary:
                 write(temporary)
-            digests[suffix] = _digest(path)
-        plain = without_nan(dict(values))
-        write_json(
-            record,
-            {
-                "key": dict(key),
-                "values": plain,
-                "files": digests,
-                "provenance": without_nan(dict(provenance or {})),
-            },
-        )
-        return Record(plain, {suffix: self._path(key, suffix) for suffix in digests})
+            digests[suffix] = file_digest(path)
+        write_json(record, sealed({**facts, "files": digests}, "Record"))
+        return Record(facts["values"], {suffix: self._path(key, suffix) for suffix in digests})
 
     def _path(self, key: Mapping[str, str], suffix: str) -> Path:
         """Readable, and safe whatever the key holds; a digest keeps like names apart."""
-        text = json.dumps(dict(key), sort_keys=True, ensure_ascii=False)
         readable = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in key.values())
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return self.folder / f"{readable[:80]}-{digest}{suffix}"
+        return self.folder / f"{readable[:80]}-{digest(plain(dict(key)))[:10]}{suffix}"
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+@contextmanager
+def _held(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether that file's lock could be had; the file stays as long as someone holds it."""
+    # without locks of the system a mere marker would outlive a killed process
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        ours = False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"{path.parent} lies on a file system without locks ({error.strerror}); another "
+            "process that works there may do the same runs.",
+            stacklevel=4,
+        )
+        ours = True
+    else:
+        ours = True
+    try:
+        yield ours
+    finally:
+        if lock.is_locked:
+            # before it is let go, so that nobody's new lock is removed
+            with suppress(OSError):
+                path.unlink()
+            lock.release()
 
 
 def _short(value: Any) -> str:

@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from recast_probe.errors import InputError
+from recast_probe.envelope import digests, file_digest, read_sealed, sealed
+from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.io import atomic_path, without_nan, write_json
 
 
 def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, Any]) -> list[Path]:
     """Write `stem.parquet`, `stem.csv` and `stem.json` (the provenance), each whole or not at all.
 
-    The parquet file holds the provenance too, as metadata under "recast_probe".
+    The parquet file holds the provenance too, as metadata under "recast_probe". The JSON file holds
+    the digests of the other two and of itself; `load_table` checks them.
 
     Returns:
         The three files.
@@ -33,14 +35,32 @@ def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, A
     files = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".parquet", ".csv", ".json")]
     facts = without_nan(dict(provenance))
     arrow = pyarrow.Table.from_pandas(table)
-    described = {b"recast_probe": json.dumps(facts, ensure_ascii=False).encode()}
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **described})
+    metadata = {b"recast_probe": json.dumps(facts, ensure_ascii=False).encode()}
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), **metadata})
     with atomic_path(files[0]) as temporary:
         parquet.write_table(arrow, temporary)
     with atomic_path(files[1]) as temporary:
         table.to_csv(temporary, index=table.index.name is not None)
-    write_json(files[2], facts)
+    described = {"provenance": facts, "files": digests(files[:2], stem.parent)}
+    write_json(files[2], sealed(described, "Table"))
     return files
+
+
+def load_table(stem: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A table that `save_table` wrote, and its provenance.
+
+    Raises:
+        DamagedFileError: one of the three files is missing or is not as it was written.
+    """
+    stem = Path(stem)
+    described = read_sealed(stem.with_name(f"{stem.name}.json"), "Table")
+    for name, wanted in described["files"].items():
+        if file_digest(stem.with_name(name)) != wanted:
+            raise DamagedFileError(
+                f"{stem.with_name(name)} is not as it was written with its table; run the script "
+                "again."
+            )
+    return pd.read_parquet(stem.with_name(f"{stem.name}.parquet")), described["provenance"]
 
 
 def with_interval(mean: float, low: float, high: float, digits: int = 3) -> str:

@@ -19,9 +19,14 @@ import recast_probe as rp
 from recast_probe import io, pocket
 from recast_probe.cli import main
 from recast_probe.demo import DemoSettings, arms, pages, run_demo
+from recast_probe.envelope import file_digest, read_json, read_sealed
 from recast_probe.errors import InputError
 
 SETTINGS = DemoSettings(references=2, prompts=2, steps=3, seed=1)
+
+
+def stored_runs(out):
+    return sorted(p for p in (out / "runs").glob("[0-9]*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,14 @@ def finished(probe, tmp_path_factory):
 
 def test_the_summary_has_what_it_promises(finished):
     summary, out = finished
-    assert json.loads((out / "summary.json").read_text()) == summary
+    assert read_json(out / "summary.json") == summary
+    for name, digest in summary["files"].items():
+        assert file_digest(out / name) == digest
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("runs/")} == {
+        "summary.json",
+        *summary["files"],
+    }
     assert summary["seed"] == 1
     assert summary["versions"]["torch"]
     for arm in ("full", "recast", "random", "none"):
@@ -54,8 +66,10 @@ def test_numbers_are_those_of_the_stored_runs(finished, probe):
     assert len(profiles) == 4
     shares = [rp.skew(profile, blocks="single").top_share_of_mean_score for profile in profiles]
     assert summary["skew"]["top25"] == pytest.approx(np.mean(shares))
-    records = [json.loads(path.read_text()) for path in sorted((out / "runs").glob("*.json"))]
-    tokens = {record["arm"]: record["reference_tokens_per_step"] for record in records}
+    records = [json.loads(path.read_text()) for path in stored_runs(out)]
+    tokens = {
+        record["key"]["arm"]: record["values"]["reference_tokens_per_step"] for record in records
+    }
     full = tokens["full"][0]
     assert tokens["full"] == [full] * 3
     assert tokens["none"] == [0, 0, 0]
@@ -69,7 +83,8 @@ def test_arms_share_the_noise_and_profiling_changes_nothing(finished, probe):
     case = arms.cases(pocket.samples()[:2], 2, seed=1)[0]
     arguments = probe.pipeline_arguments(case.sample.image, case.prompt, steps=3, seed=case.seed)
     plain = np.asarray(probe.pipe(**arguments).images[0])
-    with Image.open(out / "runs" / f"{case.name}.full.png") as stored:
+    (file,) = (out / "runs").glob(f"{case.name}-*-full-*.png")
+    with Image.open(file) as stored:
         np.testing.assert_array_equal(np.asarray(stored), plain)
     seeds = [case.seed for case in arms.cases(pocket.samples(), 3, seed=1)]
     assert len(set(seeds)) == 72
@@ -113,7 +128,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, 
     run_demo(probe, tmp_path, settings)
     assert len(calls) == 8
     # another seed shares nothing; a damaged profile is made again
-    (damaged,) = (tmp_path / "runs").glob("*-0.full.nc")
+    (damaged,) = (tmp_path / "runs").glob("*-0-*-full-*.nc")
     damaged.write_bytes(damaged.read_bytes()[:1000])
     run_demo(probe, tmp_path, settings)
     assert len(calls) == 9
@@ -148,7 +163,7 @@ def test_control_c_from_outside(tiny_folder, tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         deadline = time.monotonic() + 120
-        while not list((tmp_path / "runs").glob("*.json")):
+        while not stored_runs(tmp_path):
             assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -158,8 +173,8 @@ def test_control_c_from_outside(tiny_folder, tmp_path):
     assert "Traceback" not in err
     assert str(tmp_path / "runs") in err
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-    for record in (tmp_path / "runs").glob("*.json"):
-        json.loads(record.read_text())
+    for record in stored_runs(tmp_path):
+        read_sealed(record, "Record")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
-from recast_probe.errors import InputError
+from recast_probe import io
+from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.pocket import recipe
 from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
 from recast_probe.pocket.autoencoder import normalise_latents, to_tensor
 from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
@@ -57,6 +62,73 @@ def test_checkpoints_round_trip_in_small_files(tmp_path):
     assert len(sizes) > 1
     assert max(sizes) < 16_000_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c"]
+
+
+class Killed(BaseException):
+    """In place of a kill at some step of the swap."""
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_checkpoint_is_there_wherever_a_save_was_killed(tmp_path, monkeypatch, at):
+    """After `at` renames and removals nothing more happens, as after kill -9."""
+    folder, left = tmp_path / "c", [at]
+    save_checkpoint(folder, {"a": torch.ones(3)}, {"steps": 1})
+
+    def stops(action):
+        def act(*arguments, **settings):
+            if left[0] <= 0:
+                raise Killed
+            left[0] -= 1
+            return action(*arguments, **settings)
+
+        return act
+
+    with monkeypatch.context() as patched:
+        patched.setattr(io.os, "replace", stops(os.replace))
+        patched.setattr(io.shutil, "rmtree", stops(shutil.rmtree))
+        with suppress(Killed):
+            save_checkpoint(folder, {"a": 2 * torch.ones(3)}, {"steps": 2})
+    tensors, progress = load_checkpoint(folder)
+    assert tensors["a"].tolist() == [progress["steps"]] * 3
+    # the next save mends what is left
+    save_checkpoint(folder, {"a": 3 * torch.ones(3)}, {"steps": 3})
+    assert load_checkpoint(folder)[1] == {"steps": 3}
+    assert not io.previous(folder).exists()
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "tokenizer", "tokenizer_2"])
+def test_a_damaged_part_of_the_work_is_refused(workplace, tmp_path, monkeypatch, name):
+    folder, autoencoder = workplace
+    calls = []
+    monkeypatch.setattr(recipe, "train_autoencoder", lambda *_, **__: calls.append("autoencoder"))
+    monkeypatch.setattr(recipe, "build_autoencoder", lambda _: autoencoder)
+    monkeypatch.setattr(recipe, "train", lambda *_, **__: {"samples": [0, 0]})
+    monkeypatch.setattr(recipe, "export", lambda *_: None)
+    monkeypatch.setattr(recipe, "CAPTIONS", 2000)
+
+    def run():
+        return recipe.run(
+            folder / "subjects.npz", tmp_path, small_samples=0, full_samples=0, config=SMALL
+        )
+
+    assert run()["finished"]
+    run()
+    assert calls == ["autoencoder"]
+    largest = max((tmp_path / name).iterdir(), key=lambda path: path.stat().st_size)
+    whole = largest.read_bytes()
+    largest.write_bytes(whole[:-100] + bytes(100))
+    with pytest.raises(DamagedFileError, match=largest.name):
+        run()
+    largest.unlink()
+    with pytest.raises(DamagedFileError, match=largest.name):
+        run()
+    largest.write_bytes(whole)
+    run()
+    assert calls == ["autoencoder"]
+    # half written by an earlier version: nothing says that it is whole
+    (tmp_path / name / "contents.json").unlink()
+    with pytest.raises(DamagedFileError, match="Remove it"):
+        run()
 
 
 def test_missing_checkpoint_and_pack_say_so(tmp_path):

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from pyarrow import parquet
 
-from recast_probe.errors import InputError
-from recast_probe.studies import markdown, save_table
+from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.studies import load_table, markdown, save_table
 from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.store import Store
 from recast_probe.studies.tables import p_value, with_interval
@@ -133,7 +133,15 @@ def test_tables_come_back_with_their_provenance(tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(files[0]), table)
     pd.testing.assert_frame_equal(pd.read_csv(files[1], index_col="arm"), table)
     stored = parquet.read_schema(files[0]).metadata[b"recast_probe"]
-    assert json.loads(stored) == json.loads(files[2].read_text()) == {"seed": 0, "note": None}
+    back, provenance = load_table(tmp_path / "table_1")
+    assert json.loads(stored) == provenance == {"seed": 0, "note": None}
+    pd.testing.assert_frame_equal(back, table)
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(whole.replace(b"0", b"1", 1))
+        with pytest.raises(DamagedFileError):
+            load_table(tmp_path / "table_1")
+        path.write_bytes(whole)
     with pytest.raises(InputError, match="does not exist"):
         save_table(table, tmp_path / "nowhere" / "table", {})
 
