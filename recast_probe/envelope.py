@@ -70,11 +70,15 @@ def unsealed(found: Any, where: str, kind: str, version: int = 1) -> dict[str, A
     """
     name = f"recast_probe.{kind}"
     if not isinstance(found, dict) or found.get("format") != name:
-        raise DamagedFileError(f"{where} is damaged or none of ours: it has no format {name!r}.")
-    check_digest(found, where)
-    if not isinstance(found["version"], int) or not 1 <= found["version"] <= version:
         raise DamagedFileError(
-            f"{where} has version {found['version']!r} of {name}, and this recast_probe reads up "
+            f"{where} is damaged, none of ours, or of an earlier recast_probe: its format is not "
+            f"{name!r}."
+        )
+    check_digest(found, where)
+    given = found.get("version")
+    if not isinstance(given, int) or not 1 <= given <= version:
+        raise DamagedFileError(
+            f"{where} has version {given!r} of {name}, and this recast_probe reads up "
             f"to {version}; upgrade recast_probe."
         )
     return without_seal(found)

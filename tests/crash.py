@@ -108,6 +108,15 @@ class Trial:
         finally:
             os._exit(code)
 
+    def wait(self, moment: float) -> None:
+        """Until this share of the runs is made, and then for a part of the next one's time."""
+        whole, part = divmod(moment * RUNS, 1)
+        deadline = time.monotonic() + 60
+        while self.performed() < whole and time.monotonic() < deadline:
+            time.sleep(0.001)
+        # a run and its files take about twice what it sleeps
+        time.sleep(2 * part * SECONDS_A_RUN)
+
     def performed(self) -> int:
         """Runs that were made so far, in all processes."""
         return len(self.log.read_text().split())
@@ -126,14 +135,14 @@ class Trial:
         return (self.folder / "table.csv").read_bytes()
 
 
-def stopped(kind: str, folder: Path, seconds: float, unbroken: bytes, moments: list[float]) -> Row:
-    """Studies that get a signal at these moments, as a share of an unbroken study's time."""
+def stopped(kind: str, folder: Path, unbroken: bytes, moments: list[float]) -> Row:
+    """Studies that get a signal at these moments, as a share of all runs."""
     row, number = Row(kind), KINDS[kind]
     wanted = -9 if number == signal.SIGKILL else 128 + number
     for index, moment in enumerate(moments):
         trial = Trial(folder / f"{index}")
         process = trial.start()
-        time.sleep(moment * seconds)
+        trial.wait(moment)
         os.kill(process, number)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         finished, before = trial.finished(), trial.performed()
@@ -148,14 +157,14 @@ def stopped(kind: str, folder: Path, seconds: float, unbroken: bytes, moments: l
     return row
 
 
-def together(folder: Path, seconds: float, unbroken: bytes, moments: list[float | None]) -> Row:
+def together(folder: Path, unbroken: bytes, moments: list[float | None]) -> Row:
     """Two processes on one store; at these moments one of them is killed, None for not at all."""
     row = Row("two at once" if moments[0] is None else "two at once, one killed")
     for index, moment in enumerate(moments):
         trial = Trial(folder / f"{index}")
         first, second = trial.start(), trial.start()
         if moment is not None:
-            time.sleep(moment * seconds / 2)
+            trial.wait(moment)
             os.kill(first, signal.SIGKILL)
         codes = [os.waitstatus_to_exitcode(os.waitpid(each, 0)[1]) for each in (first, second)]
         row.trials += 1
@@ -184,16 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         whole = Trial(folder / "whole")
-        started = time.monotonic()
         whole.study()
-        seconds = time.monotonic() - started
         rows = []
         for number, kind in enumerate(KINDS):
             (folder / f"{number}").mkdir()
-            rows.append(stopped(kind, folder / f"{number}", seconds, whole.table(), moments()))
+            rows.append(stopped(kind, folder / f"{number}", whole.table(), moments()))
         for name, when in (("none", [None] * chosen.moments), ("one", moments())):
             (folder / name).mkdir()
-            rows.append(together(folder / name, seconds, whole.table(), list(when)))
+            rows.append(together(folder / name, whole.table(), list(when)))
     print(markdown([asdict(row) for row in rows]))
     if not all(row.good for row in rows):
         sys.exit(1)

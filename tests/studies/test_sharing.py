@@ -10,7 +10,11 @@ import time
 import pandas as pd
 import pytest
 
+import recast_probe as rp
+from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Store, Unit, engine, run_study, store
+from recast_probe.studies.attribution import attribution
+from recast_probe.studies.causal_map import causal_map
 
 UNITS = [Unit({"subject": f"s{number}"}, number) for number in range(8)]
 ARMS = ("a", "b")
@@ -148,3 +152,57 @@ def test_random_moments():
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("|      4 |") == 6
+
+
+@pytest.fixture
+def both(probe, monkeypatch):
+    """Does the same in two threads at once; gives both results, and what was done to all runs."""
+    generate, runs = Probe.generate, []
+
+    def counted(self, *arguments, **settings):
+        runs.append(tuple(settings.get("interventions", ())))
+        return generate(self, *arguments, **settings)
+
+    monkeypatch.setattr(Probe, "generate", counted)
+
+    def work(function):
+        start, found = threading.Barrier(2), []
+
+        def each():
+            start.wait()
+            found.append(function())
+
+        threads = [threading.Thread(target=each) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
+        return found, runs
+
+    return work
+
+
+def test_an_attribution_is_shared(both, probe, image, tmp_path):
+    settings = {"steps": 2, "progress": False}
+    whole = attribution(probe, image, "fox", **settings)
+    found, runs = both(lambda: attribution(probe, image, "fox", store=tmp_path, **settings))
+    assert [each.data.identical(whole.data) for each in found] == [True, True]
+    cut = [each for each in runs[1 + 5 :] if each]
+    # each needs the full run's latents; each of the five blocks is cut once
+    assert len(cut) == 5
+    assert len(runs) - 6 <= 5 + 2
+    assert stray(tmp_path) == []
+
+
+def test_a_causal_map_is_shared(both, probe, image, tmp_path):
+    settings = {"steps": 2, "block_window": 3, "step_window": 2, "progress": False}
+    other = image.rotate(90)
+    whole = causal_map(probe, image, "fox", other, **settings)
+    units = whole.data["shift"].size
+    found, runs = both(lambda: causal_map(probe, image, "fox", other, folder=tmp_path, **settings))
+    assert [each.data.identical(whole.data) for each in found] == [True, True]
+    patched = [each for each in runs[units + 2 :] if each and isinstance(each[0], rp.Patch)]
+    # the base run once, the source run once for each, since its activations are needed
+    assert len(patched) == units
+    assert len(runs) - (units + 2) <= units + 1 + 2
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".png"}
