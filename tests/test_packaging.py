@@ -18,13 +18,24 @@ PACKAGE = ROOT / "recast_probe"
 # From the ground up; names on one line may import each other.
 FLOORS = [
     {"errors", "wording", "__init__"},
-    {"io", "layout", "blocks", "checks", "windows", "memory"},
+    {
+        "io",
+        "layout",
+        "blocks",
+        "checks",
+        "windows",
+        "memory",
+        "input_files",
+        "mask_values",
+        "devices",
+    },
     {"attention", "profile", "profile_file", "maps", "activations"},
     {"diagnostics"},
     {"selection", "budget"},
     {
         "interventions",
         "images",
+        "pictures",
         "ip_adapter",
         "provenance",
         "fingerprint",

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from recast_probe.commands.common import Json, Seed, Steps, emit, note
+from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 
 app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
@@ -32,7 +33,12 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="A pipeline folder; the shipped model by default.")
     ] = None,
-    subjects: Annotated[int, typer.Option(help="How many of the 150 held-out ones.")] = 150,
+    subjects: Annotated[
+        int,
+        typer.Option(
+            help="How many of the 150 held-out ones.", parser=whole("--subjects"), metavar=WHOLE
+        ),
+    ] = 150,
     steps: Steps = 28,
     seed: Seed = 0,
     as_json: Json = False,
@@ -92,10 +98,25 @@ def assets(
 def train(
     pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
-    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 128_000,
-    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 146_000,
+    small_samples: Annotated[
+        int,
+        typer.Option(
+            help="Samples on the 64-pixel grid.", parser=whole("--small-samples"), metavar=WHOLE
+        ),
+    ] = 128_000,
+    full_samples: Annotated[
+        int,
+        typer.Option(
+            help="Samples on the 128-pixel grid.", parser=whole("--full-samples"), metavar=WHOLE
+        ),
+    ] = 146_000,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
+        float | None,
+        typer.Option(
+            help="Stop after so many minutes; call again to go on.",
+            parser=decimal("--minutes", 0, above=True),
+            metavar=NUMBER,
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[
@@ -106,15 +127,24 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="By default on CUDA only."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw scenes; 0 for none.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that draw scenes; 0 for none.",
+            parser=whole("--workers", 0, 256),
+            metavar=WHOLE,
+        ),
+    ] = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Train Pocket Kontext, or go on from the checkpoint in --out."""
     import torch
 
+    from recast_probe.devices import known_device
     from recast_probe.pocket.recipe import run
 
+    known_device(device)
     progress = run(
         pack,
         out,

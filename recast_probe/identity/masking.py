@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.mask_values import mask_values
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -19,9 +20,9 @@ Mask = np.ndarray
 def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
     """A mask as float32 weights (height, width) in [0, 1].
 
-    `mask` is boolean, or numbers in [0, 1], or uint8 in 0-255, with the image's height and width.
-    Raises InputError for another shape, values outside that range, or a mask without any pixel
-    of at least one half.
+    `mask` is read by the rule of `mask_values`, and has the image's height and width.
+    Raises InputError for another shape, values that do not say what is inside, or a mask without
+    any pixel of at least one half.
     """
     values = np.asarray(mask)
     if values.shape != (image.height, image.width):
@@ -29,14 +30,7 @@ def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
             f"The mask has shape {values.shape}, the image has height {image.height} and width "
             f"{image.width}. Resize the mask to (height, width) of its image."
         )
-    weights = values.astype(np.float32)
-    if values.dtype == np.uint8 and weights.max() > 1:
-        weights /= 255.0
-    if not np.isfinite(weights).all() or weights.min() < 0 or weights.max() > 1:
-        raise InputError(
-            f"Mask values run from {weights.min()} to {weights.max()}. "
-            "A mask is boolean, between 0 and 1, or uint8 from 0 to 255."
-        )
+    weights = mask_values(values)
     if not (weights >= 0.5).any():
         raise InputError("The mask marks no pixel: no value reaches 0.5.")
     return weights
