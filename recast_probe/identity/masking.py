@@ -16,6 +16,11 @@ IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 Mask = np.ndarray
 
+LARGEST_RATIO = 20
+"""Of the sides of a picture that is scored; a square around a longer one would be all grey."""
+LARGEST_CANVAS = 2**27
+"""Pixels of the square with its margins; what would need more is shrunk first."""
+
 
 def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
     """A mask as float32 weights (height, width) in [0, 1].
@@ -38,9 +43,19 @@ def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
 
 def pixels(image: Image.Image) -> np.ndarray:
     """An image as float32 sRGB (height, width, 3) in [0, 1]."""
+    _check_picture(image)
+    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+
+
+def _check_picture(image: Image.Image) -> None:
     if not isinstance(image, Image.Image):
         raise InputError(f"Expected a PIL image, got {type(image).__name__}.")
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
+    width, height = image.size
+    if max(width, height) > LARGEST_RATIO * min(width, height):
+        raise InputError(
+            f"A picture of {width} x {height} pixels is too narrow to be scored: one side may be "
+            f"at most {LARGEST_RATIO} times as long as the other. Cut it."
+        )
 
 
 def isolate(
@@ -56,27 +71,44 @@ def isolate(
     resized to `size` pixels. Without a mask the whole image is the subject, made square with grey.
     `fill` (3,) is another grey: an encoder's own mean, which its normalisation turns into zeros.
     """
-    colours = pixels(image)
+    _check_picture(image)
     if mask is None:
-        weights = np.ones(colours.shape[:2], dtype=np.float32)
+        weights = np.ones((image.height, image.width), dtype=np.float32)
         padding = 0.0
     else:
         weights = mask_weights(mask, image)
-    subject = weights[..., None] * colours + (1 - weights[..., None]) * fill
+    return _square(image, weights, size, padding, fill)
 
-    rows, columns = np.nonzero(weights >= 0.5)
+
+def _square(
+    image: Image.Image, weights: np.ndarray, size: int, padding: float, fill: np.ndarray
+) -> np.ndarray:
+    inside = weights >= 0.5
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     top, bottom = rows.min(), rows.max() + 1
     left, right = columns.min(), columns.max() + 1
     half = max(bottom - top, right - left) * (0.5 + padding)
     margin = int(np.ceil(half)) + 1
-    canvas = np.empty((image.height + 2 * margin, image.width + 2 * margin, 3), dtype=np.float32)
-    canvas[:] = fill
-    canvas[margin:-margin, margin:-margin] = subject
+    shape = (image.height + 2 * margin, image.width + 2 * margin, 3)
+    if shape[0] * shape[1] > LARGEST_CANVAS:
+        factor = 1 + int((shape[0] * shape[1] / LARGEST_CANVAS) ** 0.5)
+        weights = np.asarray(Image.fromarray(weights).reduce(factor))
+        if weights.max() < 0.5:  # a subject thinner than the factor
+            weights = weights / weights.max()
+        return _square(image.convert("RGB").reduce(factor), weights, size, padding, fill)
+    colours = weights[..., None] * pixels(image) + (1 - weights[..., None]) * fill
+    canvas = np.empty(shape, dtype=np.uint8)
+    canvas[:] = _eight_bits(fill)
+    canvas[margin:-margin, margin:-margin] = _eight_bits(colours)
 
     row, column = (top + bottom) / 2 + margin, (left + right) / 2 + margin
-    square = Image.fromarray((canvas * 255).round().astype(np.uint8)).resize(
+    square = Image.fromarray(canvas).resize(
         (size, size),
         Image.Resampling.BICUBIC,
         box=(column - half, row - half, column + half, row + half),
     )
     return np.asarray(square, dtype=np.float32) / 255.0
+
+
+def _eight_bits(colours: np.ndarray) -> np.ndarray:
+    return (np.asarray(colours, dtype=np.float32) * 255).round().astype(np.uint8)
