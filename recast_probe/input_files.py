@@ -110,18 +110,19 @@ def read_bytes(
 
 
 def read_text(path: str | Path, what: str) -> str:
-    """A text file in UTF-8, with or without byte order mark; line ends as they are in it.
+    """A text file in UTF-8, with or without byte order mark; lines end in "\\n".
 
     Raises:
         InputError: it cannot be read, is too large, or in another encoding.
     """
     content = read_bytes(path, what, LARGEST_TEXT)
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as cause:
         raise InputError(
             f"{what}: {_told(path)} is not in UTF-8 ({cause}); save it again."
         ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recast_probe.errors import InputError
 from recast_probe.input_files import opened
@@ -89,11 +89,15 @@ def _decoded(file: BinaryIO, what: str, named: str) -> Image.Image:
             f"{named} has too many pixels ({error}); make it smaller. A picture that you trust is "
             "read after PIL.Image.MAX_IMAGE_PIXELS was raised."
         ) from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{named} cannot be read as an image: it is none of {', '.join(FORMATS)}, or its "
+            "beginning is damaged. Save it again as PNG or JPEG."
+        ) from error
     # a damaged file makes its decoder raise nearly anything
     except Exception as error:
         raise InputError(
-            f"{named} cannot be read as an image ({_reason(error)}); save it again as PNG or "
-            f"JPEG. What is read is {', '.join(FORMATS)}."
+            f"{named} cannot be read as an image ({_reason(error)}); save it again as PNG or JPEG."
         ) from error
 
 
