@@ -37,19 +37,19 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
-def check_path(path: str | Path, what: str) -> Path:
+def check_path(path: str | Path, what: str, error: type[RecastProbeError] = InputError) -> Path:
     """A path that the file system can be asked about.
 
     Raises:
-        InputError: a web address, or a NUL or half a surrogate pair in it.
+        InputError or `error`: a web address, or a NUL or half a surrogate pair in it.
     """
     if re.match(r"(https?|ftp|file|s3|gs|hf):/|data:\w+/", text := str(path)):
-        raise InputError(
+        raise error(
             f"{what}: {text[:200]!r} is a web address, and nothing is fetched from there; download "
             "it first and give the path of the file."
         )
     if "\0" in text:
-        raise InputError(f"{what}: {text[:200]!r} is no path, as it holds a NUL.")
+        raise error(f"{what}: {text[:200]!r} is no path, as it holds a NUL.")
     return Path(path)
 
 
@@ -69,7 +69,7 @@ def opened(
     Raises:
         InputError or `error`: no such file, no regular one, not allowed, a path that is none.
     """
-    path = check_path(path, what)
+    path = check_path(path, what, error)
     try:
         # without O_NONBLOCK the opening of a named pipe waits for a writer
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
@@ -125,8 +125,12 @@ def read_text(path: str | Path, what: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
+def parse_json(text: str | bytes, where: str, any_text: bool = False) -> Any:
     """What a JSON text holds; stricter than Python, which takes more than JSON allows.
+
+    Args:
+        where: what holds it, for messages.
+        any_text: also text with half a surrogate pair.
 
     Raises:
         InputError: no JSON, a name twice in one object, NaN or an infinite number, text with half
@@ -160,7 +164,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise InputError(f"{where} is nested too deeply to be read.") from None
     except ValueError as cause:  # also UnicodeDecodeError, and integers of thousands of digits
         raise InputError(f"{where} is no JSON ({cause}).") from None
-    _check_values(found, where, DEEPEST_JSON)
+    _check_values(found, where, DEEPEST_JSON, any_text)
     return found
 
 
@@ -168,16 +172,16 @@ class _RefusedError(Exception):
     """Not a ValueError, which would be told as broken JSON."""
 
 
-def _check_values(value: Any, where: str, deepest: int) -> None:
-    if isinstance(value, str):
+def _check_values(value: Any, where: str, deepest: int, any_text: bool) -> None:
+    if isinstance(value, str) and not any_text:
         check_text(value, where)
     if isinstance(value, dict | list):
         if not deepest:
             raise InputError(f"{where} is nested deeper than {DEEPEST_JSON} levels.")
         for name in value if isinstance(value, dict) else ():
-            check_text(name, where)
+            _check_values(name, where, deepest, any_text)
         for each in value.values() if isinstance(value, dict) else value:
-            _check_values(each, where, deepest - 1)
+            _check_values(each, where, deepest - 1, any_text)
 
 
 def is_file(path: str | Path) -> bool:

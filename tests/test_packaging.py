@@ -29,7 +29,7 @@ FLOORS = [
         "mask_values",
         "devices",
     },
-    {"attention", "profile", "profile_file", "maps", "activations"},
+    {"attention", "profile", "profile_file", "profile_reading", "maps", "activations"},
     {"diagnostics"},
     {"selection", "budget"},
     {
