@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.errors import InputError
+from recast_probe.hdf5_heaps import check_heaps
 from recast_probe.input_files import parse_json
 from recast_probe.layout import GROUPS, TokenLayout
 
@@ -66,6 +67,7 @@ def read_arrays(
         **{name: (dims, "real") for name, dims in dimensions.items()},
         **{name: ((dim,), kind) for name, (dim, kind) in COORDINATES.items()},
     }
+    check_heaps(file, size)
     with h5py.File(file, "r") as opened:
         attributes = {
             name: _attribute(opened.attrs, name)

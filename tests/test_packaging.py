@@ -26,6 +26,7 @@ FLOORS = [
         "windows",
         "memory",
         "input_files",
+        "hdf5_heaps",
         "mask_values",
         "devices",
     },
