@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recast_probe.errors import InputError
+from recast_probe.input_files import is_file, is_folder
 
 WEIGHTS = "ip_adapter.safetensors"
 IMAGE_ENCODER = "openai/clip-vit-large-patch14"
@@ -28,14 +29,14 @@ class IPAdapter:
         self.source, self.weights = str(source), WEIGHTS
         self.image_encoder = str(image_encoder or IMAGE_ENCODER)
         path = Path(source)
-        if path.is_file():
+        if is_file(path):
             if path.suffix != ".safetensors":
                 raise InputError(
                     f"The IP-Adapter {self.source!r} is no safetensors file, and other formats "
                     "can run code when they are read; convert it first."
                 )
             self.source, self.weights = str(path.parent), path.name
-        elif path.is_dir() and not (path / WEIGHTS).is_file():
+        elif is_folder(path) and not is_file(path / WEIGHTS):
             raise InputError(
                 f"The folder {self.source!r} has no {WEIGHTS}; give the path of the safetensors "
                 "file if it has another name."

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from recast_probe.devices import known_device
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families import Family, family_of_class, refused, supported_pipelines
+from recast_probe.input_files import is_folder
 from recast_probe.ip_adapter import IPAdapter
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,16 +40,6 @@ def _stored_dtype(folder: Path) -> torch.dtype:
                 dtype = names[tensor["dtype"]]
                 counts[dtype] = counts.get(dtype, 0) + 1
     return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
-
-
-def _as_device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device={device!r} is not a device: {error}.") from error
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device='cuda' was asked for, but torch sees no CUDA device; use 'cpu'.")
-    return found
 
 
 def _unavailable(name: str, error: Exception, family: Family | None = None) -> InputError:
@@ -97,7 +89,7 @@ def load_pipeline(
     """
     import diffusers
 
-    target = _as_device(device)
+    target = known_device(device)
     if cpu_offload and target.type == "cpu":
         raise InputError(
             "Parts are offloaded from a device to the CPU, and device='cpu' is the CPU; say "
@@ -105,7 +97,7 @@ def load_pipeline(
         )
     if not isinstance(dtype, torch.dtype) and dtype != "auto":
         _as_dtype(dtype, Path())
-    local = Path(name).is_dir()
+    local = is_folder(name)
     if local and not (Path(name) / "model_index.json").is_file():
         raise InputError(
             f"The folder {str(name)!r} has no model_index.json; give a folder in the diffusers "

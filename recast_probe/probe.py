@@ -12,6 +12,8 @@ import torch
 
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.diagnostics.drift import Drift
+from recast_probe.diagnostics.overlap import WITHOUT_PLACES
+from recast_probe.errors import InputError
 from recast_probe.families import find_family
 from recast_probe.fingerprint import model_fingerprint, weights_state
 from recast_probe.images import ImageSource, ImageSources, MaskSource, load_image, load_mask_of
@@ -22,6 +24,7 @@ from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
 from recast_probe.loading import load_pipeline
 from recast_probe.maps import AttentionMaps
+from recast_probe.mask_values import Inside
 from recast_probe.profile import AttentionProfile
 from recast_probe.provenance import model_name
 from recast_probe.recording import Selection
@@ -109,28 +112,43 @@ class Probe:
         return self._request(image, prompt, 2, 0, pipeline_arguments).layout
 
     def reference_mask(
-        self, mask: MaskSource, image: ImageSource, **pipeline_arguments: Any
+        self,
+        mask: MaskSource,
+        image: ImageSource,
+        inside: Inside = None,
+        **pipeline_arguments: Any,
     ) -> np.ndarray:
         """A mask drawn on the reference image, on the grid of its reference tokens.
 
         Args:
             mask: image, path or array (height, width); bright or true is inside.
             image: the reference that the mask was drawn on.
+            inside: the pixel value or the colour ("#ff0000") that marks the inside of a mask which
+                does not say it itself, such as one of labels; see `mask_values`.
 
         Returns:
             bool, shape (rows, columns): tokens that lie inside by more than half.
 
         Raises:
-            InputError: unreadable, or of another aspect ratio than the image.
+            InputError: unreadable, of another aspect ratio than the image, or with no token inside.
         """
         layout = self.layout(image, **pipeline_arguments)
-        drawn = load_mask_of(image, mask)
+        if not layout.placed:
+            raise InputError(WITHOUT_PLACES)
+        drawn = load_mask_of(image, mask, inside)
         left, top, right, bottom = self.family.seen_part(self.pipe, load_image(image))
         rows, columns = drawn.shape
         seen = drawn[
             round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)
         ]
-        return mask_to_grid(seen, layout.references[0])
+        found = mask_to_grid(seen, layout.references[0])
+        if not found.any():
+            raise InputError(
+                f"The mask has no token inside, of {found.size}: a token counts when more than "
+                f"half of it is covered, and the mask marks {(drawn > 0.5).mean():.2%} of the "
+                "image. The subject is too small for this grid, or outside of what is seen of it."
+            )
+        return found
 
     @overload
     def profile(

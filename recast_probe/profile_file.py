@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO
 
-import numpy as np
 import xarray as xr
 
 from recast_probe.errors import InputError, ProfileFileError
+from recast_probe.input_files import opened
 from recast_probe.io import write_bytes
 from recast_probe.layout import GROUPS, TokenLayout
+from recast_probe.profile_reading import check_values, read_arrays
 
 FORMAT = "recast_probe.AttentionProfile"
 FORMAT_VERSION = 1
@@ -52,43 +56,42 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     """Read what `write_dataset` wrote, into memory; the file is closed again.
 
     Raises:
-        ProfileFileError: missing, damaged, foreign, or of a newer version.
+        ProfileFileError: missing, damaged, foreign, of a newer version, or with values that no run
+            gives.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ProfileFileError(f"There is no profile file at {path}.")
-    # HDF5 may loop for ever in a damaged file, so it never gets to see one
-    _check_bytes(path)
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as opened:
-            _check_format(path, opened)
-            # reading leaves how the file was stored in `encoding`; it is no part of the profile
-            dataset = opened.load().drop_encoding()
-        for name, values in dataset.coords.items():
-            if values.dtype.kind in "OT":
-                dataset[name] = values.astype(np.str_)
-        check_dataset(dataset)
-    except (InputError, OSError, ValueError, KeyError) as error:
-        raise ProfileFileError(f"{path} is no complete attention profile: {error}") from None
+    with opened(path, "The profile file", ProfileFileError) as file:
+        # HDF5 may loop for ever in a damaged file, so it never gets to see one
+        size = _check_bytes(path, file)
+        try:
+            dataset = read_arrays(file, size, DIMENSIONS, partial(_check_format, path))
+            check_dataset(dataset)
+            check_values(dataset)
+        except ProfileFileError:
+            raise
+        # what somebody else wrote makes HDF5 and the checks raise nearly anything
+        except Exception as error:
+            raise ProfileFileError(
+                f"{path} is no complete attention profile: {error or type(error).__name__}"
+            ) from None
     return dataset
 
 
-def _check_bytes(path: Path) -> None:
+def _check_bytes(path: str | Path, file: BinaryIO) -> int:
+    """Check a file against its checksum; gives its length without that."""
     try:
-        with path.open("rb") as file:
-            if file.read(len(SIGNATURE)) != SIGNATURE:
-                raise ProfileFileError(
-                    f"{path} is no attention profile: it is not a netCDF-4 file at all."
-                )
-            length = max(0, file.seek(0, io.SEEK_END) - TRAILER_LENGTH)
-            file.seek(length)
-            trailer = file.read()
-            file.seek(0)
-            digest = hashlib.sha256()
-            while length:
-                part = file.read(min(length, 1 << 20))
-                digest.update(part)
-                length -= len(part)
+        if file.read(len(SIGNATURE)) != SIGNATURE:
+            raise ProfileFileError(
+                f"{path} is no attention profile: it is not a netCDF-4 file at all."
+            )
+        size = length = max(0, file.seek(0, io.SEEK_END) - TRAILER_LENGTH)
+        file.seek(length)
+        trailer = file.read()
+        file.seek(0)
+        digest = hashlib.sha256()
+        while length:
+            part = file.read(min(length, 1 << 20))
+            digest.update(part)
+            length -= len(part)
     except OSError as error:
         raise ProfileFileError(f"{path} cannot be read: {error.strerror}.") from None
     if not trailer.startswith(TRAILER):
@@ -101,12 +104,13 @@ def _check_bytes(path: Path) -> None:
             f"{path} is damaged: its contents do not match the checksum that was saved with them. "
             "Copy the file again, or repeat the run."
         )
+    return size
 
 
-def _check_format(path: Path, dataset: xr.Dataset) -> None:
-    if dataset.attrs.get("format") != FORMAT:
+def _check_format(path: str | Path, attributes: Mapping[str, Any]) -> None:
+    if attributes.get("format") != FORMAT:
         raise ProfileFileError(f"{path} is netCDF, but not an attention profile of recast_probe.")
-    version = int(dataset.attrs.get("format_version", 0))
+    version = int(attributes.get("format_version", 0))
     if version > FORMAT_VERSION:
         raise ProfileFileError(
             f"{path} has profile format {version}, and this recast_probe reads up to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,8 +103,10 @@ def full_plan(plan: RunPlan) -> RunPlan:
 
 def speed_up(config: TransformerConfig, plan: RunPlan, attention_slowdown: float = 1.0) -> float:
     """The most by which a plan can be faster than the full run of the same model."""
-    if not attention_slowdown > 0:
-        raise InputError(f"attention_slowdown must be above 0, not {attention_slowdown}.")
+    if not 0 < attention_slowdown < math.inf:
+        raise InputError(
+            f"attention_slowdown must be a finite number above 0, not {attention_slowdown}."
+        )
     full = _weighted(config, full_plan(plan), attention_slowdown)
     return full / _weighted(config, plan, attention_slowdown)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from recast_probe.arithmetic.qwen import QwenImageConfig
 from recast_probe.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
+LARGEST_SIZE = 10**7
 CONFIG_TYPES: tuple[type[TransformerConfig], ...] = (FluxConfig, Flux2Config, QwenImageConfig)
 
 
@@ -19,14 +21,31 @@ def config_from_dict(config: Mapping[str, Any]) -> TransformerConfig:
     """The sizes of a transformer from its config in the format of diffusers.
 
     Raises:
-        InputError: of a class that is not known, or without one of the sizes.
+        InputError: of a class that is not known, without one of the sizes, or with one that cannot
+            be.
     """
     name = config.get("_class_name")
     for each in CONFIG_TYPES:
         if name == each.class_name:
-            return each.from_dict(config)
+            return _checked(each, config)
     known = ", ".join(each.class_name for each in CONFIG_TYPES)
     raise InputError(f"The arithmetic knows {known}, not {name}.")
+
+
+def _checked(kind: type[TransformerConfig], config: Mapping[str, Any]) -> TransformerConfig:
+    try:
+        found = kind.from_dict(config)
+    except InputError:
+        raise
+    except Exception as error:  # of int() and float(), of texts, lists and what else JSON holds
+        raise InputError(f"The transformer's config has a size that is none ({error}).") from error
+    for field in fields(found):
+        value = getattr(found, field.name)
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST_SIZE:
+            raise InputError(f"The transformer's config says {field.name} = {value}.")
+    if not found.width or not found.blocks:
+        raise InputError("The transformer's config says that it has no blocks, or no width.")
+    return found
 
 
 def config_of(transformer: Any) -> TransformerConfig:

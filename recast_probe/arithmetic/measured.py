@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recast_probe.arithmetic.possible import check_possible
 from recast_probe.errors import InputError
+from recast_probe.input_files import parse_json, read_text
 
 
 def collect(files: Sequence[str | Path]) -> dict[str, Any]:
@@ -16,17 +17,23 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
     A later file wins over an earlier one.
 
     Raises:
-        InputError: a file that cannot be read, that holds nothing of use, or of another model than
-            the first.
+        InputError: a file that cannot be read, that holds nothing of use or numbers that cannot be,
+            or of another model than the first.
     """
     found: dict[str, Any] = {}
     for path in files:
         try:
-            summary = json.loads(Path(path).read_text())
-            model, numbers = str(summary["model"]), _numbers(summary)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            summary = parse_json(read_text(path, "It"), "it")
+            model, numbers = summary["model"], _numbers(summary)
+            if not isinstance(model, str) or not model.strip():
+                raise InputError(f"its model is {model!r:.60}")
+            for name, value in numbers.items():
+                check_possible(name, value)
+        # KeyError and the like: it has another structure
+        except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error).rstrip(".") or type(error).__name__
             raise InputError(
-                f"{path} is no summary of the demo or of an analysis ({error})."
+                f"{str(path)[:300]} is no summary of the demo or of an analysis ({reason})."
             ) from error
         if not numbers:
             raise InputError(f"{path} holds nothing that a claim of the paper could be held to.")

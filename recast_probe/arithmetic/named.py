@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from recast_probe.arithmetic.plan import RunPlan
@@ -74,10 +75,10 @@ class _Word:
         if not keys:
             raise InputError(f"There is no {text!r}; there is {', '.join(WORDS)}.")
         self.key = keys[0]
-        try:
-            self.numbers = [float(part) for part in rest.split(":") if part]
-        except ValueError:
-            raise InputError(f"{text!r} should read {self.key}.") from None
+        parts = [part for part in rest.split(":") if part]
+        if not all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part) for part in parts):
+            raise InputError(f"{text[:60]!r} should read {self.key}.")
+        self.numbers = [float(part) for part in parts]
 
     @property
     def refreshes(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recast_probe.commands.common import Json, Steps, emit, transformer_config
+from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,17 +49,36 @@ def bound(
         str | None, typer.Option(help="h200, h100, a100, l40s or rtx-4090, for seconds.")
     ] = None,
     peak_tflops: Annotated[
-        float | None, typer.Option(help="Dense bfloat16 peak of a device that is not listed.")
+        float | None,
+        typer.Option(
+            help="Dense bfloat16 peak of a device that is not listed.",
+            parser=decimal("--peak-tflops", 0, above=True),
+            metavar=NUMBER,
+        ),
     ] = None,
     bandwidth_gb: Annotated[
-        float | None, typer.Option(help="Memory bandwidth of such a device in GB/s.")
+        float | None,
+        typer.Option(
+            help="Memory bandwidth of such a device in GB/s.",
+            parser=decimal("--bandwidth-gb", 0, above=True),
+            metavar=NUMBER,
+        ),
     ] = None,
     attention_slowdown: Annotated[
         float,
-        typer.Option(help="How many times less efficiently than linear layers attention runs."),
+        typer.Option(
+            help="How many times less efficiently than linear layers attention runs.",
+            parser=decimal("--attention-slowdown", 0, above=True),
+            metavar=NUMBER,
+        ),
     ] = 1.0,
     calls: Annotated[
-        int, typer.Option(min=1, help="Transformer calls a step: 2 with true guidance.")
+        int,
+        typer.Option(
+            help="Transformer calls a step: 2 with true guidance.",
+            parser=whole("--calls", 1, 1000),
+            metavar=WHOLE,
+        ),
     ] = 1,
     as_json: Json = False,
 ) -> None:
@@ -110,13 +131,13 @@ def bound(
 def _tokens(text: str | None, model: str) -> tuple[int, int, int]:
     if text is None:
         return USUAL_TOKENS.get(model, MEGAPIXEL_TOKENS)
-    try:
-        first, second, third = (int(part) for part in text.split(","))
-    except ValueError:
+    parts = text.split(",")
+    if len(parts) != 3 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
         raise InputError(
             "--tokens takes text, generation and reference tokens, such as 512,4096,4096, not "
-            f"{text!r}."
-        ) from None
+            f"{text[:60]!r}."
+        )
+    first, second, third = map(int, parts)
     return first, second, third
 
 

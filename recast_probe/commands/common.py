@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recast_probe.commands.values import MOST_STEPS, NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
+from recast_probe.input_files import is_file
 from recast_probe.stray import sweep
 
 if TYPE_CHECKING:
@@ -37,15 +40,31 @@ CpuOffload = Annotated[
     bool,
     typer.Option("--cpu-offload", help="Keep in the device's memory only the part that runs."),
 ]
-Steps = Annotated[int, typer.Option(help="Denoising steps.")]
-Seed = Annotated[int, typer.Option(help="Seed of the initial noise.")]
+Steps = Annotated[
+    int,
+    typer.Option(help="Denoising steps.", parser=whole("--steps", 1, MOST_STEPS), metavar=WHOLE),
+]
+Seed = Annotated[
+    int, typer.Option(help="Seed of the initial noise.", parser=whole("--seed"), metavar=WHOLE)
+]
+MaskInside = Annotated[
+    str | None,
+    typer.Option(
+        help="The pixel value (a palette's index) or the colour, such as '#ff0000', that marks the "
+        "inside of a mask which does not say it itself."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 NegativePrompt = Annotated[
     str | None, typer.Option(help="What true classifier-free guidance leads away from.")
 ]
 TrueCfgScale = Annotated[
     float | None,
-    typer.Option(help="Its scale, above 1; the pipeline's own where it is left out."),
+    typer.Option(
+        help="Its scale, above 1; the pipeline's own where it is left out.",
+        parser=decimal("--true-cfg-scale"),
+        metavar=NUMBER,
+    ),
 ]
 References = Annotated[
     list[Path],
@@ -70,6 +89,14 @@ def open_probe(
     if model == "pocket":
         if cpu_offload:
             raise InputError("The bundled model runs on the CPU; leave --cpu-offload out.")
+        if device != "cpu":
+            raise InputError(
+                f"The bundled model runs on the CPU; leave --device out, which is {device!r}."
+            )
+        if dtype not in ("auto", "float32"):
+            raise InputError(
+                f"The bundled model computes in float32; leave --dtype out, which is {dtype!r}."
+            )
         if ip_adapter or image_encoder:
             raise InputError(
                 "The bundled model takes no IP-Adapter; name a FluxPipeline with --model."
@@ -145,22 +172,33 @@ def check_mask_of(images: list[Path], mask: Path | None) -> None:
 
 
 def parse_blocks(text: str) -> Any:
-    """ "single", or a list for "2,5,single.0"."""
+    """ "single", or a list for "2,5,single.0".
+
+    Raises:
+        InputError: nothing in it.
+    """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise InputError("--blocks is empty; say all, double, single, paper, or name blocks.")
-    chosen = [int(part) if part.isdecimal() else part for part in parts]
+    chosen = [int(part) if part.isascii() and part.isdecimal() else part for part in parts]
     return chosen[0] if len(chosen) == 1 else chosen
 
 
 def output_folder(out: Path) -> Path:
-    """The folder for results, made if it is not there; what killed processes left is removed."""
-    if out.exists() and not out.is_dir():
+    """The folder for results, made if it is not there; what killed processes left is removed.
+
+    Raises:
+        InputError: it is a file, cannot be made, or nothing can be written in it.
+    """
+    if is_file(out):
         raise InputError(f"--out {out} is a file; give a folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be made: {error.strerror}.") from error
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--out {str(out)[:300]} cannot be written to: {reason}.") from error
     sweep(out)
     return out
 

@@ -8,12 +8,21 @@ from typing import Annotated
 import typer
 
 from recast_probe.commands.common import Json, Model, Seed, Steps, emit, note, open_probe
+from recast_probe.commands.values import WHOLE, whole
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path("out/demo"),
-    references: Annotated[int, typer.Option(help="How many of the 24 shipped samples.")] = 4,
-    prompts: Annotated[int, typer.Option(help="Prompts for each, 1 to 3.")] = 3,
+    references: Annotated[
+        int,
+        typer.Option(
+            help="How many of the 24 shipped samples.", parser=whole("--references"), metavar=WHOLE
+        ),
+    ] = 4,
+    prompts: Annotated[
+        int,
+        typer.Option(help="Prompts for each, 1 to 3.", parser=whole("--prompts"), metavar=WHOLE),
+    ] = 3,
     steps: Steps = 28,
     seed: Seed = 0,
     model: Model = "pocket",

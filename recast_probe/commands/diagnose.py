@@ -10,6 +10,7 @@ import typer
 from recast_probe.commands.common import (
     Blocks,
     Json,
+    MaskInside,
     emit,
     note,
     output_folder,
@@ -48,12 +49,14 @@ def diagnose(
         Path | None, typer.Option(help="The reference image, to draw maps on.")
     ] = None,
     mask: Annotated[Path | None, typer.Option(help="Foreground mask of the reference.")] = None,
+    mask_inside: MaskInside = None,
     blocks: Blocks = "all",
     as_json: Json = False,
 ) -> None:
     """Skew, entropy, overlap with a mask, and agreement between several profiles."""
     from recast_probe.diagnostics import mask_to_grid, stability
-    from recast_probe.images import check_same_shape, load_image, load_mask
+    from recast_probe.images import check_same_shape, load_image, read_mask
+    from recast_probe.mask_values import check_divides
     from recast_probe.profile import AttentionProfile
 
     loaded = [AttentionProfile.load(path) for path in profiles]
@@ -63,10 +66,11 @@ def diagnose(
         _check_aspect(f"The image {image}", picture.size, loaded[0])
     grid_mask = None
     if mask is not None:
-        values = load_mask(mask)
+        values = read_mask(mask, mask_inside)
         _check_aspect(f"The mask {mask}", values.shape[::-1], loaded[0])
         if picture is not None:
             check_same_shape(values, picture)
+        check_divides(values, f"The mask {mask}")
         grid_mask = mask_to_grid(values, loaded[0].layout.references[0])
     found: dict[str, Any] = {
         "profiles": [

@@ -16,6 +16,7 @@ from recast_probe.commands.common import (
     ImageEncoder,
     IPAdapter,
     Json,
+    MaskInside,
     Model,
     NegativePrompt,
     References,
@@ -30,6 +31,7 @@ from recast_probe.commands.common import (
     output_folder,
     parse_blocks,
 )
+from recast_probe.commands.values import MOST_STEPS, NUMBER, WHOLE, decimal, whole
 
 
 class Method(StrEnum):
@@ -64,23 +66,54 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
     method: Annotated[Method, typer.Option(help="Which reference tokens stay.")] = Method.full,
     budget: Annotated[
-        int | None, typer.Option(help="The same number of tokens in every step.")
+        int | None,
+        typer.Option(
+            help="The same number of tokens in every step.",
+            parser=whole("--budget", 1),
+            metavar=WHOLE,
+        ),
     ] = None,
-    minimum: Annotated[int | None, typer.Option(help="Eq. 4: tokens at the highest noise.")] = None,
-    maximum: Annotated[int | None, typer.Option(help="Eq. 4: tokens at the lowest noise.")] = None,
-    gamma: Annotated[float, typer.Option(help="Eq. 4: exponent.")] = 2.0,
+    minimum: Annotated[
+        int | None,
+        typer.Option(
+            help="Eq. 4: tokens at the highest noise.", parser=whole("--minimum", 1), metavar=WHOLE
+        ),
+    ] = None,
+    maximum: Annotated[
+        int | None,
+        typer.Option(
+            help="Eq. 4: tokens at the lowest noise.", parser=whole("--maximum", 1), metavar=WHOLE
+        ),
+    ] = None,
+    gamma: Annotated[
+        float,
+        typer.Option(
+            help="Eq. 4: exponent.", parser=decimal("--gamma", 0, above=True), metavar=NUMBER
+        ),
+    ] = 2.0,
     clock: Annotated[Clock, typer.Option(help="Eq. 4: clock.")] = Clock.step,
     refresh: Annotated[
-        int | None, typer.Option(help="Reuse: store keys and values every so many steps.")
+        int | None,
+        typer.Option(
+            help="Reuse: store keys and values every so many steps.",
+            parser=whole("--refresh", 1, MOST_STEPS),
+            metavar=WHOLE,
+        ),
     ] = None,
     computed: Annotated[
-        int | None, typer.Option(help="Step cache: how many steps are computed.")
+        int | None,
+        typer.Option(
+            help="Step cache: how many steps are computed.",
+            parser=whole("--computed", 1, MOST_STEPS),
+            metavar=WHOLE,
+        ),
     ] = None,
     blocks: Blocks = "paper",
     model: Model = "pocket",
     mask: Annotated[
         Path | None, typer.Option(help="Where the subject is, to score its identity.")
     ] = None,
+    mask_inside: MaskInside = None,
     steps: Steps = 28,
     seed: Seed = 0,
     negative_prompt: NegativePrompt = None,
@@ -97,7 +130,7 @@ def generate(
     With --mask the subject's identity is scored as if it stood in the same place in the output.
     """
     from recast_probe.errors import InputError
-    from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
+    from recast_probe.images import load_image, load_mask_of
     from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
     from recast_probe.interventions.methods import method as named
 
@@ -114,10 +147,7 @@ def generate(
     reference = [picture, *others] if others else picture
     subject = None
     if mask is not None:
-        subject = load_mask(mask)
-        check_same_shape(subject, picture)
-        if not fit_mask(subject, picture).any():
-            raise InputError(f"The mask {mask} marks no pixel; bright pixels are the subject.")
+        subject = load_mask_of(picture, mask, mask_inside)
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
     tokens = probe.layout(reference).reference_tokens
     schedule = None
@@ -128,7 +158,7 @@ def generate(
         schedule,
         probe.layout(reference),
         blocks=chosen_blocks,
-        mask=None if mask is None else _oracle(probe, method, mask, picture),
+        mask=None if mask is None else _oracle(probe, method, mask, picture, mask_inside),
         seed=seed,
         refresh=refresh,
         computed=computed,
@@ -186,9 +216,9 @@ def _schedule(
     return Adaptive(paper.minimum, paper.maximum, gamma, clock)
 
 
-def _oracle(probe: Any, method: Method, mask: Path, image: Any) -> Any:
+def _oracle(probe: Any, method: Method, mask: Path, image: Any, inside: str | None) -> Any:
     """The mask on the reference's grid, where the method asks for it."""
-    return probe.reference_mask(mask, image) if method is Method.mask_oracle else None
+    return probe.reference_mask(mask, image, inside) if method is Method.mask_oracle else None
 
 
 def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:

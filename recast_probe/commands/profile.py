@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from recast_probe.commands.common import (
     ImageEncoder,
     IPAdapter,
     Json,
+    MaskInside,
     Model,
     NegativePrompt,
     References,
@@ -40,6 +42,7 @@ def profile(
     mask: Annotated[
         Path | None, typer.Option(help="Foreground mask of the reference, for overlap.")
     ] = None,
+    mask_inside: MaskInside = None,
     steps: Steps = 28,
     seed: Seed = 0,
     blocks: Blocks = "all",
@@ -59,20 +62,20 @@ def profile(
     from recast_probe.commands.diagnose import numbers
     from recast_probe.errors import InputError
 
-    try:
-        chosen = [int(part) for part in profile_steps.split(",") if part.strip()] or None
-    except ValueError:
+    named = [part.strip() for part in profile_steps.split(",") if part.strip()]
+    if not all(re.fullmatch("[0-9]{1,9}", part) for part in named):
         raise InputError(
-            f"--profile-steps takes indices such as 0,13,27, not {profile_steps!r}."
-        ) from None
+            f"--profile-steps takes indices such as 0,13,27, not {profile_steps[:60]!r}."
+        )
+    chosen = [int(part) for part in named] or None
     check_mask_of(image, mask)
     chosen_blocks = parse_blocks(blocks)
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
-    grid_mask = None if mask is None else probe.reference_mask(mask, image[0])
-    if grid_mask is not None and grid_mask.all() == grid_mask.any():
+    grid_mask = None if mask is None else probe.reference_mask(mask, image[0], mask_inside)
+    if grid_mask is not None and grid_mask.all():
         raise InputError(
-            f"The mask {mask} covers {'every' if grid_mask.all() else 'no'} reference token, so "
-            "there is nothing to compare; a token counts when more than half of it is covered."
+            f"The mask {mask} covers every reference token, so there is nothing to compare; a "
+            "token counts when more than half of it is covered."
         )
     settings: dict[str, Any] = {
         "steps": steps,
@@ -82,7 +85,7 @@ def profile(
         "true_cfg_scale": true_cfg_scale,
     }
     reference: Any = image if len(image) > 1 else image[0]
-    folder: Path | None = None
+    folder = output_folder(out)
     found: list[dict[str, Any]] = []
     for number, text in enumerate(prompt):
         try:
@@ -92,7 +95,6 @@ def profile(
             note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
             raise
         results = numbers(each, grid_mask)
-        folder = folder or output_folder(out)
         file = each.save(folder / f"profile-{number:02d}.nc")
         found.append({"file": str(file), "prompt": text, **results})
     emit(

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import Device, Json, emit
+from recast_probe.commands.common import Device, Json, MaskInside, emit
 from recast_probe.errors import InputError
+from recast_probe.input_files import is_folder
 from recast_probe.io import without_nan
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -27,6 +28,7 @@ def score(
     reference_mask: Annotated[
         Path | None, typer.Option(help="Where the subject is in the reference.")
     ] = None,
+    mask_inside: MaskInside = None,
     prompt: Annotated[str | None, typer.Option(help="The text for clip-t.")] = None,
     metrics: Annotated[
         str,
@@ -40,18 +42,20 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Score an image against its reference or prompt, or one folder of images against another."""
-    sets = image.is_dir()
+    sets = is_folder(image)
     if sets and (mask or reference_mask or prompt):
         raise InputError("Folders are compared as whole images; leave masks and --prompt out.")
+    from recast_probe.devices import known_device
     from recast_probe.identity import metrics_of
 
+    known_device(device)
     chosen = metrics_of(metrics or ("kid" if sets else "mobilenet,colour"), device)
     if not chosen:
         raise InputError(f"--metrics {metrics!r} names no metric; say dinov2,clip-i, for example.")
     if sets:
         found = _of_sets(chosen, image, reference)
     else:
-        found = _of_images(chosen, image, reference, mask, reference_mask, prompt)
+        found = _of_images(chosen, image, reference, mask, reference_mask, mask_inside, prompt)
     facts = [each.provenance() for each in chosen]
     emit(without_nan({"scores": found, "metrics": facts} if as_json else found), as_json)
 
@@ -62,13 +66,16 @@ def _of_images(
     reference: Path | None,
     mask: Path | None,
     reference_mask: Path | None,
+    mask_inside: str | None,
     prompt: str | None,
 ) -> dict[str, float]:
     from recast_probe.identity import ImageMetric, TextMetric
     from recast_probe.images import fit_mask, load_image, load_mask_of
 
     def marked(source: Path | None, picture: Any) -> Any:
-        return None if source is None else fit_mask(load_mask_of(picture, source), picture)
+        if source is None:
+            return None
+        return fit_mask(load_mask_of(picture, source, mask_inside), picture)
 
     for each in metrics:
         if not isinstance(each, ImageMetric | TextMetric):
@@ -95,7 +102,7 @@ def _of_sets(metrics: list[Any], image: Path, reference: Path | None) -> dict[st
     from recast_probe.identity import SetMetric
     from recast_probe.images import load_image
 
-    if reference is None or not reference.is_dir():
+    if reference is None or not is_folder(reference):
         raise InputError(f"--image {image} is a folder; give another one as --reference.")
     for each in metrics:
         if not isinstance(each, SetMetric):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,8 +13,11 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask
+from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask, read_mask
+from recast_probe.input_files import read_bytes
+from recast_probe.mask_values import check_divides
 from recast_probe.masks import MaskFinder, find_mask, finder_name
+from recast_probe.pictures import open_picture
 
 
 class Case(Protocol):
@@ -97,7 +100,7 @@ class FileCase:
             (self.target_file, self.target_mask_file),
         ):
             if picture is not None:
-                _check(_Stamp.of(picture), _Stamp.of(mask) if mask else None)
+                _check(picture, mask)
 
 
 def mask_origin(case: Case, picture: Literal["reference", "target"] = "reference") -> str:
@@ -124,7 +127,7 @@ def file_label(cases: Iterable[Case]) -> dict[str, str]:
             return {}
         digest.update(f"{case.seed}\n".encode())
         for path in (case.reference_file, case.mask_file, case.target_file, case.target_mask_file):
-            digest.update((_digest(_Stamp.of(path)) if path else "none").encode())
+            digest.update((_Content(path).digest if path else "none").encode())
     return {"files": digest.hexdigest()[:12]}
 
 
@@ -152,56 +155,71 @@ def check_cases(cases: Iterable[FileCase], what: str) -> None:
         raise InputError(f"{what} cannot be used:\n{listed}{more}")
 
 
-@dataclass(frozen=True)
-class _Stamp:
-    """A file as it is now; another stamp after it was changed."""
+class _Content:
+    """What a file holds now; equal to another one of the same path and the same bytes.
 
-    path: Path
-    changed: int
-    size: int
+    Attributes:
+        path: where it lies.
+        digest: SHA-256 of its bytes. Times and sizes would not tell that it was replaced.
+    """
 
-    @classmethod
-    def of(cls, path: Path) -> _Stamp:
-        try:
-            state = path.stat()
-        except OSError as error:
-            raise InputError(f"{str(path)!r} is not there.") from error
-        return cls(path, state.st_mtime_ns, state.st_size)
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._bytes: bytes | None = read_bytes(path, "The data", LARGEST_PICTURE)
+        self.digest = hashlib.sha256(self._bytes).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Content):
+            return NotImplemented
+        return (self.path, self.digest) == (other.path, other.digest)
+
+    def __hash__(self) -> int:
+        return hash((self.path, self.digest))
+
+    def taken(self) -> bytes:
+        """The bytes, which are forgotten: what a cache remembers of a file is not the file."""
+        content, self._bytes = self._bytes, None
+        return self.path.read_bytes() if content is None else content
 
 
-@cache
-def _check(picture: _Stamp, mask: _Stamp | None) -> None:
-    image = load_image(picture.path)
+LARGEST_PICTURE = 2**29
+"""Bytes of a picture's file; below it lies any that may be decoded."""
+_CHECKED: set[tuple[str, ...]] = set()
+
+
+def _check(picture: Path, mask: Path | None) -> None:
+    content = _Content(picture)
+    key: tuple[str, ...] = (str(picture), content.digest)
     if mask is not None:
-        drawn = load_mask(mask.path)
-        check_same_shape(drawn, image)
-        if not (drawn > 0.5).any():
-            raise InputError(f"The mask {str(mask.path)!r} marks no pixel.")
-
-
-@cache
-def _digest(stamp: _Stamp) -> str:
-    return hashlib.sha256(stamp.path.read_bytes()).hexdigest()
+        key += (str(mask), _Content(mask).digest)
+    if key in _CHECKED:
+        return
+    image = _read(content)
+    if mask is not None:
+        check_same_shape(drawn := read_mask(mask), image)
+        check_divides(drawn, f"The mask {str(mask)!r}")
+    _CHECKED.add(key)
 
 
 @lru_cache(maxsize=4)
-def _read(stamp: _Stamp) -> Image.Image:
-    return load_image(stamp.path)
+def _read(content: _Content) -> Image.Image:
+    return load_image(open_picture(content.taken(), f"The picture {str(content.path)!r}"))
 
 
 @lru_cache(maxsize=64)
-def _found(stamp: _Stamp, finder: MaskFinder) -> np.ndarray | None:
+def _found(content: _Content, finder: MaskFinder) -> np.ndarray | None:
     """None where the finder sees nothing: then the whole picture counts."""
-    found = find_mask(_read(stamp), finder)
+    found = find_mask(_read(content), finder)
+    content.taken()
     return found if found.any() else None
 
 
 def _image(path: Path) -> Image.Image:
     # a copy, so that nobody changes what the next one gets
-    return _read(_Stamp.of(path)).copy()
+    return _read(_Content(path)).copy()
 
 
 def _mask(picture: Path, drawn: Path | None, finder: MaskFinder | None) -> np.ndarray | None:
     if drawn is not None:
         return fit_mask(load_mask(drawn), _image(picture))
-    return None if finder is None else _found(_Stamp.of(picture), finder)
+    return None if finder is None else _found(_Content(picture), finder)

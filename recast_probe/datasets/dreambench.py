@@ -6,8 +6,16 @@ from pathlib import Path
 
 from recast_probe.datasets.case import FileCase, noise_seed
 from recast_probe.datasets.choosing import chosen
-from recast_probe.datasets.files import IMAGES, existing_folder, from_hub, text_of, unpacked
+from recast_probe.datasets.files import (
+    IMAGES,
+    existing_folder,
+    from_hub,
+    staying,
+    text_of,
+    unpacked,
+)
 from recast_probe.errors import InputError
+from recast_probe.input_files import check_path, is_file
 from recast_probe.masks import MaskFinder
 
 REPOSITORY = "yuangpeng/dreambench_plus"
@@ -40,8 +48,8 @@ def dreambench(
     """
     if path is None:
         root = from_hub(REPOSITORY, "DreamBench++", LAYOUT)
-    elif Path(path).suffix == ".zip" and Path(path).is_file():
-        root = Path(path)
+    elif (archive := check_path(path, "DreamBench++")).suffix == ".zip" and is_file(archive):
+        root = archive
     else:
         root = existing_folder(path, "DreamBench++", LAYOUT)
     root = _trees(root)
@@ -107,5 +115,5 @@ def _by_place(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
         place = path.relative_to(folder).with_suffix("").as_posix()
         if place in found:
             raise InputError(f"DreamBench++: {found[place]} and {path} are in one place.")
-        found[place] = path
+        found[place] = staying(folder, path, "DreamBench++")
     return found

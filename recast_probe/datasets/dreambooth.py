@@ -9,8 +9,9 @@ from pathlib import Path
 
 from recast_probe.datasets.case import FileCase, noise_seed
 from recast_probe.datasets.choosing import chosen
-from recast_probe.datasets.files import IMAGES, existing_folder, inside, text_of
+from recast_probe.datasets.files import IMAGES, existing_folder, inside, listed, staying, text_of
 from recast_probe.errors import InputError
+from recast_probe.input_files import is_folder
 from recast_probe.masks import MaskFinder
 
 TABLE = "prompts_and_classes.txt"
@@ -18,6 +19,8 @@ LAYOUT = f"{TABLE} and a folder of photographs for each subject, such as backpac
 with `git clone https://github.com/google/dreambooth` and name its folder dataset/"
 LIVE = ("cat", "dog")  # the classes of the paper's live subjects, which have prompts of their own
 CATEGORIES = ("object", "live subject")
+# possessive, as a long line without an end would be tried from every "{1}" on
+_TEMPLATE = r"'((?:(?!\{1\})[^'\n])*+\{1\}[^'\n]*+)'"
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,13 @@ class Prompts:
         """
         text = text_of(path)
         rows = re.findall(r"^([\w-]+),([^,\n]+)$", text, flags=re.MULTILINE)
-        classes = {name: kind.strip() for name, kind in rows if name != "subject_name"}
+        rows = [row for row in rows if row[0] != "subject_name"]
+        classes = {name: kind.strip() for name, kind in rows}
+        if len(classes) < len(rows):
+            raise InputError(f"{str(path)!r} names a subject twice.")
         _, _, objects = text.partition("Object Prompts")
         objects, _, live = objects.partition("Live Subject Prompts")
-        lists = [tuple(re.findall(r"'([^'\n]*\{1\}[^'\n]*)'", part)) for part in (objects, live)]
+        lists = [tuple(re.findall(_TEMPLATE, part)) for part in (objects, live)]
         if not classes or not all(lists):
             raise InputError(
                 f"{str(path)!r} should hold a table subject_name,class, and the lists 'Object "
@@ -109,11 +115,11 @@ def dreambooth(
     cases, absent = [], []
     for subject in told.classes:
         folder = inside(root, subject, TABLE)
-        files = sorted(
-            each
-            for each in (folder.iterdir() if folder.is_dir() else ())
+        files = [
+            staying(root, each, TABLE)
+            for each in (listed(folder) if is_folder(folder) else ())
             if each.suffix.lower() in IMAGES and not each.name.startswith(".")
-        )
+        ]
         if not files:
             absent.append(subject)
         category, wanted = told.of(subject, token)

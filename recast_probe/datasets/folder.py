@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
 from recast_probe.datasets.case import FileCase, noise_seed
 from recast_probe.datasets.choosing import chosen
-from recast_probe.datasets.files import existing_folder, inside, json_lines, text_field, text_of
+from recast_probe.datasets.files import (
+    existing_folder,
+    inside,
+    json_lines,
+    listed,
+    text_field,
+    text_of,
+)
 from recast_probe.errors import InputError
+from recast_probe.input_files import check_path, check_text, is_file
 from recast_probe.masks import MaskFinder
 
 COLUMNS = ("image", "prompt", "category", "mask", "seed", "subject", "target", "target_mask")
@@ -46,23 +55,21 @@ def folder(
     """
     if path is None:
         raise InputError(f"A folder of your own needs its path (--data PATH). It holds {LAYOUT}.")
-    table = _table(Path(path).expanduser())
+    table = _table(check_path(path, "Your own data").expanduser())
     rows = json_lines(table) if table.suffix.lower() == ".jsonl" else _csv_rows(table)
     cases = [_case(table.parent, where, row, seed, masks) for where, row in rows]
     return chosen(cases, subjects, prompts, str(table))
 
 
 def _table(path: Path) -> Path:
-    if path.is_file():
+    if is_file(path):
         if path.suffix.lower() not in (".csv", ".jsonl"):
             raise InputError(f"{str(path)!r} is neither *.csv nor *.jsonl.")
         return path
     existing_folder(path, "Your own data", LAYOUT)
-    tables = sorted(
-        each
-        for each in path.iterdir()
-        if each.suffix.lower() in (".csv", ".jsonl") and each.is_file()
-    )
+    tables = [
+        each for each in listed(path) if each.suffix.lower() in (".csv", ".jsonl") and is_file(each)
+    ]
     if len(tables) != 1:
         names = ", ".join(each.name for each in tables)
         found = f"{len(tables)} of them ({names}); name the one" if tables else "none"
@@ -74,6 +81,10 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text_of(path), newline=""), strict=True)
     rows = []
     try:
+        names = list(reader.fieldnames or ())
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise InputError(f"{path.name} has the column {twice[0]!r} twice; keep the right one.")
         for row in reader:
             where = f"{path.name}, line {reader.line_num}"
             if None in row or None in row.values():
@@ -98,11 +109,11 @@ def _case(
 
     if "target_mask" in given and "target" not in given:
         raise InputError(f"{where} has a target_mask, but no target.")
-    subject = str(given.get("subject", name))
+    subject = _label(given, "subject", name, where)
     return FileCase(
         subject=subject,
         prompt=prompt,
-        category=str(given.get("category", UNNAMED)),
+        category=_label(given, "category", UNNAMED, where),
         seed=_seed(given["seed"], where) if "seed" in given else noise_seed(seed, subject, prompt),
         reference_file=inside(folder, name, where),
         mask_file=file("mask"),
@@ -112,11 +123,18 @@ def _case(
     )
 
 
+def _label(given: dict[str, Any], column: str, otherwise: str, where: str) -> str:
+    value = given.get(column, otherwise)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise InputError(f"{where}: {column} is no text, but {value!r}.")
+    return check_text(str(value), f"{where}, {column}")
+
+
 def _seed(value: Any, where: str) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = -1
-    if isinstance(value, bool) or not 0 <= number < 2**63:
-        raise InputError(f"{where}: the seed {value!r} is no whole number from 0 to 2 ** 63 - 1.")
-    return number
+    # digits of other alphabets and "1_000" are numbers for Python
+    plain = isinstance(value, int | str) and re.fullmatch("[0-9]{1,19}", str(value).strip())
+    if isinstance(value, bool) or not plain or int(value) >= 2**63:
+        raise InputError(
+            f"{where}: the seed {str(value)[:60]!r} is no whole number from 0 to 2 ** 63 - 1."
+        )
+    return int(value)

@@ -23,6 +23,7 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
+from recast_probe.mask_values import mask_values
 from recast_probe.profile import AttentionProfile, Indices
 
 METRICS = (
@@ -91,34 +92,27 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
     Coverage is the exact mean over a token's area, also where pixels lie across its edges.
 
     Args:
-        mask: array (height, width), bool or 0..1 (or 0..255 if it has values above 1).
+        mask: array (height, width), bool, 0..1 or 0..255, by the rule of `mask_values`.
 
     Returns:
         bool (rows, columns).
 
     Raises:
-        InputError: not two-dimensional, empty, or with values that are not finite or not in
-            these ranges; a threshold outside [0, 1); tokens without places.
+        InputError: not two-dimensional, empty, or with values that do not say what is inside; a
+            threshold outside [0, 1); tokens without places.
     """
     if not grid.placed:
         raise InputError(WITHOUT_PLACES)
     if not 0 <= threshold < 1:
         raise InputError(f"threshold must lie from 0 to below 1, got {threshold}.")
-    values: np.ndarray = np.asarray(mask, dtype=np.float64)
-    if values.ndim != 2 or not values.size:
-        raise InputError(f"A mask has the shape (height, width), got {values.shape}.")
-    if not np.isfinite(values).all():
-        raise InputError("The mask has values that are not finite.")
-    if values.min() < 0 or values.max() > 255:
-        raise InputError(
-            "A mask has values from 0 to 1 or from 0 to 255, got "
-            f"{values.min():.3g} to {values.max():.3g}."
-        )
-    full = 255 if values.max() > 1 else 1
+    given = np.asarray(mask)
+    if given.ndim != 2 or not given.size:
+        raise InputError(f"A mask has the shape (height, width), got {given.shape}.")
+    values = mask_values(given).astype(np.float64)
     height, width = values.shape
     covered = _shared_lengths(height, grid.rows) @ values @ _shared_lengths(width, grid.columns).T
     # whole numbers for true and false, so a token that is half covered is never rounded inside
-    return covered > threshold * full * height * width
+    return covered > threshold * height * width
 
 
 def overlap(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import tarfile
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recast_probe.errors import InputError
+from recast_probe.input_files import is_file
 from recast_probe.io import atomic_path
+from recast_probe.pictures import open_picture
+from recast_probe.pocket.pack import read_pack
 
 THING_GROUPS = (
     "Animals & Nature",
@@ -77,7 +79,7 @@ def build_pack(
             member = members.get(key) or members.get(key.replace("-fe0f", ""))
             if member is not None:
                 data = archive.extractfile(member).read()  # type: ignore[union-attr]
-                image = Image.open(io.BytesIO(data)).convert("RGBA")
+                image = open_picture(data, "A drawing").convert("RGBA")
                 drawn[key] = Subject(key, name, "fluent", _tight(image))
     held_out = held_out_keys(list(drawn))
     training = [subject for key, subject in drawn.items() if key not in held_out]
@@ -97,15 +99,19 @@ def build_pack(
 
 
 def load_pack(path: Path) -> list[Subject]:
-    """Subjects of a training pack made by `build_pack`."""
-    if not path.is_file():
+    """Subjects of a training pack made by `build_pack`.
+
+    Raises:
+        InputError: none is there, or a damaged or another file.
+    """
+    if not is_file(path):
         raise InputError(
-            f"No training pack at {path}. Make one with `recast-probe pocket assets --out "
-            f"{path.parent}`."
+            f"No training pack at {str(path)[:300]}. Make one with `recast-probe pocket assets "
+            f"--out {str(path.parent)[:300]}`."
         )
-    with np.load(path, allow_pickle=False) as pack:
-        rows = zip(pack["key"], pack["name"], pack["style"], pack["rgba"], strict=True)
-        return [Subject(str(key), str(name), str(style), rgba) for key, name, style, rgba in rows]
+    pack = read_pack(path, SIDE)
+    rows = zip(pack["key"], pack["name"], pack["style"], pack["rgba"], strict=True)
+    return [Subject(str(key), str(name), str(style), rgba) for key, name, style, rgba in rows]
 
 
 @lru_cache(maxsize=1)

@@ -11,9 +11,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.input_files import read_bytes
 from recast_probe.io import write_bytes
 from recast_probe.report.numbers import Number, explained, formatted, is_number
 
@@ -21,6 +22,7 @@ STYLE = Path(__file__).with_name("style.css")
 # Even if something slipped through the escaping, a browser would neither run nor fetch it.
 POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'"
 FONTS = Path(__file__).parents[1] / "figures" / "fonts"
+LARGEST_FIGURE = 2**28  # bytes
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 # Saved figures know their size; so their texts come out equally large beside each other.
 PIXELS_PER_INCH = 104
@@ -161,15 +163,13 @@ def _image(figure: Path | bytes, described: str) -> str:
         content, name = figure, "A figure given as bytes"
     else:
         name = str(figure)
-        try:
-            content = Path(figure).read_bytes()
-        except OSError as error:
-            raise InputError(f"The figure {name} cannot be read: {error.strerror}.") from error
+        content = read_bytes(figure, "The figure", LARGEST_FIGURE)
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             kind, (width, height) = image.get_format_mimetype(), image.size
             density = float(image.info.get("dpi", (0, 0))[0])
-    except UnidentifiedImageError as error:
+    # what is damaged makes a decoder raise nearly anything
+    except Exception as error:
         raise InputError(
             f"{name} is no PNG, JPEG, WebP or GIF image; give the PNG of a saved figure."
         ) from error

@@ -59,7 +59,8 @@ def mask_oracle(mask: np.ndarray, within: Ranking | None = None, seed: int = 0) 
             shuffled by the seed.
 
     Raises:
-        InputError: not true or false, or another number of tokens than `within`.
+        InputError: not true or false, no token inside or every one, or another number of tokens
+            than `within`.
     """
     values = np.asarray(mask)
     if values.dtype != bool:
@@ -68,6 +69,12 @@ def mask_oracle(mask: np.ndarray, within: Ranking | None = None, seed: int = 0) 
     by = random(inside.size, seed) if within is None else within
     if by.tokens != inside.size:
         raise InputError(f"The mask has {inside.size} tokens, but {by!r} orders {by.tokens}.")
+    if inside.all() or not inside.any():
+        raise InputError(
+            f"The mask has {'every' if inside.size and inside.all() else 'no'} one of its "
+            f"{inside.size} tokens inside, so it puts none before the others: that would be the "
+            "order among them alone."
+        )
     order = by.order[np.argsort(~inside[by.order], kind="stable")]
     details = {"inside": int(inside.sum()), "within": by.name, **by.details}
     return Ranking(order, "mask oracle", None, details)

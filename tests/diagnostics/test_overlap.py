@@ -164,8 +164,8 @@ def test_a_token_counts_when_more_than_half_of_it_is_covered():
         (np.zeros((2, 2, 3)), "height, width"),
         (np.zeros((0, 2)), "height, width"),
         (np.array([[math.nan, 1]]), "not finite"),
-        (np.array([[-1.0, 1]]), "from 0 to 1"),
-        (np.array([[0, 256]]), "from 0 to 255"),
+        (np.array([[-1.0, 1]]), "negative"),
+        (np.array([[0, 256]]), "0 \\(50%\\), 256 \\(50%\\)"),
     ],
 )
 def test_images_that_are_no_masks(mask, message):

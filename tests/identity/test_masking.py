@@ -51,8 +51,8 @@ def test_masks_may_be_boolean_fractions_or_bytes():
     [
         (np.ones((3, 4), dtype=bool), "height 4 and width 3"),
         (np.zeros((4, 3)), "marks no pixel"),
-        (np.full((4, 3), 7.0), "between 0 and 1"),
-        (np.full((4, 3), np.nan), "between 0 and 1"),
+        (np.full((4, 3), 7.0), r"7 \(100%\)"),
+        (np.full((4, 3), np.nan), "not finite"),
     ],
 )
 def test_unusable_masks_are_explained(mask, message):

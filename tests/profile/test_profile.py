@@ -160,7 +160,7 @@ def damaged(path, kind):
         ("newer", "format 99.*upgrade"),
         ("no layout", "layout is missing"),
         ("no scores", "needs score"),
-        ("missing", "no profile file"),
+        ("missing", "no file"),
     ],
 )
 def test_bad_files_give_one_clear_error(tmp_path, capfd, kind, message):

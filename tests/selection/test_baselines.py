@@ -61,6 +61,9 @@ def test_oracles_that_cannot_be():
         rank.mask_oracle(np.ones((4, 4)))
     with pytest.raises(InputError, match="has 16 tokens"):
         rank.mask_oracle(np.ones((4, 4), bool), rank.random(9, 0))
+    for value, part in ((True, "every"), (False, "no")):
+        with pytest.raises(InputError, match=f"{part} one of its 16 tokens"):
+            rank.mask_oracle(np.full((4, 4), value))
 
 
 def test_random_per_step_is_new_in_every_step_and_the_same_for_a_seed(probe, image):
