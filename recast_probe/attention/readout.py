@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recast_probe.attention.cuts import HiddenKeys, attention_with_cuts, effective_cuts
+from recast_probe.attention.cuts import HIDDEN, HiddenKeys, attention_with_cuts, effective_cuts
 from recast_probe.attention.inputs import Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
-from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropies
+from recast_probe.attention.rows import distance_from_one, pair_entropies
 from recast_probe.attention.sums import (
     PairSums,
     chunked_sums,
@@ -39,7 +39,8 @@ class PairStatistics:
     Attributes:
         score: float32 (batch, head, key); Eq. 2: mean over the queries of the probability on
             each key. Sums over keys to the pair's mass.
-        marginal_entropy: float32 (batch, head), bits; entropy of the normalised score.
+        marginal_entropy: float32 (batch, head), bits; entropy of the normalised score; NaN where
+            no query sees the key group.
         conditional_entropy: float32 (batch, head), bits; mean over queries of the entropy of
             that query's distribution over the key group, normalised.
         mass_weighted_conditional_entropy: the same, each query weighted by its mass on the key
@@ -200,7 +201,10 @@ class _Stream:
         places = rows + span.start
         inputs = (self.query[:, places], self.key[:, columns], self.lse[..., places], self.scale)
         found = log_probabilities(*inputs)
-        return found if self.hidden is None else self.hidden.hide(found, places, columns)
+        if self.hidden is None:
+            return found
+        found = self.hidden.hide(found, places, columns)
+        return found.masked_fill_(found <= HIDDEN, -math.inf)
 
     def read(
         self, group: str, targets: Sequence[str], *, whole_rows: bool, verify_rows: int
@@ -228,9 +232,8 @@ class _Stream:
                 mass[..., groups.index(name)] = sums.row_mass.sum(-1) / count
                 total = total + sums.row_mass
             if sums.column_sum is not None and sums.row_surprise is not None:
-                entropies = row_entropies(sums, partial(self.log_probabilities, span, place))
-                score = sums.column_sum
-                statistics[name] = PairStatistics(score / count, entropy_bits(score), *entropies)
+                entropies = pair_entropies(sums, partial(self.log_probabilities, span, place))
+                statistics[name] = PairStatistics(sums.column_sum / count, *entropies)
         if rest is not None:
             mass[..., groups.index(rest)] = 1 - mass.sum(-1)
             picks = torch.linspace(span.start, span.stop - 1, min(verify_rows, count)).long()
