@@ -31,7 +31,7 @@ from recast_probe.studies import (
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
 from recast_probe.studies.scored_area import check_oracle, scored_on
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
 
@@ -86,15 +86,15 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
     for arm in scores["identity"].index:
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, found in scores.items():
-            row[name.replace("_", " ")] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
+            row[name.replace("_", " ")] = row_interval(found.loc[arm])
         for name, known in further.items():
-            values = None if known is None else known.loc[arm, ["mean", "low", "high"]]
-            row[name] = "-" if values is None else with_interval(*values)
-        row["retention"] = with_interval(*kept.loc[arm]) if arm in kept.index else "1"
+            values = None if known is None else known.loc[arm]
+            row[name] = "-" if values is None else row_interval(values)
+        row["retention"] = row_interval(kept.loc[arm], "retention") if arm in kept.index else "1"
         row[f"minus {baseline}"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
-            row[f"minus {baseline}"] = with_interval(*other[["difference", "low", "high"]])
+            row[f"minus {baseline}"] = row_interval(other, "difference")
             row["p (Holm)"] = p_value(other["p_holm"])
         row["seconds"] = f"{seconds[arm]:.2f}"
         scored = scored_on(table[table["arm"] == arm])
@@ -147,10 +147,10 @@ def one_table(
 def difference(
     table: pd.DataFrame, better: str, worse: str, seed: int, value: str = "identity"
 ) -> dict[str, float]:
-    """A score of one arm minus another's: mean, low, high, p_value, effect_size."""
+    """A score of one arm minus another's: mean, low, high, p_value, effect_size, subjects."""
     pair = table[table["arm"].isin([better, worse])]
     row = compare(pair, value, worse, seed=seed).loc[better]
-    names = ("low", "high", "p_value", "effect_size")
+    names = ("low", "high", "p_value", "effect_size", "subjects")
     return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
 
 

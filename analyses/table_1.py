@@ -28,7 +28,7 @@ from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 PAPER_ORDER = ("recast", "self-attention", "merge", "random")
 FLAT = "recast, flat budget"
@@ -99,7 +99,7 @@ def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
         rows.append(
             {
                 "claim": f"{better} above {worse}",
-                "difference": with_interval(found["mean"], found["low"], found["high"]),
+                "difference": row_interval(found),
                 "p": p_value(found["p_value"]),
                 "effect size": found["effect_size"],
                 "verdict": verdict if found["p_value"] <= 0.05 else "not decided",
@@ -125,7 +125,7 @@ def wide(categories: pd.DataFrame) -> list[dict]:
     rows: dict[str, dict[str, str]] = {}
     for row in categories.to_dict("records"):
         column = f"{row['category']}: {row['measure'].replace('_', ' ')}"
-        interval = with_interval(row["mean"], row["low"], row["high"])
+        interval = row_interval(row)
         rows.setdefault(row["arm"], {"arm": row["arm"]})[column] = interval
     return list(rows.values())
 

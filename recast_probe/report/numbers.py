@@ -102,7 +102,8 @@ KNOWN = {
     ),
     "mutual_information_first": (
         "Mutual information, first step",
-        "How much the position being generated says about where it looks.",
+        "How much the position being generated says about where it looks; positions count by the "
+        "attention that they pay to the reference.",
         "bits",
     ),
     "mutual_information_last": (
