@@ -2,7 +2,9 @@
 
 `--categories` adds PocketBench's "style reference", where the prompt names another subject than the
 reference's. Identity means nothing there, so these cases stay out of the table and of the paper's
-order; by category they are judged by their distance to the true target, and by colour.
+order; by category they are judged by their distance to the true target, and by colour. Identity
+and colour of a local edit are compared with its true target, since those to the reference would
+reward an output that ignores the prompt.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
+from recast_probe.studies.scored_area import AGAINST, REFERENCE, TARGET
 from recast_probe.studies.tables import p_value, with_interval
 
 PAPER_ORDER = ("recast", "self-attention", "merge", "random")
 FLAT = "recast, flat budget"
 STYLE = CATEGORIES[3]
-STYLE_MEASURES = ("target_error", "colour")
+# of a category, beside or in the place of identity; local edits against their target
+MEASURES = {
+    CATEGORIES[2]: ("identity", "colour", "target_error"),
+    STYLE: ("target_error", "colour"),
+}
 OPTIONS = {
     "--categories": {
         "nargs": "+",
@@ -108,14 +115,15 @@ def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
 
 
 def by_category(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Mean of every arm in every category with its interval: category, measure, arm, mean, low,
-    high, subjects, runs."""
+    """Mean of every arm in every category with its interval: category, measure, against (what was
+    compared), arm, mean, low, high, subjects, runs."""
     parts = []
     for category, part in table.groupby("category", sort=False):
-        for measure in STYLE_MEASURES if category == STYLE else ("identity",):
+        for measure in MEASURES.get(category, ("identity",)):
             found = means(part, measure, seed=seed).reset_index()
-            parts.append(found.assign(category=category, measure=measure))
-    columns = ["category", "measure", "arm", "mean", "low", "high", "subjects", "runs"]
+            against = part[AGAINST].iloc[0] if measure != "target_error" else TARGET
+            parts.append(found.assign(category=category, measure=measure, against=against))
+    columns = ["category", "measure", "against", "arm", "mean", "low", "high", "subjects", "runs"]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -124,6 +132,8 @@ def wide(categories: pd.DataFrame) -> list[dict]:
     rows: dict[str, dict[str, str]] = {}
     for row in categories.to_dict("records"):
         column = f"{row['category']}: {row['measure'].replace('_', ' ')}"
+        if row["measure"] != "target_error" and row["against"] != REFERENCE:
+            column += f" to the {row['against']}"
         interval = with_interval(row["mean"], row["low"], row["high"])
         rows.setdefault(row["arm"], {"arm": row["arm"]})[column] = interval
     return list(rows.values())

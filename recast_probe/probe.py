@@ -293,9 +293,7 @@ class Probe:
         recast = Recast(
             budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
         )
-        return run(
-            self, request, interventions=(recast,), mass_table="queried", progress=progress
-        )
+        return run(self, request, interventions=(recast,), mass_table="queried", progress=progress)
 
     def attention_maps(
         self,
