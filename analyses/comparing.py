@@ -176,11 +176,33 @@ def one_table(
 def difference(
     table: pd.DataFrame, better: str, worse: str, seed: int, value: str = "identity"
 ) -> dict[str, float]:
-    """A score of one arm minus another's: mean, low, high, p_value, effect_size."""
+    """A score of one arm minus another's: mean, low, high, p_value, effect_size, count."""
     pair = table[table["arm"].isin([better, worse])]
     row = compare(pair, value, worse, seed=seed).loc[better]
     names = ("low", "high", "p_value", "effect_size")
-    return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
+    found = {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
+    return found | {"count": int(row["subjects"])}
+
+
+def kept_by(table: pd.DataFrame, arm: str, seed: int) -> dict[str, Any]:
+    """What `recast-probe claims` reads of an arm: retention, and its share of what the reference
+    adds where there is a run without it."""
+    count = int(table["subject"].nunique())
+    found = retention(table, "identity", seed=seed).loc[arm]
+    kept = {"retention": _quantity(found["retention"], found, count)}
+    if "none" in set(table["arm"]):
+        gained = reference_gain(table, "identity", seed=seed).loc[arm]
+        kept["reference_gain"] = _quantity(gained["gain"], gained, count)
+    return {name: value for name, value in kept.items() if value["mean"] == value["mean"]}
+
+
+def _quantity(mean: float, ends: pd.Series, count: int) -> dict[str, Any]:
+    return {
+        "mean": float(mean),
+        "low": float(ends["low"]),
+        "high": float(ends["high"]),
+        "count": count,
+    }
 
 
 def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:

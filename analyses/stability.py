@@ -58,13 +58,15 @@ def main(arguments: list[str] | None = None) -> dict:
         Unit({"subject": name, **file_label(cases)}, cases) for name, cases in references.items()
     ]
     table = run_study(units, ["rankings"], perform, store)
-    rows = []
+    rows, measured = [], {}
     for name in (*MEASURES, *KINDS):
         if table[name].isna().any():
             continue  # too few prompts for pairs of this kind
         found = bootstrap(
             [np.array([value]) for value in table[name]], seed=chosen.seed, within=(-1, 1)
         )
+        if name.startswith("spearman"):
+            measured[name] = found.to_dict()
         rows.append(
             {
                 "measure": name.replace("_", " "),
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> dict:
             }
         )
     print(markdown(rows))
-    summary = {"table": rows, "measured": {"spearman": float(table["spearman"].mean())}}
+    summary = {"table": rows, "measured": measured}
     chart = stability_matrix(compared(units[0].payload))
     finish(chosen, store, {"references": table}, summary, {"first_reference": chart})
     return {"table": rows}

@@ -20,6 +20,7 @@ from analyses.comparing import (
     bench,
     difference,
     figure,
+    kept_by,
     run_arms,
     summarise,
 )
@@ -27,7 +28,7 @@ from recast_probe import budget
 from recast_probe.errors import InputError
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
-from recast_probe.studies import markdown, means
+from recast_probe.studies import holm, markdown, means
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.scored_area import AGAINST, REFERENCE, TARGET
 from recast_probe.studies.tables import p_value, with_interval
@@ -73,7 +74,7 @@ def main(arguments: list[str] | None = None) -> dict:
     print(f"\nDoes the paper's order hold?\n\n{markdown(found['order'])}")
     print(f"\nBy category\n\n{markdown(found['categories'])}")
     chart = figure(named, probe.name, chosen.seed, "equal token-steps")
-    summary = found | {"measured": measured(named, found["table"], chosen.seed)}
+    summary = found | {"measured": measured(named, chosen.seed)}
     summary["measured"] |= style_transfer(table, chosen.seed)
     finish(chosen, store, {"runs": table, "categories": categories}, summary, {"identity": chart})
     return found
@@ -98,17 +99,21 @@ def table_arms(probe: Probe, chosen: Any) -> dict[str, Arm]:
 
 def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
     """Each method against the next one in the paper's order."""
+    pairs = list(pairwise(PAPER_ORDER))
+    differences = [difference(table, *pair, seed) for pair in pairs]
+    corrected = holm([found["p_value"] for found in differences])
     rows = []
-    for better, worse in pairwise(PAPER_ORDER):
-        found = difference(table, better, worse, seed)
+    for (better, worse), found, p in zip(pairs, differences, corrected, strict=True):
         verdict = "holds" if found["mean"] > 0 else "reversed"
+        # both the corrected p-value and the interval must say so
+        decided = p <= 0.05 and not found["low"] <= 0 <= found["high"]
         rows.append(
             {
                 "claim": f"{better} above {worse}",
                 "difference": with_interval(found["mean"], found["low"], found["high"]),
-                "p": p_value(found["p_value"]),
+                "p (Holm)": p_value(p),
                 "effect size": found["effect_size"],
-                "verdict": verdict if found["p_value"] <= 0.05 else "not decided",
+                "verdict": verdict if decided else "not decided",
             }
         )
     return rows
@@ -153,9 +158,8 @@ def style_transfer(table: pd.DataFrame, seed: int) -> dict:
     return {"style_transfer_above_others": found}
 
 
-def measured(table: pd.DataFrame, rows: list[dict], seed: int) -> dict:
+def measured(table: pd.DataFrame, seed: int) -> dict:
     """What `recast-probe claims --measured` reads."""
-    kept = next(row["retention"] for row in rows if row["arm"] == "recast")
     pairs = {
         "recast_above_self_attention": ("recast", "self-attention"),
         "self_attention_above_merge": ("self-attention", "merge"),
@@ -163,7 +167,7 @@ def measured(table: pd.DataFrame, rows: list[dict], seed: int) -> dict:
         "adaptive_above_flat": ("recast", FLAT),
     }
     return {
-        "retention": float(kept.split(" ")[0]),
+        **kept_by(table, "recast", seed),
         **{name: difference(table, *pair, seed) for name, pair in pairs.items()},
     }
 

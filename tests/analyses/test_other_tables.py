@@ -60,7 +60,8 @@ def test_rankings_across_prompts(tmp_path, capsys):
     ]
     assert "| spearman " in printed
     summary = json.loads((tmp_path / "summary.json").read_text())
-    spearman = summary["measured"]["spearman"]
+    spearman = summary["measured"]["spearman"]["mean"]
+    assert summary["measured"]["spearman_same_category"]["mean"] > spearman
     assert found["table"][0]["lowest"] <= spearman <= found["table"][0]["highest"]
     # on this model rankings of step 0 follow the kind of edit
     same, other = (row["lowest"] for row in found["table"][-2:])
