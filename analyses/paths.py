@@ -19,9 +19,8 @@ from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
-from recast_probe.studies.reference_gain import by_subject
 from recast_probe.studies.resampling import bootstrap_ratio
-from recast_probe.studies.statistics import UNITS, paired
+from recast_probe.studies.statistics import UNITS, by_subject, paired
 from recast_probe.studies.tables import p_value, with_interval
 
 EVERYTHING = "reference to all"

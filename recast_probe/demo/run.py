@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from recast_probe import pocket
+from recast_probe.demo.agreement import paint_profiles
 from recast_probe.demo.arms import ARMS, Run, cases, perform
-from recast_probe.demo.measure import measure, summarise
+from recast_probe.demo.measure import BLOCKS, measure, summarise
 from recast_probe.errors import InputError
 from recast_probe.io import without_nan, write_json
 from recast_probe.probe import Probe
@@ -70,7 +71,8 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     # matplotlib takes a second to import; only now it is needed
     from recast_probe.demo.pages import draw, write_page
 
-    found = measure(probe, chosen, runs)
+    painted = paint_profiles(probe, chosen, settings.steps, BLOCKS)
+    found = measure(probe, chosen, runs, painted)
     images = draw(probe, chosen, runs, found, out / "figures", settings.seed)
     summary: dict[str, Any] = {
         "model": probe.name,
