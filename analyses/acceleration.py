@@ -22,7 +22,7 @@ from recast_probe.layout import TokenLayout
 from recast_probe.probe import Probe
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 FEWEST_STEPS = 8
 DRIFTED = 4  # subjects whose drift is averaged
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     measured = speeds(table)
     errors = means(table, "target_error", seed=chosen.seed)
     for row in rows:
-        row["target error"] = with_interval(*errors.loc[row["arm"], ["mean", "low", "high"]])
+        row["target error"] = row_interval(errors.loc[row["arm"]])
         row["speed-up by FLOP"] = round(bounds[row["arm"]], 3)
         row["measured"] = f"{measured[row['arm']]:.2f}"
     print(markdown(rows))
@@ -148,7 +148,7 @@ def against(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         for value in ("identity", "target_error"):
             pair = table[table["arm"].isin([one, other])]
             found = compare(pair, value, other, seed=seed).loc[one]
-            row[value.replace("_", " ")] = with_interval(*found[["difference", "low", "high"]])
+            row[value.replace("_", " ")] = row_interval(found, "difference")
             row[f"p ({value.replace('_', ' ')})"] = p_value(found["p_value"])
         rows.append(row)
     return rows

@@ -36,7 +36,7 @@ from recast_probe.probe import Probe
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import markdown
 from recast_probe.studies.comparison import Arm, PlannedArm
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 BLOCKS = "paper"
 FRESH, REUSED, FROM_0 = "recast", "reused ranking", "reused ranking, from step 0"
@@ -145,7 +145,7 @@ def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[d
                 "pairs": len(part) // runs["arm"].nunique(),
                 "fresh": round(float(means[FRESH]), 3),
                 "reused": round(float(means[REUSED]), 3),
-                "difference": with_interval(found["mean"], found["low"], found["high"]),
+                "difference": row_interval(found),
                 "p": p_value(found["p_value"]),
             }
         )

@@ -24,7 +24,6 @@ from recast_probe.pocket.subjects import held_out
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.causal_map import CausalMap, causal_map
 from recast_probe.studies.resampling import bootstrap
-from recast_probe.studies.tables import with_interval
 
 WHAT = ("keys", "values")
 SHARE = "identity share"
@@ -145,7 +144,7 @@ def main(arguments: list[str] | None = None) -> dict:
                 pairs = [(each, o) if kind == "block" else (o, each) for o in others]
                 values = table[[f"{name} block {b} step {s}" for b, s in pairs]].mean(axis=1)
                 interval = bootstrap([np.array([v]) for v in values], seed=chosen.seed)
-                row[name] = with_interval(interval.mean, interval.low, interval.high)
+                row[name] = str(interval)
             rows.append(row)
     print(markdown(rows))
     totals = {

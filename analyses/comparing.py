@@ -38,7 +38,7 @@ from recast_probe.studies.scored_area import (
     scored_against,
     scored_on,
 )
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
 GAIN = "of what the reference adds"
@@ -105,17 +105,17 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
             heading = name.replace("_", " ")
             if edits is not None and name in ("identity", "colour"):
                 heading += f" ({edits})"
-            row[heading] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
+            row[heading] = row_interval(found.loc[arm])
         for name, known in further.items():
-            values = None if known is None else known.loc[arm, ["mean", "low", "high"]]
-            row[name] = "-" if values is None else with_interval(*values)
-        row["retention"] = with_interval(*kept.loc[arm]) if arm in kept.index else "1"
+            values = None if known is None else known.loc[arm]
+            row[name] = "-" if values is None else row_interval(values)
+        row["retention"] = row_interval(kept.loc[arm], "retention") if arm in kept.index else "1"
         if gained is not None:
             row[GAIN] = _gain(gained, arm)
         row[f"minus {baseline}"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
-            row[f"minus {baseline}"] = with_interval(*other[["difference", "low", "high"]])
+            row[f"minus {baseline}"] = row_interval(other, "difference")
             row["p (Holm)"] = p_value(other["p_holm"])
         row["seconds"] = f"{seconds[arm]:.2f}"
         scored = scored_on(table[table["arm"] == arm])
@@ -128,7 +128,7 @@ def _gain(gained: pd.DataFrame, arm: str) -> str:
     if gained["gain"].isna().all():
         return UNDEFINED
     ends = {"full": "1", "none": "0"}
-    return ends[arm] if arm in ends else with_interval(*gained.loc[arm])
+    return ends[arm] if arm in ends else row_interval(gained.loc[arm], "gain")
 
 
 def mean_of_complete(table: pd.DataFrame, name: str, seed: int) -> tuple[str, pd.DataFrame | None]:
@@ -176,32 +176,25 @@ def one_table(
 def difference(
     table: pd.DataFrame, better: str, worse: str, seed: int, value: str = "identity"
 ) -> dict[str, float]:
-    """A score of one arm minus another's: mean, low, high, p_value, effect_size, count."""
+    """A score of one arm minus another's: mean, low, high, p_value, effect_size, subjects."""
     pair = table[table["arm"].isin([better, worse])]
     row = compare(pair, value, worse, seed=seed).loc[better]
-    names = ("low", "high", "p_value", "effect_size")
-    found = {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
-    return found | {"count": int(row["subjects"])}
+    names = ("low", "high", "p_value", "effect_size", "subjects")
+    return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
 
 
 def kept_by(table: pd.DataFrame, arm: str, seed: int) -> dict[str, Any]:
     """What `recast-probe claims` reads of an arm: retention, and its share of what the reference
     adds where there is a run without it."""
-    count = int(table["subject"].nunique())
-    found = retention(table, "identity", seed=seed).loc[arm]
-    kept = {"retention": _quantity(found["retention"], found, count)}
+    found = {"retention": retention(table, "identity", seed=seed).loc[arm]}
     if "none" in set(table["arm"]):
         gained = reference_gain(table, "identity", seed=seed).loc[arm]
-        kept["reference_gain"] = _quantity(gained["gain"], gained, count)
-    return {name: value for name, value in kept.items() if value["mean"] == value["mean"]}
-
-
-def _quantity(mean: float, ends: pd.Series, count: int) -> dict[str, Any]:
+        found |= {} if pd.isna(gained["gain"]) else {"reference_gain": gained}
+    names = {"retention": "retention", "reference_gain": "gain"}
     return {
-        "mean": float(mean),
-        "low": float(ends["low"]),
-        "high": float(ends["high"]),
-        "count": count,
+        name: {"mean": float(row[names[name]])}
+        | {part: float(row[part]) for part in ("low", "high", "subjects")}
+        for name, row in found.items()
     }
 
 

@@ -15,7 +15,6 @@ from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
 from recast_probe.studies.resampling import bootstrap
-from recast_probe.studies.tables import with_interval
 
 BLOCKS = "paper"
 SHARES = ("top25", "top25_of_blocks", "gini", "auroc")
@@ -87,7 +86,7 @@ def main(arguments: list[str] | None = None) -> dict:
             continue
         words += f" ({known} of {len(table)} runs)" if known < len(table) else ""
         found = interval(name)
-        rows.append({"measure": words, "mean": with_interval(found.mean, found.low, found.high)})
+        rows.append({"measure": words, "mean": str(found)})
     print(markdown(rows))
     claimed = ("top25", "entropy_first", "entropy_last", "auroc")
     summary = {

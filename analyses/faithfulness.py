@@ -35,8 +35,9 @@ from recast_probe.selection.effects import tiles
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units
-from recast_probe.studies.resampling import bootstrap, bootstrap_ratio
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.limits import COSINE
+from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, difference_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 BLOCKS = "paper"
 RANKINGS = ("cross-image", "self-attention", "cosine", "random", "mask oracle", "causal oracle")
@@ -204,23 +205,23 @@ def summarise(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     for arm in RANKINGS:
         row: dict[str, Any] = {"ranking": arm}
         for name, found in areas.items():
-            row[name] = with_interval(*found.loc[arm, ["mean", "low", "high"]])
-        margin = bootstrap(by_subject(arm, "margin"), seed=seed)
-        row["margin"] = with_interval(margin.mean, margin.low, margin.high)
+            row[name] = row_interval(found.loc[arm])
+        margin = difference_interval(by_subject(arm, "margin"), seed=seed)
+        row["margin"] = str(margin)
         row[f"margin minus {BASELINE}"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
-            row[f"margin minus {BASELINE}"] = with_interval(*other[["difference", "low", "high"]])
+            row[f"margin minus {BASELINE}"] = row_interval(other, "difference")
             row["p (Holm)"] = p_value(other["p_holm"])
         for name in ("sufficiency", "necessity"):
             ratio = bootstrap_ratio(by_subject(arm, name), by_subject(arm, "gap"), seed=seed)
-            row[f"{name} of {BUDGET:.0%}"] = with_interval(ratio.mean, ratio.low, ratio.high)
+            row[f"{name} of {BUDGET:.0%}"] = str(ratio)
         for name in ("dose rho", "dose error", "agreement"):
             own = name == "agreement" and arm == "causal oracle"  # with itself
             kept = [] if own else by_subject(arm, name)
-            within = None if name == "dose error" else (-1, 1)
+            within = None if name == "dose error" else COSINE
             each = bootstrap(kept, seed=seed, within=within) if kept else None
-            row[name] = with_interval(each.mean, each.low, each.high) if each else "-"
+            row[name] = str(each) if each else "-"
         rows.append(row)
     return rows
 
@@ -230,8 +231,8 @@ def summarise_controls(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     rows = []
     for check in [name for name in table.columns if name not in ("arm", *labels(table))]:
         groups = [part[check].to_numpy() for _, part in table.groupby("subject", sort=False)]
-        found = bootstrap(groups, seed=seed, within=(-1, 1))
-        rows.append({"check": check, "Spearman": with_interval(found.mean, found.low, found.high)})
+        found = bootstrap(groups, seed=seed, within=COSINE)
+        rows.append({"check": check, "Spearman": str(found)})
     return rows
 
 
@@ -250,6 +251,7 @@ def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...
             bootstrap(
                 [each[f"{kind} {share:g}"].to_numpy() for _, each in part.groupby("subject")],
                 seed=chosen.seed,
+                within=COSINE,
             )
             for share in shares
         ]

@@ -29,6 +29,8 @@ ARMS = ("block", "head", "reading")
 VALUES = ("effect", "distance")
 SHOWN = 8
 
+ENDS = {"": "mean", "_low": "low", "_high": "high", "_subjects": "count"}
+
 
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the tables, write everything to --out."""
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> dict:
     tables = {arm: run_study(units(bench(chosen)), [arm], measure, store) for arm in ARMS}
     blocks, heads = (gathered(tables[arm], chosen.seed) for arm in ("block", "head"))
     features = gathered(tables["reading"], chosen.seed)
-    related_heads = related(heads, features, seed=chosen.seed)
+    related_heads = related(heads, features)
     found = {
         "blocks": rows_of(blocks),
         "heads": rows_of(heads, features)[:SHOWN],
@@ -48,7 +50,7 @@ def main(arguments: list[str] | None = None) -> dict:
             {
                 "of a head": row["value"],
                 "goes with": row["feature"].replace("_", " "),
-                "Spearman": with_interval(row["spearman"], row["low"], row["high"]),
+                "Spearman": with_interval(row["spearman"], row["low"], row["high"], row["count"]),
             }
             for row in related_heads.to_dict("records")
         ],
@@ -125,7 +127,7 @@ def gathered(table: pd.DataFrame, seed: int) -> xr.Dataset:
     for name, places in parts.items():
         dims = ("block", "head")[: len(next(iter(places)))]
         labels_of = [sorted({place[axis] for place in places}) for axis in range(len(dims))]
-        for suffix, end in (("", "mean"), ("_low", "low"), ("_high", "high")):
+        for suffix, end in ENDS.items():
             values = np.full([len(each) for each in labels_of], np.nan)
             for place, interval in places.items():
                 at = tuple(labels.index(p) for labels, p in zip(labels_of, place, strict=True))
@@ -146,7 +148,7 @@ def rows_of(data: xr.Dataset, features: xr.Dataset | None = None) -> list[dict[s
         here = data.isel(at)
         row: dict[str, Any] = {str(dim): int(here[dim]) for dim in effect.dims}
         for name, words in (("effect", "loss of identity"), ("distance", "latent distance")):
-            ends = [float(here[f"{name}{end}"]) for end in ("", "_low", "_high")]
+            ends = [float(here[f"{name}{end}"]) for end in ENDS]
             row[words] = with_interval(*ends)
         if features is not None:
             labels = {dim: here[dim] for dim in effect.dims}

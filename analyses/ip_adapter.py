@@ -26,8 +26,9 @@ from recast_probe.interventions.methods import method
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, retention, run_study
 from recast_probe.studies.comparison import units
+from recast_probe.studies.limits import limits_of
 from recast_probe.studies.resampling import bootstrap
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 ARMS = ("full", "recast", "random", "reversed", "none")
 NEEDED = (
@@ -74,8 +75,9 @@ def main(arguments: list[str] | None = None) -> dict:
     facts = []
     for name, words in DIAGNOSTICS.items():
         whole = runs[runs["arm"] == "full"]
-        found = bootstrap([g.to_numpy() for _, g in whole.groupby("subject")[name]])
-        facts.append({"measure": words, "mean": with_interval(found.mean, found.low, found.high)})
+        groups = [g.to_numpy() for _, g in whole.groupby("subject")[name]]
+        found = bootstrap(groups, within=limits_of(name))
+        facts.append({"measure": words, "mean": str(found)})
     rows = table(runs, chosen.seed)
     print(f"{tokens} image tokens, {kept} kept from step 1 on\n")
     print(markdown(facts))
@@ -155,11 +157,11 @@ def table(runs: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, each in found.items():
             words = name.replace("_", " ")
-            row[words] = with_interval(*each.loc[arm, ["mean", "low", "high"]])
+            row[words] = row_interval(each.loc[arm])
         row["to full, minus random"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
-            row["to full, minus random"] = with_interval(*other[["difference", "low", "high"]])
+            row["to full, minus random"] = row_interval(other, "difference")
             row["p (Holm)"] = p_value(other["p_holm"])
         rows.append(row)
     return rows

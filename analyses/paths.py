@@ -21,7 +21,7 @@ from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
 from recast_probe.studies.resampling import bootstrap_ratio
 from recast_probe.studies.statistics import UNITS, by_subject, paired
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval, with_interval
 
 EVERYTHING = "reference to all"
 PATHS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -91,11 +91,11 @@ def losses(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         for row in rows:
             arm = "full" if row["cut"] == "nothing" else row["cut"]
             heading = column.replace("_", " ") + (" (style)" if style else "")
-            row[heading] = with_interval(*mean.loc[arm, ["mean", "low", "high"]])
+            row[heading] = row_interval(mean.loc[arm])
             row[f"minus full, {name}"] = "-"
             if arm != "full":
                 other = against.loc[arm]
-                ends = with_interval(*other[["difference", "low", "high"]])
+                ends = row_interval(other, "difference")
                 row[f"minus full, {name}"] = f"{ends}, p {p_value(other['p_holm'])}"
     return rows
 
@@ -116,7 +116,7 @@ def shares(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         for row in rows:
             lost = by_subject(sign * (wide["full"] - wide[row["cut"]]))
             ratio = bootstrap_ratio(lost, whole, seed=seed)
-            row[name] = [ratio.mean, ratio.low, ratio.high]
+            row[name] = [ratio.mean, ratio.low, ratio.high, ratio.count]
     return rows
 
 

@@ -127,9 +127,9 @@ def rankings(probe: Probe, length: int, steps: list[int], kept: int) -> Any:
     return ranked
 
 
-def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """By arm and measure: mean agreement with the baseline's ranking, low, high."""
-    found: dict[str, dict[str, tuple[float, float, float]]] = {}
+def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, tuple[float, ...]]]:
+    """By arm and measure: mean agreement with the baseline's ranking, low, high, subjects."""
+    found: dict[str, dict[str, tuple[float, ...]]] = {}
     for arm, part in runs.groupby("arm", sort=False):
         if part["spearman"].isna().any():
             continue  # no ranking by attention
@@ -137,7 +137,7 @@ def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, tuple[float
         for name in AGREEMENT:
             groups = [group.to_numpy(float) for _, group in part.groupby("subject")[name]]
             interval = bootstrap(groups, seed=seed, within=(-1, 1))
-            found[str(arm)][name] = (interval.mean, interval.low, interval.high)
+            found[str(arm)][name] = (interval.mean, interval.low, interval.high, interval.count)
     return found
 
 

@@ -14,7 +14,6 @@ from recast_probe.diagnostics.stability import MEASURES
 from recast_probe.figures import stability_matrix
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap
-from recast_probe.studies.tables import with_interval
 
 BLOCKS = "paper"
 KINDS = ("spearman_same_category", "spearman_other_category")
@@ -70,7 +69,7 @@ def main(arguments: list[str] | None = None) -> dict:
         rows.append(
             {
                 "measure": name.replace("_", " "),
-                "mean over references": with_interval(found.mean, found.low, found.high),
+                "mean over references": str(found),
                 "lowest": float(table[name].min()),
                 "highest": float(table[name].max()),
             }

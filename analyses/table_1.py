@@ -31,7 +31,7 @@ from recast_probe.probe import Probe
 from recast_probe.studies import holm, markdown, means
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.scored_area import AGAINST, REFERENCE, TARGET
-from recast_probe.studies.tables import p_value, with_interval
+from recast_probe.studies.tables import p_value, row_interval
 
 PAPER_ORDER = ("recast", "self-attention", "merge", "random")
 FLAT = "recast, flat budget"
@@ -110,7 +110,7 @@ def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
         rows.append(
             {
                 "claim": f"{better} above {worse}",
-                "difference": with_interval(found["mean"], found["low"], found["high"]),
+                "difference": row_interval(found),
                 "p (Holm)": p_value(p),
                 "effect size": found["effect_size"],
                 "verdict": verdict if decided else "not decided",
@@ -139,7 +139,7 @@ def wide(categories: pd.DataFrame) -> list[dict]:
         column = f"{row['category']}: {row['measure'].replace('_', ' ')}"
         if row["measure"] != "target_error" and row["against"] != REFERENCE:
             column += f" to the {row['against']}"
-        interval = with_interval(row["mean"], row["low"], row["high"])
+        interval = row_interval(row)
         rows.setdefault(row["arm"], {"arm": row["arm"]})[column] = interval
     return list(rows.values())
 

@@ -34,7 +34,10 @@ class AttentionProfile:
         dataset: an xarray dataset, float32, not to be changed:
             score (branch, step, block, head, token), Eq. 2, fraction of attention;
             mass (branch, step, block, head, query_group, key_group), fraction;
-            conditional_entropy (branch, step, block, head), bits, queries to reference.
+            conditional_entropy (branch, step, block, head), bits, mean over the queries of the
+            entropy of what each gives the reference;
+            mass_weighted_conditional_entropy (the same), each query weighted by what it gives the
+            reference in all; not in files of format 1.
             Coordinates: step (index, 0 = highest noise), timestep, sigma, block (global index),
             block_kind, head, token with row, column and reference (which image).
     """
@@ -50,6 +53,7 @@ class AttentionProfile:
         score: np.ndarray,
         mass: np.ndarray,
         conditional_entropy: np.ndarray,
+        mass_weighted_conditional_entropy: np.ndarray | None = None,
         steps: Sequence[int],
         timesteps: Sequence[float] | np.ndarray,
         sigmas: Sequence[float] | np.ndarray,
@@ -64,6 +68,8 @@ class AttentionProfile:
         """Label arrays of the shapes named in the class.
 
         Args:
+            mass_weighted_conditional_entropy: None where it is not known; there is no mutual
+                information then.
             steps, blocks, heads: which indices of the model the entries are.
             queries: the token group whose attention to the reference the scores are.
             block_kinds: "double" or "single" for *every* block of the model.
@@ -73,6 +79,8 @@ class AttentionProfile:
         """
         reference, row, column = layout.reference_coordinates()
         values = {"score": score, "mass": mass, "conditional_entropy": conditional_entropy}
+        if mass_weighted_conditional_entropy is not None:
+            values["mass_weighted_conditional_entropy"] = mass_weighted_conditional_entropy
         try:
             if min(blocks, default=0) < 0:
                 raise ValueError(f"block indices start at 0, got {list(blocks)}")
@@ -159,11 +167,16 @@ class AttentionProfile:
         Args:
             blocks: see `select_blocks`; groups ("single", "paper") mean those that were recorded.
             steps, heads: an index, several, or None for all that were recorded.
-            variable: "score", "mass" or "conditional_entropy".
+            variable: "score", "mass", "conditional_entropy" or "mass_weighted_conditional_entropy".
 
         Raises:
             InputError: something that this profile did not record.
         """
+        if variable not in self.dataset:
+            raise InputError(
+                f"This profile holds no {variable}: it was written by an earlier version, or was "
+                "built without it. Profile the run again to have it."
+            )
         found = self.dataset[variable]
         if branch not in found["branch"].values:
             recorded = ", ".join(str(b) for b in found["branch"].values)

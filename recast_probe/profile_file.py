@@ -15,7 +15,8 @@ from recast_probe.io import write_bytes
 from recast_probe.layout import GROUPS, TokenLayout
 
 FORMAT = "recast_probe.AttentionProfile"
-FORMAT_VERSION = 1
+# 2 added mass_weighted_conditional_entropy, which is missing in files of version 1
+FORMAT_VERSION = 2
 # netCDF-4 is HDF5, which ignores what follows its own end; there stands the SHA-256 of the rest
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 TRAILER = b"recast_probe sha256 "
@@ -24,7 +25,9 @@ DIMENSIONS = {
     "score": ("branch", "step", "block", "head", "token"),
     "mass": ("branch", "step", "block", "head", "query_group", "key_group"),
     "conditional_entropy": ("branch", "step", "block", "head"),
+    "mass_weighted_conditional_entropy": ("branch", "step", "block", "head"),
 }
+OPTIONAL = ("mass_weighted_conditional_entropy",)
 
 
 def write_dataset(path: str | Path, dataset: xr.Dataset) -> Path:
@@ -121,6 +124,8 @@ def check_dataset(dataset: xr.Dataset) -> None:
         InputError: the first thing that is missing or does not fit.
     """
     for name, dimensions in DIMENSIONS.items():
+        if name in OPTIONAL and name not in dataset:
+            continue
         if name not in dataset or dataset[name].dims != dimensions:
             raise InputError(f"A profile needs {name} with dimensions {', '.join(dimensions)}.")
         if not dataset[name].size:

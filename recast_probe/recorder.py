@@ -56,6 +56,7 @@ class Recorder:
         self._score = np.empty(0, dtype=np.float32)
         self._mass = np.empty(0, dtype=np.float32)
         self._conditional_entropy = np.empty(0, dtype=np.float32)
+        self._mass_weighted_entropy = np.empty(0, dtype=np.float32)
 
     def _allocate(self, prompts: int) -> None:
         shape = (prompts, *self.fired.shape, len(self.heads))
@@ -63,6 +64,7 @@ class Recorder:
         self._score = np.full((*shape, self.layout.reference_tokens), np.nan, dtype=np.float32)
         self._mass = np.full((*shape, groups, groups), np.nan, dtype=np.float32)
         self._conditional_entropy = np.full(shape, np.nan, dtype=np.float32)
+        self._mass_weighted_entropy = np.full(shape, np.nan, dtype=np.float32)
 
     def add(
         self, readout: Readout, *, branch: str, step: int, block: int, kept: np.ndarray | None
@@ -96,6 +98,8 @@ class Recorder:
             self._score[at][..., kept] = score
         self._mass[at] = mass
         self._conditional_entropy[at] = pair.conditional_entropy.float().cpu().numpy()
+        weighted = pair.mass_weighted_conditional_entropy
+        self._mass_weighted_entropy[at] = weighted.float().cpu().numpy()
         self.fired[place] = True
 
     def _check_mass(self, score: np.ndarray, mass: np.ndarray, where: str) -> None:
@@ -150,6 +154,7 @@ class Recorder:
                 score=self._score[prompt][:, at],
                 mass=self._mass[prompt][:, at],
                 conditional_entropy=self._conditional_entropy[prompt][:, at],
+                mass_weighted_conditional_entropy=self._mass_weighted_entropy[prompt][:, at],
                 steps=chosen,
                 timesteps=schedule.timesteps[chosen],
                 sigmas=schedule.sigmas[chosen],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -402,7 +402,5 @@ def _of_heads(readout: Readout, recorder: Recorder) -> Readout:
     """The readout of the recorder's heads alone, of the recorded pair alone."""
     heads = recorder.selected_heads
     pair = readout.pairs[recorder.pair]
-    narrowed = PairStatistics(
-        pair.score[:, heads], pair.marginal_entropy[:, heads], pair.conditional_entropy[:, heads]
-    )
+    narrowed = PairStatistics(*(getattr(pair, each.name)[:, heads] for each in fields(pair)))
     return replace(readout, pairs={recorder.pair: narrowed}, mass=readout.mass[:, heads])

@@ -9,16 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from recast_probe.attention.cuts import HiddenKeys, attention_with_cuts, effective_cuts
+from recast_probe.attention.cuts import HIDDEN, HiddenKeys, attention_with_cuts, effective_cuts
 from recast_probe.attention.inputs import Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
-from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
-from recast_probe.attention.sums import PairSums, chunked_sums, pair_sums, rows_at_a_time
+from recast_probe.attention.rows import distance_from_one, pair_entropies
+from recast_probe.attention.sums import (
+    PairSums,
+    chunked_sums,
+    log_probabilities,
+    pair_sums,
+    rows_at_a_time,
+)
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
@@ -32,14 +39,19 @@ class PairStatistics:
     Attributes:
         score: float32 (batch, head, key); Eq. 2: mean over the queries of the probability on
             each key. Sums over keys to the pair's mass.
-        marginal_entropy: float32 (batch, head), bits; entropy of the normalised score.
+        marginal_entropy: float32 (batch, head), bits; entropy of the normalised score; NaN where
+            no query sees the key group.
         conditional_entropy: float32 (batch, head), bits; mean over queries of the entropy of
             that query's distribution over the key group, normalised.
+        mass_weighted_conditional_entropy: the same, each query weighted by its mass on the key
+            group. ``marginal_entropy`` minus this is the mutual information of query and key,
+            given that attention lands on the group.
     """
 
     score: Tensor
     marginal_entropy: Tensor
     conditional_entropy: Tensor
+    mass_weighted_conditional_entropy: Tensor
 
 
 @dataclass(frozen=True)
@@ -184,6 +196,16 @@ class _Stream:
             hide=lambda scores, part: hidden.hide(scores, places[part], columns),
         )
 
+    def log_probabilities(self, span: slice, columns: slice, rows: Tensor) -> Tensor:
+        """Logarithms (batch, head, row, column) of some rows of a span, counted within it."""
+        places = rows + span.start
+        inputs = (self.query[:, places], self.key[:, columns], self.lse[..., places], self.scale)
+        found = log_probabilities(*inputs)
+        if self.hidden is None:
+            return found
+        found = self.hidden.hide(found, places, columns)
+        return found.masked_fill_(found <= HIDDEN, -math.inf)
+
     def read(
         self, group: str, targets: Sequence[str], *, whole_rows: bool, verify_rows: int
     ) -> tuple[Tensor, dict[str, PairStatistics], float]:
@@ -210,9 +232,8 @@ class _Stream:
                 mass[..., groups.index(name)] = sums.row_mass.sum(-1) / count
                 total = total + sums.row_mass
             if sums.column_sum is not None and sums.row_surprise is not None:
-                entropy = row_entropy(sums.row_surprise, sums.row_mass).float().mean(-1)
-                score = sums.column_sum
-                statistics[name] = PairStatistics(score / count, entropy_bits(score), entropy)
+                entropies = pair_entropies(sums, partial(self.log_probabilities, span, place))
+                statistics[name] = PairStatistics(sums.column_sum / count, *entropies)
         if rest is not None:
             mass[..., groups.index(rest)] = 1 - mass.sum(-1)
             picks = torch.linspace(span.start, span.stop - 1, min(verify_rows, count)).long()

@@ -57,7 +57,9 @@ def dense_reference(
     for source, target in pairs:
         block = probability[:, :, layout.span(source), layout.span(target)]
         score = block.mean(-2)
-        statistics[source, target] = PairStatistics(score, _bits(score), _bits(block).mean(-1))
+        rows, masses = _bits(block).nan_to_num(0.0), block.sum(-1)
+        weighted = (rows * masses).sum(-1) / masses.sum(-1)
+        statistics[source, target] = PairStatistics(score, _bits(score), rows.mean(-1), weighted)
     output = (probability.masked_fill(zeroed, 0) @ v).permute(0, 2, 1, 3)
     error = float((probability.sum(-1) - 1).abs().max())
     return Readout(output, statistics, mass, layout.groups, error, "dense float64")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
-from recast_probe.attention.rows import distance_from_one, entropy_bits, row_entropy
-from recast_probe.attention.sums import pair_sums
+from recast_probe.attention.rows import distance_from_one, pair_entropies
+from recast_probe.attention.sums import log_probabilities, pair_sums
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
@@ -79,9 +79,10 @@ def attend_to_reference(
     table = table.to(query.device)
     table[:, :, generation] = 0
     table[:, :, generation, reference] = sums.row_mass.sum(-1) / count
-    entropy = row_entropy(sums.row_surprise, sums.row_mass).float().mean(-1)
-    score = sums.column_sum
-    statistics = PairStatistics(score / count, entropy_bits(score), entropy)
+    entropies = pair_entropies(
+        sums, lambda rows: log_probabilities(query[:, rows], key, lse[..., rows], scale)
+    )
+    statistics = PairStatistics(sums.column_sum / count, *entropies)
     return Readout(result.output, {PAIR: statistics}, table, layout.groups, worst, result.backend)
 
 

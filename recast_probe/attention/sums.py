@@ -111,6 +111,16 @@ def chunked_sums(
     return PairSums(row_mass, row_surprise, column_sum)
 
 
+def log_probabilities(query: Tensor, key: Tensor, log_sum_exp: Tensor, scale: float) -> Tensor:
+    """scale * query key^T - log_sum_exp, (batch, head, row, column), at least float32.
+
+    Arguments as in `pair_sums`; all rows at once.
+    """
+    rows = at_least_float32(query.permute(0, 2, 1, 3))
+    found = rows @ at_least_float32(key).permute(0, 2, 3, 1)
+    return found.mul_(scale).sub_(log_sum_exp[..., None])
+
+
 def rows_at_a_time(query: Tensor, columns: int) -> int:
     """Rows of (batch, row, head, dim) whose probabilities fit three times in `CHUNK_BYTES`."""
     return max(1, CHUNK_BYTES // (3 * 4 * query.shape[0] * query.shape[2] * max(1, columns)))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.results import Result, checked_scores, labelled
+from recast_probe.diagnostics.entropy import mutual_information
+from recast_probe.diagnostics.results import Result, checked_scores, labelled, mean_over
 from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile, Indices
 
@@ -20,10 +20,10 @@ class CopyHeads(Result):
     """Copying and broadcasting heads, every value a mean over the selected steps.
 
     Attributes:
-        information: (block, head), bits: marginal minus conditional entropy of the attention to
-            the reference, how much the place of a generation token says about where it looks. 0
-            for a head that shows every place the same (broadcast), up to ``maximum`` for one that
-            shows every place its own (copy).
+        information: (block, head), bits: mutual information of generation and reference token, how
+            much the place of a generation token says about where it looks. 0 for a head that shows
+            every place the same (broadcast), up to ``maximum`` for one that shows every place its
+            own (copy).
         mass: (block, head), the fraction of their attention that generation tokens pay to the
             reference.
         copying: bool (block, head): ``information`` of at least ``threshold`` times the maximum,
@@ -70,16 +70,17 @@ def copy_heads(
 ) -> CopyHeads:
     """Find copy heads by the mutual information between place and where it looks.
 
-    The information is exact when all generation tokens give the reference equal mass (see
-    ``Entropy``); a head with hardly any mass on the reference reads nothing there, whatever its
-    information, hence ``least_mass``.
+    See ``mutual_information``. A head with hardly any mass on the reference reads nothing there,
+    whatever its information, hence ``least_mass``.
 
     Args:
         threshold: share of the largest possible information, 0..1.
         least_mass: fraction of attention, 0..1.
 
     Raises:
-        InputError: thresholds outside 0..1, scores that are NaN, or a profile of other queries.
+        InputError: thresholds outside 0..1, scores that are NaN, a profile of other queries or of
+            format 1,
+            which holds no mutual information.
     """
     for name, value in (("threshold", threshold), ("least_mass", least_mass)):
         if not 0 <= value <= 1:
@@ -112,8 +113,5 @@ def copy_heads(
 def head_information(
     profile: AttentionProfile, blocks: Any, steps: Indices, heads: Indices, branch: str
 ) -> np.ndarray:
-    """Mutual information of every head in bits (block, head), mean over steps; never below 0."""
-    score = profile.select(blocks, steps, heads, branch)
-    conditional = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
-    bits = arrays.entropy_bits(score.values) - conditional.values
-    return np.maximum(bits.mean(0, dtype=np.float64), 0)
+    """Mutual information of every head in bits (block, head), mean over steps."""
+    return mean_over(mutual_information(profile, blocks, steps, heads, branch), "step")

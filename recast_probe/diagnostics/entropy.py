@@ -20,6 +20,8 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.profile import AttentionProfile, Indices
 
+WEIGHTED = "mass_weighted_conditional_entropy"
+
 
 @dataclass(frozen=True, repr=False)
 class Entropy(Result):
@@ -29,10 +31,9 @@ class Entropy(Result):
         marginal: (step,), of the score averaged over blocks and heads: the paper's curve.
         conditional: (step,), mean over blocks and heads of the entropy that one generation
             token's own distribution has.
-        mutual_information: (step,), mean over blocks and heads of that head's marginal minus its
-            conditional entropy: how much the position of a generation token says about where it
-            looks. Exact when all generation tokens give the reference equal mass, because the
-            marginal weighs them by mass and the conditional entropy equally.
+        mutual_information: (step,), mean over blocks and heads of that head's mutual information;
+            see `mutual_information`. None for a profile of format 1, which does not hold what it
+            is made of.
         effective_tokens: (step,), 2 ** marginal.
         block_marginal, block_conditional: (step, block), mean over heads before and after.
         maximum: log2 of the number of reference tokens.
@@ -41,7 +42,7 @@ class Entropy(Result):
 
     marginal: xr.DataArray
     conditional: xr.DataArray
-    mutual_information: xr.DataArray
+    mutual_information: xr.DataArray | None
     effective_tokens: xr.DataArray
     block_marginal: xr.DataArray
     block_conditional: xr.DataArray
@@ -49,17 +50,21 @@ class Entropy(Result):
     selection: str
 
     def summary(self) -> dict[str, float]:
-        return {
+        found = {
             "first": float(self.marginal[0]),
             "last": float(self.marginal[-1]),
             "maximum": self.maximum,
             "conditional_first": float(self.conditional[0]),
             "conditional_last": float(self.conditional[-1]),
-            "mutual_information_first": float(self.mutual_information[0]),
-            "mutual_information_last": float(self.mutual_information[-1]),
             "effective_tokens_first": float(self.effective_tokens[0]),
             "effective_tokens_last": float(self.effective_tokens[-1]),
         }
+        if self.mutual_information is not None:
+            found |= {
+                "mutual_information_first": float(self.mutual_information[0]),
+                "mutual_information_last": float(self.mutual_information[-1]),
+            }
+        return found
 
     def __repr__(self) -> str:
         return (
@@ -86,18 +91,19 @@ def entropy(
     per_block = head_mean(score)
     marginal = arrays.entropy_bits(per_block.mean(1, dtype=np.float64))
     block_marginal = arrays.entropy_bits(per_block)
-    information = arrays.entropy_bits(score.values) - per_query.values
+    information = None
+    if WEIGHTED in profile.dataset:
+        found = mutual_information(profile, blocks, steps, heads, branch)
+        information = labelled(mean_over(found, "block", "head"), score, found.name, "step")
     warn_if_nan(
-        information,
+        arrays.entropy_bits(score.values) + per_query.values,
         "Some heads have no attention to the reference, or no conditional entropy: entropies that "
         "include them are NaN.",
     )
     return Entropy(
         marginal=labelled(marginal, score, "marginal", "step"),
         conditional=labelled(mean_over(per_query, "block", "head"), score, "conditional", "step"),
-        mutual_information=labelled(
-            information.mean((1, 2), dtype=np.float64), score, "mutual_information", "step"
-        ),
+        mutual_information=information,
         effective_tokens=labelled(2**marginal, score, "effective_tokens", "step"),
         block_marginal=labelled(block_marginal, score, "block_marginal", "step", "block"),
         block_conditional=labelled(
@@ -106,3 +112,28 @@ def entropy(
         maximum=math.log2(score.sizes["token"]),
         selection=profile.selection_text(blocks, steps, heads, branch),
     )
+
+
+def mutual_information(
+    profile: AttentionProfile,
+    blocks: Any = "all",
+    steps: Indices = None,
+    heads: Indices = None,
+    branch: str = "conditional",
+) -> xr.DataArray:
+    """Mutual information of generation token and reference token, (step, block, head), in bits.
+
+    Of their joint distribution given that attention lands on the reference: a generation token
+    counts as much as the attention it pays to the reference. It is the entropy of the score minus
+    the conditional entropy weighted in the same way. 0 where every place looks alike; at most log2
+    of the smaller number of tokens. Rounding to float32 leaves errors of about 1e-6 bits, below 0
+    too. NaN where a head pays the reference nothing.
+
+    Raises:
+        InputError: a profile that does not hold the weighted conditional entropy, as those of
+            format 1.
+    """
+    score = profile.select(blocks, steps, heads, branch)
+    per_query = profile.select(blocks, steps, heads, branch, variable=WEIGHTED)
+    bits = arrays.entropy_bits(score.values) - per_query.values
+    return labelled(bits, score, "mutual_information", "step", "block", "head")

@@ -1,107 +1,79 @@
-"""Intervals, paired tests and null controls."""
+"""Tests and intervals of paired values."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from recast_probe.checks import whole_number
+from recast_probe.diagnostics.intervals import (
+    Interval,
+    checked_groups,
+    difference_interval,
+    finite,
+    mean_interval,
+)
 from recast_probe.errors import InputError
-
-# spread below this part of the largest value is rounding
-ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its confidence interval over `count` samples; NaN ends where none is possible."""
-
-    mean: float
-    low: float
-    high: float
-    confidence: float
-    count: int
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain numbers."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of a - b over pairs, with interval and two-sided sign-flip permutation p-value."""
+    """Mean of a - b over pairs, with interval and two-sided sign-flip p-value."""
 
     interval: Interval
     p_value: float
 
 
-def finite(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
-    """The values as a float64 array.
+def sign_flip_p_value(groups: Sequence[np.ndarray], *, draws: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value that there is no effect, flipping all signs of a subject at once.
+
+    It assumes that without an effect a subject's difference is as likely to be d as -d: symmetric
+    about 0. So it holds where two arms are exchangeable under the hypothesis, and rejects too often
+    (7 to 10 % instead of 5 %) where differences are skewed and only their mean is 0.
+
+    All ways of flipping when there are at most `draws`, otherwise at random (scipy); n subjects
+    cannot give less than 2 / 2**n. NaN for a single subject.
 
     Raises:
-        InputError: NaN, infinities, no values, or something that is no number.
+        InputError: no values, or values that are not finite; no draws; a negative seed.
     """
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"The {what} must be numbers: {error}.") from error
-    if not array.size:
-        raise InputError(f"There are no {what} to work with.")
-    if not np.isfinite(array).all():
-        raise InputError(f"{np.sum(~np.isfinite(array))} of {array.size} {what} are not finite.")
-    return array
+    values = checked_groups(groups, draws=draws)
+    seed = whole_number("seed", seed, 0)
+    if len(values) < 2:
+        return np.nan
+    test = stats.permutation_test(
+        (np.array([group.sum() for group in values]),),
+        np.sum,
+        permutation_type="samples",
+        n_resamples=draws,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
 
 
 def bootstrap_mean(
     values: Sequence[float] | np.ndarray,
     confidence: float = 0.95,
-    draws: int = 2000,
+    draws: int = 5000,
     seed: int = 0,
+    within: tuple[float, float] | None = None,
 ) -> Interval:
-    """Mean with its bias-corrected, accelerated bootstrap interval (scipy; Efron 1987).
-
-    Few values make it too narrow: resampling sees (n - 1) / n of the variance, and its quantiles
-    are those of a normal distribution rather than of Student's t. Of normal values, a 95 % interval
-    holds the true mean in 85 % of all samples of 5, 90 % of 10, 93 % of 20 and 94 % of 40.
-
-    With fewer than two values, or too few draws for an interval, the ends are NaN, with a warning.
+    """`mean_interval` of independent values, one for each subject; a warning where it cannot tell.
 
     Raises:
-        InputError: no values, or values that are not finite; a confidence outside (0, 1); no
-            draws; a negative seed.
+        InputError: as `mean_interval`, and values that are no list.
     """
-    draws, seed = _check(confidence, draws, seed)
-    array = finite(values, "values")
-    if array.ndim != 1:
-        raise InputError(f"Expected a list of values, got shape {array.shape}.")
-    mean = float(array.mean())
-    if len(array) < 2:
-        warnings.warn("One value has no confidence interval; its ends are NaN.", stacklevel=2)
-        return Interval(mean, np.nan, np.nan, confidence, len(array))
-    if np.ptp(array) <= ROUNDING * np.abs(array).max():
-        return Interval(mean, mean, mean, confidence, len(array))
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # scipy's own about NaN, which is reported below
-        found = stats.bootstrap(
-            (array,),
-            np.mean,
-            confidence_level=confidence,
-            n_resamples=draws,
-            method="BCa",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    if np.isnan(found.low) or np.isnan(found.high):
-        warnings.warn(
-            f"{draws} draws of these values give no interval; its ends are NaN.", stacklevel=2
-        )
-    return Interval(mean, float(found.low), float(found.high), confidence, len(array))
+    found = mean_interval(
+        _list(values), within=within, confidence=confidence, draws=draws, seed=seed
+    )
+    if found.cannot_tell:
+        warnings.warn(f"There is no interval: {found.cannot_tell}.", stacklevel=2)
+    return found
 
 
 def paired_difference(
@@ -110,97 +82,49 @@ def paired_difference(
     confidence: float = 0.95,
     draws: int = 9999,
     seed: int = 0,
+    within: tuple[float, float] | None = None,
+    subjects: Sequence[object] | None = None,
 ) -> PairedDifference:
     """Is `first` above `second`, pair by pair?
 
-    The p-value flips the signs of the differences: all ways when there are at most `draws`,
-    otherwise at random. NaN for fewer than two pairs, with a warning. The interval is that of
-    `bootstrap_mean`, with its own number of draws.
+    Args:
+        within: the least and largest possible of either value; see `difference_interval`.
+        subjects: which subject each pair is of; by default each pair is its own.
+
+    Returns:
+        The interval of `difference_interval` and the p-value of `sign_flip_p_value`, which is NaN
+        for a single subject, with a warning.
 
     Raises:
-        InputError: different lengths, and as `bootstrap_mean`.
+        InputError: different lengths, and as those two.
     """
-    draws, seed = _check(confidence, draws, seed)
-    a, b = finite(first, "values"), finite(second, "values")
+    a, b = (np.concatenate(_list(values)) for values in (first, second))
     if a.shape != b.shape:
         raise InputError(f"Pairs need equal lengths, got {a.shape} and {b.shape}.")
-    difference = a - b
-    interval = bootstrap_mean(difference, confidence, seed=seed)
-    if len(difference) < 2:
-        return PairedDifference(interval, np.nan)
-    test = stats.permutation_test(
-        (difference,),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=draws,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    return PairedDifference(interval, float(test.pvalue))
+    groups = by_subject(a - b, range(len(a)) if subjects is None else subjects)
+    interval = difference_interval(groups, within=within, confidence=confidence, seed=seed)
+    if len(groups) < 2:
+        warnings.warn("One subject has no interval and no p-value; they are NaN.", stacklevel=2)
+    return PairedDifference(interval, sign_flip_p_value(groups, draws=draws, seed=seed))
 
 
-def mean_of_pairs(
-    matrix: np.ndarray, confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Interval:
-    """Mean over the pairs of a symmetric matrix (samples, samples), with a percentile interval.
-
-    The bootstrap draws samples, not pairs, which share samples and are not independent; a sample
-    drawn twice is not paired with itself. The ends are NaN below three samples.
-    """
-    draws, seed = _check(confidence, draws, seed)
-    count = len(matrix)
-    first, second = np.triu_indices(count, 1)
-    mean = float(matrix[first, second].mean())
-    if count < 3 or np.isnan(mean):
-        return Interval(mean, np.nan, np.nan, confidence, count)
-    picks = np.random.default_rng(seed).integers(count, size=(draws, count))
-    a, b = picks[:, first], picks[:, second]
-    different = a != b
-    pairs = different.sum(-1)
-    sums = (matrix[a, b] * different).sum(-1)
-    means = sums[pairs > 0] / pairs[pairs > 0]
-    if not len(means):  # one draw or so, of the same sample again and again
-        return Interval(mean, np.nan, np.nan, confidence, count)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(mean, float(low), float(high), confidence, count)
-
-
-def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
-    """The mask moved around its own edges: a null that keeps its shape and size.
-
-    Args:
-        mask: bool (rows, columns).
-        draws: shifts drawn without repetition; all of them when there are no more.
-
-    Returns:
-        bool (shifts, rows, columns); the unmoved mask is not among them.
+def by_subject(values: np.ndarray, subjects: Sequence[object]) -> list[np.ndarray]:
+    """One array of values for each subject, in order of appearance.
 
     Raises:
-        InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
-            seed.
+        InputError: another number of subjects than of values.
     """
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not mask.size:
-        raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
-    count = min(whole_number("draws", draws, 0), mask.size - 1)
-    seed = whole_number("seed", seed, 0)
-    return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
+    named = list(subjects)
+    if len(named) != len(values):
+        raise InputError(f"{len(values)} values need as many subjects, got {len(named)}.")
+    groups: dict[object, list[float]] = {}
+    for subject, value in zip(named, values, strict=True):
+        groups.setdefault(subject, []).append(float(value))
+    return [np.array(group) for group in groups.values()]
 
 
-def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The mask (rows, columns) moved so that its first token lies on each of the offsets.
-
-    Returns:
-        bool (offsets, rows, columns), wrapped around the edges.
-    """
-    rows, columns = mask.shape
-    down, right = np.divmod(offsets, columns)
-    row = (np.arange(rows)[None, :, None] - down[:, None, None]) % rows
-    column = (np.arange(columns)[None, None, :] - right[:, None, None]) % columns
-    return mask[row, column]
-
-
-def _check(confidence: float, draws: int, seed: int) -> tuple[int, int]:
-    if not 0 < confidence < 1:
-        raise InputError(f"confidence must lie between 0 and 1, got {confidence}.")
-    return whole_number("draws", draws, 1), whole_number("seed", seed, 0)
+def _list(values: Sequence[float] | np.ndarray) -> list[np.ndarray]:
+    array = finite(values, "values")
+    if array.ndim != 1:
+        raise InputError(f"Expected a list of values, got shape {array.shape}.")
+    return list(array[:, None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ import xarray as xr
 
 from recast_probe.checks import whole_number
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.inference import Interval, shifted, toroidal_shifts
+from recast_probe.diagnostics.intervals import Interval
+from recast_probe.diagnostics.nulls import center_prior, shifted, toroidal_shifts
 from recast_probe.diagnostics.results import (
     Result,
     checked_fraction,
@@ -54,9 +56,15 @@ class Overlap(Result):
         auroc, average_precision: of the score as a detector of the mask.
         k: tokens of the asked fraction.
         null: for each measure, mean and middle 95 % over toroidal shifts of the mask, of each
-            reference image's own part; empty where no shift changes the mask.
+            reference image's own part; empty where no shift changes the mask. Shifts keep the
+            mask's shape and size and lose its position: where subjects lie near the middle, a map
+            that only prefers the middle beats them.
         p_value: one-sided, share of shifts with an AUROC at least as high, the unmoved mask
             counted among them; NaN without a null.
+        center_auroc: AUROC of `center_prior`, a map that only prefers the middle of each image,
+            against the same mask: what position alone can reach.
+        other_masks_auroc: float64 (masks,), AUROC of the same score against each of the masks of
+            other subjects; empty where none were given.
         block_auroc: (block,), of each block's score (mean over steps and heads).
         selection: what was averaged.
     """
@@ -71,12 +79,28 @@ class Overlap(Result):
     k: int
     null: dict[str, Interval]
     p_value: float
+    center_auroc: float
+    other_masks_auroc: np.ndarray
     block_auroc: xr.DataArray
     selection: str
 
+    @property
+    def above_center(self) -> float:
+        """AUROC minus that of a map that only prefers the middle."""
+        return self.auroc - self.center_auroc
+
+    @property
+    def above_other_masks(self) -> float:
+        """AUROC minus its mean against the masks of other subjects; NaN where none were given."""
+        others = self.other_masks_auroc
+        return self.auroc - float(others.mean()) if len(others) else math.nan
+
     def summary(self) -> dict[str, float]:
         found = {name: float(getattr(self, name)) for name in ("base_rate", *METRICS)}
-        return found | {"k": self.k, "p_value": self.p_value}
+        found |= {"k": self.k, "p_value": self.p_value, "center_auroc": self.center_auroc}
+        if len(self.other_masks_auroc):
+            found["other_masks_auroc"] = float(self.other_masks_auroc.mean())
+        return found
 
     def __repr__(self) -> str:
         return (
@@ -132,13 +156,18 @@ def overlap(
     branch: str = "conditional",
     null_draws: int = 999,
     seed: int = 0,
+    other_masks: Sequence[Any] = (),
 ) -> Overlap:
-    """Compare the mean score with a mask, and with the mask shifted around the image.
+    """Compare the mean score with a mask, and with three nulls (see `nulls`).
+
+    They are the mask shifted around the image, a map that only prefers the middle, and masks of
+    other subjects. Over several subjects, `position_control` tests against the last two.
 
     Args:
         mask: bool on the reference grid, (rows, columns) or flat over all reference tokens; see
             `mask_to_grid` and `Probe.reference_mask`.
         fraction: the best share of tokens for precision and IoU.
+        other_masks: masks of other subjects on the same grid, without this subject's own.
 
     Raises:
         InputError: a mask of another size, with nothing or everything inside; tokens without
@@ -149,7 +178,9 @@ def overlap(
     seed = whole_number("seed", seed, 0)
     score = checked_scores(profile, blocks, steps, heads, branch)
     inside = _flat_mask(profile, mask)
+    others = _other_masks(profile, other_masks)
     mean = mean_over(score, "step", "block", "head")
+    middle = np.concatenate([center_prior(grid).ravel() for grid in profile.layout.references])
     k = arrays.top_count(len(mean), fraction)
     observed = _measures(mean, inside[None], k)
     null_masks = _null_masks(profile.reference_map(inside), null_draws, seed)
@@ -171,6 +202,8 @@ def overlap(
         k=k,
         null={name: _spread(values) for name, values in null.items()},
         p_value=np.nan if undefined else float((1 + reached) / (1 + draws)),
+        center_auroc=float(arrays.auroc(middle, inside)),
+        other_masks_auroc=arrays.auroc(mean, others),
         block_auroc=labelled(block_auroc, score, "block_auroc", "block"),
         selection=profile.selection_text(blocks, steps, heads, branch),
     )
@@ -221,7 +254,20 @@ def _measures(score: np.ndarray, masks: np.ndarray, k: int) -> dict[str, np.ndar
 
 def _spread(values: np.ndarray) -> Interval:
     low, high = np.quantile(values, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high), 0.95, len(values))
+    return Interval(
+        float(values.mean()), float(low), float(high), 0.95, len(values), "quantiles of the null"
+    )
+
+
+def _other_masks(profile: AttentionProfile, masks: Sequence[Any]) -> np.ndarray:
+    """Bool (masks, tokens)."""
+    flat = np.zeros((len(masks), profile.layout.reference_tokens), bool)
+    for place, mask in enumerate(masks):
+        try:
+            flat[place] = _flat_mask(profile, mask)
+        except InputError as error:
+            raise InputError(f"other_masks[{place}]: {error}") from None
+    return flat
 
 
 def _flat_mask(profile: AttentionProfile, mask: Any) -> np.ndarray:

@@ -11,12 +11,19 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.inference import Interval, mean_of_pairs
+from recast_probe.diagnostics.intervals import Interval
+from recast_probe.diagnostics.jackknife import mean_of_pairs
 from recast_probe.diagnostics.results import Result, checked_fraction, checked_scores, mean_over
 from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile, Indices
 
-MEASURES = ("spearman", "kendall", "jaccard", "rank_biased_overlap")
+LIMITS = {
+    "spearman": (-1, 1),
+    "kendall": (-1, 1),
+    "jaccard": (0, 1),
+    "rank_biased_overlap": (0, 1),
+}
+MEASURES = tuple(LIMITS)
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,9 +33,10 @@ class Stability(Result):
     Attributes:
         spearman, kendall, jaccard, rank_biased_overlap: (a, b) matrices; Jaccard of the top
             fraction, rank-biased overlap with a persistence of 1 - 1 / (tokens in it).
-        mean_spearman, ...: mean over the pairs. The interval resamples the rankings, not the
-            pairs, which share rankings and are no independent samples; a ranking drawn twice is
-            not paired with itself. NaN ends below three rankings.
+        mean_spearman, ...: mean over the pairs. The interval is the jackknife's over rankings, not
+            pairs, which share rankings and are no independent samples; see `mean_of_pairs`. It
+            cannot tell below three rankings. Steps, blocks and heads of one run (`stability_over`)
+            are no independent samples either, and their interval is only a measure of spread.
         fraction: the top share of tokens.
         selection: what each ranking was averaged over.
     """
@@ -63,7 +71,6 @@ def stability(
     steps: Indices = None,
     heads: Indices = None,
     branch: str = "conditional",
-    seed: int = 0,
 ) -> Stability:
     """Agreement of the mean scores of several profiles, as of one reference and many prompts.
 
@@ -82,7 +89,7 @@ def stability(
         mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
         for p in profiles
     ]
-    return compare(np.stack(scores), names, fraction, texts[0], seed)
+    return compare(np.stack(scores), names, fraction, texts[0])
 
 
 def check_comparable(profiles: Sequence[AttentionProfile], texts: Sequence[str]) -> None:
@@ -117,7 +124,6 @@ def stability_over(
     steps: Indices = None,
     heads: Indices = None,
     branch: str = "conditional",
-    seed: int = 0,
 ) -> Stability:
     """Agreement between the steps, blocks or heads of one profile.
 
@@ -132,12 +138,10 @@ def stability_over(
     rest = [name for name in ("step", "block", "head") if name != dimension]
     names = [f"{dimension} {label}" for label in score[dimension].values]
     text = profile.selection_text(blocks, steps, heads, branch)
-    return compare(mean_over(score, *rest), names, fraction, text, seed)
+    return compare(mean_over(score, *rest), names, fraction, text)
 
 
-def compare(
-    scores: np.ndarray, names: list[str], fraction: float, selection: str, seed: int
-) -> Stability:
+def compare(scores: np.ndarray, names: list[str], fraction: float, selection: str) -> Stability:
     """Agreement of rankings by scores (ranking, token); see `Stability`."""
     fraction = checked_fraction(fraction)
     count = arrays.top_count(scores.shape[-1], fraction)
@@ -161,5 +165,5 @@ def compare(
         )
     if len(names) < 3:
         warnings.warn("Two rankings make one pair: its interval's ends are NaN.", stacklevel=3)
-    found |= {f"mean_{name}": mean_of_pairs(m, seed=seed) for name, m in matrices.items()}
+    found |= {f"mean_{name}": mean_of_pairs(m, within=LIMITS[name]) for name, m in matrices.items()}
     return Stability(**found, fraction=fraction, selection=selection)

@@ -69,7 +69,6 @@ def survey(
     steps: Indices = None,
     heads: Indices = None,
     branch: str = "conditional",
-    seed: int = 0,
 ) -> Survey:
     """Skew, entropy and agreement of many profiles.
 
@@ -117,7 +116,7 @@ def survey(
     return Survey(
         **{name: _labelled(np.stack(each), name, places) for name, each in per_row.items()},
         **{name: _labelled(each, name, places) for name, each in of_mean.items()},
-        stability=compare(means, names, fraction, text, seed),
+        stability=compare(means, names, fraction, text),
         block_spearman=xr.DataArray(
             [_mean_spearman(np.stack(rows)) for rows in zip(*per_block, strict=True)],
             dims="block",

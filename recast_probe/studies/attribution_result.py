@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from scipy import stats
 
-from recast_probe.diagnostics import bootstrap_mean, reading, spearman_interval
+from recast_probe.diagnostics import difference_interval, reading, spearman_interval
 from recast_probe.diagnostics.results import Result
 from recast_probe.errors import InputError
 
@@ -70,9 +70,7 @@ class Attribution(Result):
         labels = [values[name].values[place].tolist() for name, place in named]
         return list(zip(*labels, strict=True))
 
-    def relate(
-        self, profile: AttentionProfile, fraction: float = 0.25, seed: int = 0
-    ) -> pd.DataFrame:
+    def relate(self, profile: AttentionProfile, fraction: float = 0.25) -> pd.DataFrame:
         """Do blocks or heads that read in a certain way matter more?
 
         Args:
@@ -81,20 +79,22 @@ class Attribution(Result):
 
         Returns:
             One row for each measured value and each feature of ``reading``: spearman with low and
-            high, over blocks or heads.
+            high, over blocks or heads, and count, the blocks: heads of one are not independent.
         """
         features = reading(profile, fraction)
         if self.over == "block":
             features = features.mean("head")
-        return related(self.data, features, seed=seed)
+        return related(self.data, features)
 
     def __repr__(self) -> str:
         names = [" head ".join(map(str, place)) for place in self.top(3)]
         return f"Attribution(largest: {self.over} {', '.join(names)}; {self.selection})"
 
 
-def related(effects: xr.Dataset, features: xr.Dataset, seed: int = 0) -> pd.DataFrame:
-    """Spearman correlations, with intervals, of every effect with every feature.
+def related(effects: xr.Dataset, features: xr.Dataset) -> pd.DataFrame:
+    """Spearman correlations of every effect with every feature, with `spearman_interval`.
+
+    Heads of one block are no independent samples: blocks are left out whole.
 
     Args:
         effects: effect and distance, (block) or (block, head).
@@ -117,7 +117,8 @@ def related(effects: xr.Dataset, features: xr.Dataset, seed: int = 0) -> pd.Data
                 ) from None
             a, b = measured.values.ravel(), feature.transpose(*measured.dims).values.ravel()
             known = ~np.isnan(a) & ~np.isnan(b)
-            found = spearman_interval(a[known], b[known], seed=seed)
+            block = measured["block"].broadcast_like(measured).transpose(*measured.dims)
+            found = spearman_interval(a[known], b[known], block.values.ravel()[known])
             rows.append(
                 {
                     "value": value,
@@ -134,7 +135,7 @@ def related(effects: xr.Dataset, features: xr.Dataset, seed: int = 0) -> pd.Data
 def exact_effects(
     full: np.ndarray, value: np.ndarray, distance: np.ndarray, members: np.ndarray, shape: Shape
 ) -> xr.Dataset:
-    """Each site was cut by itself.
+    """Each site was cut by itself. Intervals are `difference_interval` over seeds.
 
     Args:
         full: (seed,), the metric of the full runs.
@@ -146,7 +147,9 @@ def exact_effects(
     for name, values in (("effect", full[:, None] - value), ("distance", distance)):
         ends = np.full((2, values.shape[1]), np.nan)
         if len(values) > 1 and np.isfinite(values).all():
-            found = [bootstrap_mean(column, CONFIDENCE) for column in values.T]
+            found = [
+                difference_interval(list(column), confidence=CONFIDENCE) for column in values.T
+            ]
             ends = np.array([[each.low for each in found], [each.high for each in found]])
         columns |= {name: values.mean(0), f"{name}_low": ends[0], f"{name}_high": ends[1]}
     columns["runs"] = np.full(members.shape[1], len(full))
@@ -176,8 +179,8 @@ def _difference(cut: np.ndarray, left: np.ndarray) -> tuple[float, float, float]
     mean = float(cut.mean() - left.mean())
     parts = [each.var(ddof=1) / len(each) for each in (cut, left)]
     variance = sum(parts)
-    if variance == 0:
-        return mean, mean, mean
+    if variance == 0:  # equal values show no spread
+        return mean, np.nan, np.nan
     freedom = variance**2 / sum(
         part**2 / (len(each) - 1) for part, each in zip(parts, (cut, left), strict=True)
     )

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from recast_probe.errors import InputError
-from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, sign_flip_p_value
+from recast_probe.studies.limits import Limits, limits_of
+from recast_probe.studies.resampling import (
+    bootstrap,
+    bootstrap_ratio,
+    difference_interval,
+    sign_flip_p_value,
+)
 
 UNITS = ("subject", "prompt")
 
@@ -23,15 +29,19 @@ def means(
     confidence: float = 0.95,
     draws: int = 5000,
     seed: int = 0,
+    within: Limits | Literal["known"] | None = "known",
 ) -> pd.DataFrame:
-    """Mean of every arm with its bootstrap interval over subjects.
+    """Mean of every arm with its interval over subjects, by `mean_interval`.
 
     Args:
         table: one row a run, with the columns `arm`, `value` and `units`.
         units: what makes a pair; the first is the subject, the independent unit.
+        within: the least and largest possible value, or None for no limits; "known" for those that
+            `limits_of` has for the column.
 
     Returns:
-        By arm, in the order of the table: mean, low, high, subjects, runs.
+        By arm, in the order of the table: mean, low, high (NaN where they cannot be told),
+        subjects, runs, method.
 
     Raises:
         InputError: a missing column, a run that is missing or there twice, values not finite.
@@ -39,7 +49,13 @@ def means(
     wide = paired(table, value, arm, units)
     rows = []
     for name in wide.columns:
-        found = bootstrap(_by_subject(wide[name]), confidence=confidence, draws=draws, seed=seed)
+        found = bootstrap(
+            by_subject(wide[name]),
+            within=limits_of(value) if within == "known" else within,
+            confidence=confidence,
+            draws=draws,
+            seed=seed,
+        )
         rows.append(
             {
                 arm: name,
@@ -48,6 +64,7 @@ def means(
                 "high": found.high,
                 "subjects": found.count,
                 "runs": len(wide),
+                "method": found.method,
             }
         )
     return pd.DataFrame(rows).set_index(arm)
@@ -63,14 +80,16 @@ def compare(
     confidence: float = 0.95,
     draws: int = 5000,
     seed: int = 0,
+    within: Limits | Literal["known"] | None = "known",
 ) -> pd.DataFrame:
     """Every other arm against a baseline, pair by pair.
 
     Returns:
-        By arm: difference (arm minus baseline) with low and high, p_value (sign flips of whole
-        subjects, two-sided), p_holm (over the arms of this table), effect_size (mean over standard
+        By arm: difference (arm minus baseline) with low and high by `difference_interval`, p_value
+        (`sign_flip_p_value` of whole subjects: differences symmetric about 0 without an effect,
+        two-sided), p_holm (over the arms of this table), effect_size (mean over standard
         deviation of the subjects' mean differences), share_above (of the pairs; ties count half),
-        subjects, pairs.
+        subjects, pairs, method.
 
     Raises:
         InputError: as `means`; an unknown baseline; nothing to compare it with.
@@ -83,8 +102,14 @@ def compare(
     rows = []
     for name in wide.columns.drop(baseline):
         difference = wide[name] - wide[baseline]
-        groups = _by_subject(difference)
-        found = bootstrap(groups, confidence=confidence, draws=draws, seed=seed)
+        groups = by_subject(difference)
+        found = difference_interval(
+            groups,
+            within=limits_of(value) if within == "known" else within,
+            confidence=confidence,
+            draws=draws,
+            seed=seed,
+        )
         subject_means = np.array([group.mean() for group in groups])
         spread = subject_means.std(ddof=1) if len(groups) > 1 else 0.0
         rows.append(
@@ -98,6 +123,7 @@ def compare(
                 "share_above": ((difference > 0) + 0.5 * (difference == 0)).mean(),
                 "subjects": len(groups),
                 "pairs": len(difference),
+                "method": found.method,
             }
         )
     result = pd.DataFrame(rows).set_index(arm)
@@ -119,7 +145,7 @@ def retention(
     """Mean of every arm over the mean of the full run, paired (the paper's "97.3 %").
 
     Returns:
-        By arm: retention with low and high, as fractions.
+        By arm: retention with low and high by `ratio_interval`, as fractions, subjects, method.
 
     Raises:
         InputError: as `means`; an unknown full arm, or one with a mean of zero.
@@ -127,12 +153,21 @@ def retention(
     wide = paired(table, value, arm, units)
     if full not in wide.columns:
         raise InputError(f"There is no arm {full!r}; there is {', '.join(wide.columns)}.")
-    base, rows = _by_subject(wide[full]), []
+    base, rows = by_subject(wide[full]), []
     for name in wide.columns.drop(full):
         found = bootstrap_ratio(
-            _by_subject(wide[name]), base, confidence=confidence, draws=draws, seed=seed
+            by_subject(wide[name]), base, confidence=confidence, draws=draws, seed=seed
         )
-        rows.append({arm: name, "retention": found.mean, "low": found.low, "high": found.high})
+        rows.append(
+            {
+                arm: name,
+                "retention": found.mean,
+                "low": found.low,
+                "high": found.high,
+                "subjects": found.count,
+                "method": found.method,
+            }
+        )
     return pd.DataFrame(rows).set_index(arm)
 
 
@@ -178,7 +213,8 @@ def paired(table: pd.DataFrame, value: str, arm: str, units: Sequence[str]) -> p
     return wide
 
 
-def _by_subject(values: pd.Series) -> list[np.ndarray]:
+def by_subject(values: pd.Series) -> list[np.ndarray]:
+    """Values by unit, one array for each subject, the first level of the index."""
     return [group.to_numpy(np.float64) for _, group in values.groupby(level=0, sort=True)]
 
 

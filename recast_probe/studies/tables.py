@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from recast_probe.diagnostics.intervals import interval_text
 from recast_probe.errors import InputError
 from recast_probe.io import atomic_path, without_nan, write_json
 
@@ -43,11 +44,16 @@ def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, A
     return files
 
 
-def with_interval(mean: float, low: float, high: float, digits: int = 3) -> str:
-    """A mean and its interval, "0.412 [0.363, 0.471]"; without ends where there is none."""
-    if low != low or high != high:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def with_interval(
+    mean: float, low: float, high: float, count: float | None = None, digits: int = 3
+) -> str:
+    """A mean, its interval and its subjects, as `interval_text` puts every interval."""
+    return interval_text(mean, low, high, None if count is None else int(count), digits)
+
+
+def row_interval(row: Mapping[str, Any] | pd.Series, value: str = "mean") -> str:
+    """The same of a row of `means`, of `compare` ("difference") or of `retention`."""
+    return with_interval(row[value], row["low"], row["high"], row["subjects"])
 
 
 def p_value(value: float) -> str:

@@ -10,23 +10,26 @@ from recast_probe.profile import AttentionProfile
 SQUARE = (Grid(4, 4),)
 
 
-def planted(score, grids=SQUARE, conditional=None, blocks=None) -> AttentionProfile:
+def planted(score, grids=SQUARE, conditional=None, blocks=None, weighted=None) -> AttentionProfile:
     """A profile of these scores, (step, block, head, token) or anything that broadcasts to it.
 
     Args:
         score: leading axes may be left out; they get the size 1.
         conditional: conditional entropies (step, block, head), 0 by default.
+        weighted: the mass-weighted ones; as `conditional` by default.
         blocks: block indices; 0, 1, ... by default.
     """
     score = np.asarray(score, dtype=np.float64)
     score = score.reshape((1,) * (4 - score.ndim) + score.shape)
     steps, count, heads, _ = score.shape
     entropy = np.zeros((steps, count, heads)) if conditional is None else np.asarray(conditional)
+    weights = entropy if weighted is None else np.asarray(weighted)
     indices = list(range(count)) if blocks is None else list(blocks)
     return AttentionProfile.build(
         score=score[None],
         mass=np.full((1, steps, count, heads, 3, 3), 1 / 3),
         conditional_entropy=np.broadcast_to(entropy, (steps, count, heads))[None],
+        mass_weighted_conditional_entropy=np.broadcast_to(weights, (steps, count, heads))[None],
         steps=range(steps),
         timesteps=np.linspace(1000, 100, steps),
         sigmas=np.linspace(1, 0.1, steps),

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from recast_probe.diagnostics import bootstrap_mean, paired_difference
+from recast_probe.diagnostics import bootstrap_mean, mean_interval, paired_difference
 from recast_probe.errors import InputError
 
 
-def test_the_interval_is_scipys():
+def test_one_interval_for_one_question():
     values = np.random.default_rng(0).gamma(2, size=30)
     found = bootstrap_mean(values, confidence=0.9, draws=500, seed=4)
-    wanted = stats.bootstrap(
-        (values,), np.mean, confidence_level=0.9, n_resamples=500, method="BCa", rng=4
-    ).confidence_interval
-    assert (found.low, found.high) == (wanted.low, wanted.high)
+    wanted = mean_interval(list(values[:, None]), confidence=0.9, draws=500, seed=4)
+    assert found == wanted
     assert found.mean == values.mean()
-    assert found.count == 30
+    assert (found.count, found.method) == (30, "studentized bootstrap, at least Student's t")
+    pairs = paired_difference(values, np.zeros(30), 0.9, seed=4).interval
+    assert pairs == mean_interval(list(values[:, None]), confidence=0.9, seed=4)
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -53,20 +53,33 @@ def test_the_sign_flip_test_keeps_its_level():
     assert 0.025 <= np.mean(np.array(p_values) <= 0.05) <= 0.08
 
 
-def test_too_few_values_are_nan_with_a_warning():
-    with pytest.warns(UserWarning, match="One value"):
+def test_too_few_values_cannot_tell():
+    with pytest.warns(UserWarning, match="one subject"):
         found = bootstrap_mean([2.0])
     assert found.mean == 2
     assert math.isnan(found.low)
-    with pytest.warns(UserWarning, match="One value"):
+    assert str(found) == "2.000 [cannot tell, n=1]"
+    with pytest.warns(UserWarning, match="One subject"):
         assert math.isnan(paired_difference([1.0], [2.0]).p_value)
 
 
-def test_constant_values_have_no_width():
-    found = bootstrap_mean([0.5] * 6)
-    assert (found.low, found.high) == (0.5, 0.5)
-    assert str(found) == "0.500 [0.500, 0.500]"
+def test_a_few_equal_values_show_no_spread():
+    assert str(mean_interval([[0.5]] * 6)) == "0.500 [cannot tell, n=6]"
+    many = mean_interval([[0.5]] * 12)
+    assert str(many) == "0.500 [0.500, 0.500, n=12]"
     assert paired_difference([1.0] * 6, [1.0] * 6).p_value == 1
+    # between limits, equal values leave room for those that were not seen
+    sure = mean_interval([[1.0]] * 20, within=(0, 1))
+    assert sure.high == sure.mean == 1
+    assert 0.8 < sure.low < 0.97
+
+
+def test_pairs_of_one_subject_are_flipped_together():
+    first, second = [3.0, 5, 4, 6], [1.0, 2, 5, 1]
+    found = paired_difference(first, second, subjects=["a", "a", "b", "c"])
+    assert found.interval.count == 3
+    # sums 5, -1, 5: of 8 patterns those with |sum| >= 9
+    assert found.p_value == pytest.approx(4 / 8)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_relation_to_how_heads_read(probe, image):
     table = found.relate(profile)
     assert set(table["value"]) == {"distance"}
     assert {"mass", "top_share", "marginal_entropy", "information"} <= set(table["feature"])
-    assert (table["count"] == 10).all()
+    assert (table["count"] == 5).all()  # blocks: heads of one are not independent
     assert ((table["low"] <= table["spearman"]) & (table["spearman"] <= table["high"])).all()
     blocks = attribution(probe, image, "fox", **QUIET).relate(profile)
     assert (blocks["count"] == 5).all()

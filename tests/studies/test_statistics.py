@@ -12,7 +12,9 @@ from scipy import stats
 
 from recast_probe.errors import InputError
 from recast_probe.studies import compare, holm, means, retention
+from recast_probe.studies.limits import limits_of
 from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, sign_flip_p_value
+from recast_probe.studies.tables import row_interval
 
 
 def tidy(values: dict[str, list[list[float]]]) -> pd.DataFrame:
@@ -68,19 +70,6 @@ def test_holm_by_hand():
     assert found[1] == 0.02
 
 
-def test_one_value_a_subject_is_the_plain_bootstrap():
-    """The same distribution of means as scipy's percentile bootstrap."""
-    values = np.random.default_rng(0).gamma(2, size=25)
-    ours = bootstrap([np.array([v]) for v in values], draws=40_000, seed=1, method="percentile")
-    theirs = stats.bootstrap(
-        (values,), np.mean, n_resamples=40_000, method="percentile", rng=2
-    ).confidence_interval
-    width = theirs.high - theirs.low
-    assert ours.mean == pytest.approx(values.mean())
-    assert ours.low == pytest.approx(theirs.low, abs=0.02 * width)
-    assert ours.high == pytest.approx(theirs.high, abs=0.02 * width)
-
-
 def test_the_sign_flip_test_is_scipys():
     rng = np.random.default_rng(3)
     values = rng.normal(0.3, 1, 9)
@@ -134,8 +123,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind, subjects):
     covered = []
     for study in range(STUDIES):
         found = bootstrap(list(0.7 + draw(kind, rng, subjects)), draws=300, seed=study)
-        covered.append(found.low <= 0.7 <= found.high)
-    assert 0.93 <= np.mean(covered) <= 0.97
+        if not found.cannot_tell:
+            covered.append(found.low <= 0.7 <= found.high)
+    assert len(covered) >= 0.85 * STUDIES
+    assert 0.93 <= np.mean(covered) <= 0.985
 
 
 @pytest.mark.parametrize("subjects", [2, 3, 4])
@@ -158,8 +149,9 @@ def test_paired_differences_are_covered(subjects):
         other = base - 0.3 + 0.5 * draw("subjects and prompts differ", rng, subjects)
         found = bootstrap(list(other - base), draws=300, seed=study)
         covered.append(found.low <= -0.3 <= found.high)
-    assert 0.93 <= np.mean(covered) <= 0.97
-    found = compare(tidy({"a": base.tolist(), "b": other.tolist()}), "identity", "a", seed=7)
+    assert 0.93 <= np.mean(covered) <= 0.98
+    table = tidy({"a": base.tolist(), "b": other.tolist()})
+    found = compare(table, "identity", "a", seed=7, within=None)
     wanted = bootstrap(list(other - base), seed=7)
     # tables sort subjects by name, so the draws differ, and the interval hardly does
     assert found.loc["b", "low"] == pytest.approx(wanted.low, abs=0.03)
@@ -189,13 +181,17 @@ def test_the_studentized_interval_draw_by_draw():
     ratios = [(values[p].mean() - mean) / stats.sem(values[p]) for p in picks]
     low, high = np.quantile(ratios, [0.025, 0.975])
     found = bootstrap([np.array([v]) for v in values], draws=500, seed=3)
+    student = stats.t.interval(0.95, 11, mean, error)
     assert found.mean == pytest.approx(mean)
-    assert found.low == pytest.approx(mean - high * error)
-    assert found.high == pytest.approx(mean - low * error)
+    assert found.low == pytest.approx(min(mean - high * error, student[0]))
+    assert found.high == pytest.approx(max(mean - low * error, student[1]))
     few = bootstrap([np.array([v]) for v in values[:4]])
     wanted = stats.t.interval(0.95, 3, values[:4].mean(), stats.sem(values[:4]))
     assert (few.low, few.high) == pytest.approx(wanted)
     even = bootstrap([np.array([0.1, 0.1]), np.array([0.1])] * 3)
+    assert even.mean == pytest.approx(0.1)
+    assert even.cannot_tell
+    even = bootstrap([np.array([0.1, 0.1]), np.array([0.1])] * 6)
     assert even.low == even.high == even.mean == pytest.approx(0.1)
 
 
@@ -211,15 +207,12 @@ def test_treating_prompts_as_independent_would_not_cover():
 
 def test_subjects_may_have_different_numbers_of_prompts():
     groups = [np.array([1.0, 1, 1, 1]), np.array([0.0])]
-    found = bootstrap(groups, draws=4000, method="percentile")
-    assert found.mean == 0.8
-    # both drawn, or twice the same one
-    assert (found.low, found.high) == (0, 1)
     # the standard error of a ratio of sums, by hand: 0.8 of 4 and of 1
     error = math.sqrt(2 / 1 * ((4 - 3.2) ** 2 + (0 - 0.8) ** 2)) / 5
     found = bootstrap(groups)
+    assert found.mean == 0.8
     assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 1) * error)
-    ratio = bootstrap_ratio([g * 2 for g in groups[:1]] * 3, groups[:1] * 3)
+    ratio = bootstrap_ratio([g * 2 for g in groups[:1]] * 12, groups[:1] * 12)
     assert (ratio.mean, ratio.low, ratio.high) == (2, 2, 2)
 
 
@@ -233,7 +226,7 @@ def test_the_sign_flip_test_keeps_its_level():
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    many = np.random.default_rng(10).normal(0, 1, (2, 6, 2)).tolist()  # too few are not drawn
+    many = np.random.default_rng(10).beta(1, 9, (2, 12, 2)).tolist()  # too few are not drawn
     table = tidy({"full": many[0], "pruned": many[1]})
     first, again, other = (compare(table, "identity", "full", seed=s) for s in (1, 1, 2))
     assert first.equals(again)
@@ -252,7 +245,6 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: bootstrap([]), "at least one subject"),
         (lambda: bootstrap([np.array([np.nan])]), "not finite"),
         (lambda: bootstrap([np.ones(2)], confidence=2), "between 0 and 1"),
-        (lambda: bootstrap([np.ones(2)], method="normal"), "method must be one of"),
         (lambda: bootstrap_ratio([np.ones(2)], [np.zeros(2)]), "no ratio"),
         (lambda: bootstrap_ratio([np.ones(2)], [np.ones(3)]), "as many values"),
     ],
@@ -262,14 +254,21 @@ def test_bad_input_is_refused(call, message):
         call()
 
 
-def test_an_interval_ends_where_values_do():
-    shares = [np.array([0.99]), np.array([0.9]), np.array([1.0]), np.array([0.95])]
-    free, kept = bootstrap(shares), bootstrap(shares, within=(0, 1))
-    assert free.high > 1 == kept.high
-    assert (kept.mean, kept.low, kept.count) == (free.mean, free.low, free.count)
-    assert math.isnan(bootstrap(shares[:1], within=(0, 1)).high)
-    with pytest.raises(InputError, match=r"0\.9 to 1 do not lie within 0 and 0\.5"):
-        bootstrap(shares, within=(0, 0.5))
+def test_means_end_where_scores_do():
+    """A cosine is not above 1, nor a share below 0; other columns have no limits."""
+    table = tidy({"full": [[1.0], [0.98], [0.99], [0.6]], "none": [[0.1], [0.0], [0.02], [0.01]]})
+    found = means(table, "identity")
+    assert found["method"].tolist() == ["bounded t"] * 2
+    assert found.loc["full", "high"] <= 1
+    assert means(table.rename(columns={"identity": "colour"}), "colour").loc["none", "low"] >= 0
+    free = means(table.rename(columns={"identity": "own"}), "own")
+    assert free.loc["full", "high"] > 1
+    pd.testing.assert_frame_equal(means(table, "identity", within=None), free)
+    with pytest.raises(InputError, match=r"0\.6 to 1 do not lie within 0 and 0\.5"):
+        means(table, "identity", within=(0, 0.5))
+    assert (limits_of("identity_to_target"), limits_of("seconds")) == ((-1, 1), None)
+    words = [row_interval(row) for _, row in found.iterrows()]
+    assert all(each.endswith(", n=4]") for each in words)
 
 
 def test_a_single_subject_has_no_interval():

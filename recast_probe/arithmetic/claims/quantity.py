@@ -31,7 +31,8 @@ class Quantity:
 
     @classmethod
     def read(cls, name: str, value: Any) -> Quantity:
-        """A plain number, or a mapping with mean and some of low, high, p_value and count.
+        """A plain number, or a mapping with mean and some of low, high, p_value and count (or
+        subjects, as tables call it).
 
         Raises:
             InputError: anything else, numbers that are not finite, or ends that do not enclose
@@ -45,6 +46,8 @@ class Quantity:
             part: None if value.get(part) is None else _number(f"{name}'s {part}", value[part])
             for part in ("mean", "low", "high", "p_value", "count")
         }
+        if known["count"] is None and value.get("subjects") is not None:
+            known["count"] = _number(f"{name}'s subjects", value["subjects"])
         found = cls(
             known["mean"],  # type: ignore[arg-type]
             # half an interval tells nothing

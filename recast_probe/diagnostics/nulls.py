@@ -1,0 +1,79 @@
+"""What overlap with a mask is held against: nulls that keep its shape, or know where subjects are.
+
+| null | keeps | loses |
+| --- | --- | --- |
+| toroidal shifts | the mask's shape and size | its position |
+| masks of other subjects | where subjects are, and how large | this subject's own shape |
+| centre prior | that subjects are near the middle | everything else |
+
+A map that merely prefers the middle beats the shifts, and neither of the other two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recast_probe.checks import whole_number
+from recast_probe.errors import InputError
+from recast_probe.layout import Grid
+
+CENTER_SPREAD = 0.25
+
+
+def center_prior(grid: Grid, spread: float = CENTER_SPREAD) -> np.ndarray:
+    """A map that only prefers the middle of an image: a Gaussian, 1 in the very middle.
+
+    On a square grid any spread gives one order of the tokens, and so one AUROC.
+
+    Args:
+        spread: standard deviation along each side, as a fraction of that side.
+
+    Returns:
+        float64 (rows, columns).
+
+    Raises:
+        InputError: a spread that is not above 0; tokens without places.
+    """
+    if not grid.placed:
+        raise InputError("Tokens without places have no middle.")
+    if not spread > 0:
+        raise InputError(f"spread must be above 0, got {spread}.")
+    # whole numbers, so that places as far from the middle tie exactly
+    down, right = (2 * np.arange(side) + 1 - side for side in (grid.rows, grid.columns))
+    distance = (down[:, None] * grid.columns) ** 2 + (right * grid.rows) ** 2
+    return np.exp(-distance / (8 * (spread * grid.rows * grid.columns) ** 2))
+
+
+def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
+    """The mask moved around its own edges: a null that keeps its shape and size.
+
+    Args:
+        mask: bool (rows, columns).
+        draws: shifts drawn without repetition; all of them when there are no more.
+
+    Returns:
+        bool (shifts, rows, columns); the unmoved mask is not among them.
+
+    Raises:
+        InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
+            seed.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
+    count = min(whole_number("draws", draws, 0), mask.size - 1)
+    seed = whole_number("seed", seed, 0)
+    return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
+
+
+def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The mask (rows, columns) moved so that its first token lies on each of the offsets.
+
+    Returns:
+        bool (offsets, rows, columns), wrapped around the edges.
+    """
+    rows, columns = mask.shape
+    down, right = np.divmod(offsets, columns)
+    row = (np.arange(rows)[None, :, None] - down[:, None, None]) % rows
+    column = (np.arange(columns)[None, None, :] - right[:, None, None]) % columns
+    return mask[row, column]
