@@ -81,12 +81,17 @@ def measure(
 def _overlap(probe: Probe, case: Case, profile: AttentionProfile) -> Overlap:
     """With its own mask, and with those of the other shipped samples."""
     sample = case.sample
-    others = [each.mask for each in pocket.samples() if each.name != sample.name]
+    others = [
+        probe.reference_mask(each.mask, sample.image)
+        for each in pocket.samples()
+        if each.name != sample.name
+    ]
     return overlap(
         profile,
         probe.reference_mask(sample.mask, sample.image),
         blocks=BLOCKS,
-        other_masks=[probe.reference_mask(mask, sample.image) for mask in others],
+        # on a coarse grid a small subject may cover no token
+        other_masks=[mask for mask in others if 0 < mask.sum() < mask.size],
     )
 
 

@@ -21,8 +21,8 @@ from recast_probe.diagnostics.results import (
 from recast_probe.profile import AttentionProfile, Indices
 
 # The two readings, in the words of every table, report and verdict; {top} is `top_words`.
-OF_MEAN_SCORE = "{top} of the mean score"
-OF_BLOCKS = "{top} of each block, mean over blocks"
+OF_MEAN_SCORE = "{top} of tokens, of the mean score"
+OF_BLOCKS = "{top} of tokens of each block, mean over blocks"
 
 
 def top_words(tokens: int, fraction: float = 0.25) -> str:

@@ -21,7 +21,7 @@ from recast_probe.diagnostics.intervals import (
 from recast_probe.errors import InputError
 from recast_probe.studies.statistics import UNITS, by_subject, paired
 
-UNDEFINED = "not defined: full and none are alike"
+UNDEFINED = "not defined: full and none cannot be told apart"
 
 
 def gain_interval(
