@@ -25,15 +25,23 @@ from recast_probe.studies import (
     compare,
     markdown,
     means,
+    reference_gain,
     retention,
     run_study,
 )
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
-from recast_probe.studies.scored_area import check_oracle, scored_on
+from recast_probe.studies.reference_gain import UNDEFINED
+from recast_probe.studies.scored_area import (
+    changes_subject,
+    check_oracle,
+    scored_against,
+    scored_on,
+)
 from recast_probe.studies.tables import p_value, row_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
+GAIN = "of what the reference adds"
 
 
 def bench(chosen: Any) -> list[Case]:
@@ -58,8 +66,10 @@ def run_arms(
     check_oracle(cases, {name: getattr(arm, "method", None) for name, arm in arms.items()})
     metrics = further_metrics(chosen)
     stored = [each.provenance() for each in per_run(metrics)]
-    # a study without further metrics stays what it was
-    extra = {"metrics": stored} if stored else {}
+    # a study without further metrics and local edits stays what it was
+    extra: dict[str, Any] = {"metrics": stored} if stored else {}
+    if any(changes_subject(case) and case.target is not None for case in cases):
+        extra["local_edits"] = "scored against the target"
     store = open_store(chosen, probe, folder, arms=dict(arms), **extra)
     comparison = Comparison(
         probe, arms, store, steps=chosen.steps, metrics=metrics, finder=finder_of(chosen)
@@ -74,7 +84,11 @@ def run_arms(
 
 
 def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, Any]]:
-    """One row an arm: scores, retention of identity, difference to the baseline with p-values."""
+    """One row an arm: scores, retention of identity, difference to the baseline with p-values.
+
+    Headings say what local edits were scored against. Retention stands beside the share of what
+    the reference adds, where there is a run without it.
+    """
     scores = {name: means(table, name, seed=seed) for name in SCORES}
     further = dict(mean_of_complete(table, name, seed) for name in extra_columns(table))
     kept = retention(table, "identity", seed=seed)
@@ -82,15 +96,22 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
     steps = table.groupby("arm")["token_steps"].mean()
     # the middle one: a machine that paused once must not make an arm look slow
     seconds = table.groupby("arm")["seconds"].median()
+    gained = reference_gain(table, "identity", seed=seed) if "none" in steps.index else None
+    edits = scored_against(table)
     rows = []
     for arm in scores["identity"].index:
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, found in scores.items():
-            row[name.replace("_", " ")] = row_interval(found.loc[arm])
+            heading = name.replace("_", " ")
+            if edits is not None and name in ("identity", "colour"):
+                heading += f" ({edits})"
+            row[heading] = row_interval(found.loc[arm])
         for name, known in further.items():
             values = None if known is None else known.loc[arm]
             row[name] = "-" if values is None else row_interval(values)
         row["retention"] = row_interval(kept.loc[arm], "retention") if arm in kept.index else "1"
+        if gained is not None:
+            row[GAIN] = _gain(gained, arm)
         row[f"minus {baseline}"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
@@ -100,6 +121,14 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
         scored = scored_on(table[table["arm"] == arm])
         rows.append(row if scored is None else row | {"scored on": scored})
     return rows
+
+
+def _gain(gained: pd.DataFrame, arm: str) -> str:
+    """An arm's share of what the reference adds; full and none are the ends of the scale."""
+    if gained["gain"].isna().all():
+        return UNDEFINED
+    ends = {"full": "1", "none": "0"}
+    return ends[arm] if arm in ends else row_interval(gained.loc[arm], "gain")
 
 
 def mean_of_complete(table: pd.DataFrame, name: str, seed: int) -> tuple[str, pd.DataFrame | None]:
@@ -154,6 +183,21 @@ def difference(
     return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
 
 
+def kept_by(table: pd.DataFrame, arm: str, seed: int) -> dict[str, Any]:
+    """What `recast-probe claims` reads of an arm: retention, and its share of what the reference
+    adds where there is a run without it."""
+    found = {"retention": retention(table, "identity", seed=seed).loc[arm]}
+    if "none" in set(table["arm"]):
+        gained = reference_gain(table, "identity", seed=seed).loc[arm]
+        found |= {} if pd.isna(gained["gain"]) else {"reference_gain": gained}
+    names = {"retention": "retention", "reference_gain": "gain"}
+    return {
+        name: {"mean": float(row[names[name]])}
+        | {part: float(row[part]) for part in ("low", "high", "subjects")}
+        for name, row in found.items()
+    }
+
+
 def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:
     """Identity of every arm, each faint line one subject."""
     found = means(table, "identity", seed=seed)
@@ -171,8 +215,8 @@ def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:
 
 
 def metric_name(table: pd.DataFrame) -> str:
-    """The identity score in words, with what it was scored on where that is not the given masks."""
-    scored = scored_on(table)
-    if scored is None:
-        return "Masked MobileNetV2 cosine to the reference"
-    return f"MobileNetV2 cosine to the reference\n{scored}"
+    """The identity score in words, with what it was scored on where that is not the given masks,
+    and against where that is not the reference."""
+    scored, edits = scored_on(table), scored_against(table)
+    words = ("Masked " if scored is None else "") + "MobileNetV2 cosine to the reference"
+    return "\n".join(part for part in (words, scored, edits) if part is not None)

@@ -1,8 +1,13 @@
-"""Figure 2 and the entropy curves: how concentrated attention is, block by block, step by step."""
+"""Figure 2 and the entropy curves: how concentrated attention is, block by block, step by step.
+
+Whether it lies on the subject is held, pair by pair, against what position alone reaches: a map
+that only prefers the middle, and masks of other subjects of the benchmark.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,33 +15,55 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
+from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, entropy, overlap, skew
+from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, chart, house_style
+from recast_probe.images import fit_mask
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
-from recast_probe.studies.resampling import bootstrap
+from recast_probe.studies.resampling import bootstrap, difference_interval, sign_flip_p_value
+from recast_probe.studies.tables import p_value
 
 BLOCKS = "paper"
-SHARES = ("top25", "top25_of_blocks", "gini", "auroc")
+OTHERS = 50  # subjects at most whose masks are laid on the maps of all others
+SHARES = ("top25", "top25_of_blocks", "gini", "auroc", "auroc_center", "auroc_other_masks")
 NAMES = {
-    "top25": "top 25 %, of the mean score",
-    "top25_of_blocks": "top 25 %, mean of the blocks'",
+    "top25": OF_MEAN_SCORE,
+    "top25_of_blocks": OF_BLOCKS,
     "gini": "Gini coefficient of the mean score",
     "entropy_first": "marginal entropy of the first step, bits",
     "entropy_last": "marginal entropy of the last step, bits",
+    "entropy_fall": "fall of the marginal entropy, first minus last step, bits",
     "conditional_first": "conditional entropy of the first step, bits",
     "conditional_last": "conditional entropy of the last step, bits",
     "auroc": "AUROC against the subject's mask",
+    "auroc_center": "AUROC of a map that only prefers the middle",
+    "auroc_other_masks": "AUROC against masks of other subjects",
+    "auroc_above_center": "AUROC minus that of a map that only prefers the middle",
+    "auroc_above_other_masks": "AUROC minus that against masks of other subjects",
     "enrichment": "attention on the subject over its share of tokens",
 }
+# differences within a run, tested by flipping signs; the limits of what is compared
+DIFFERENCES: dict[str, tuple[float, float] | None] = {
+    "entropy_fall": None,
+    "auroc_above_center": (0.0, 1.0),
+    "auroc_above_other_masks": (0.0, 1.0),
+}
+CLAIMED = (
+    *("top25", "top25_of_blocks", "entropy_first", "entropy_last", "entropy_fall"),
+    *("auroc", "auroc_center", "auroc_other_masks"),
+    *("auroc_above_center", "auroc_above_other_masks"),
+)
 
 
 def main(arguments: list[str] | None = None) -> dict:
     """Profile what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "concentration", arguments, {"prompts": (1, 1)})
-    probe = open_probe(chosen)
-    store = open_store(chosen, probe, blocks=BLOCKS)
+    probe, cases = open_probe(chosen), bench(chosen)
+    others = masks_of(cases)
+    store = open_store(chosen, probe, blocks=BLOCKS, other_masks=list(others))
 
     def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         case = unit.payload
@@ -49,7 +76,22 @@ def main(arguments: list[str] | None = None) -> dict:
         places = None if mask is None else probe.reference_mask(mask, case.reference)
         # no overlap without a mask, or with one that covers all tokens or none
         apart = places is not None and 0 < places.sum() < places.size
-        where = overlap(profile, places, blocks=BLOCKS, null_draws=0) if apart else None
+        laid = [
+            probe.reference_mask(fit_mask(other, case.reference), case.reference)
+            for name, other in others.items()
+            if name != case.subject
+        ]
+        where = (
+            overlap(
+                profile,
+                places,
+                blocks=BLOCKS,
+                null_draws=0,
+                other_masks=[each for each in laid if 0 < each.sum() < each.size],
+            )
+            if apart
+            else None
+        )
         yield Outcome(
             arms[0],
             {
@@ -58,9 +100,16 @@ def main(arguments: list[str] | None = None) -> dict:
                 "gini": concentrated.gini_of_mean_score,
                 "entropy_first": float(spread.marginal[0]),
                 "entropy_last": float(spread.marginal[-1]),
+                "entropy_fall": float(spread.marginal[0] - spread.marginal[-1]),
+                "entropy_maximum": spread.maximum,
+                "tokens": concentrated.tokens,
                 "conditional_first": float(spread.conditional[0]),
                 "conditional_last": float(spread.conditional[-1]),
                 "auroc": where.auroc if where else np.nan,
+                "auroc_center": where.center_auroc if where else np.nan,
+                "auroc_other_masks": mean_or_nan(where.other_masks_auroc) if where else np.nan,
+                "auroc_above_center": where.above_center if where else np.nan,
+                "auroc_above_other_masks": where.above_other_masks if where else np.nan,
                 "enrichment": where.enrichment if where else np.nan,
                 **{f"block {int(b)}": float(every.sel(block=b)) for b in every["block"]},
                 **{
@@ -70,33 +119,63 @@ def main(arguments: list[str] | None = None) -> dict:
             },
         )
 
-    table = run_study(units(bench(chosen)), ["full"], perform, store)
+    table = run_study(units(cases), ["full"], perform, store)
+
+    def groups(column: str) -> list[np.ndarray]:
+        known = table.dropna(subset=[column])
+        return [group.to_numpy(float) for _, group in known.groupby("subject")[column]]
 
     def interval(column: str) -> Interval:
-        known = table.dropna(subset=[column])
-        groups = [group.to_numpy(float) for _, group in known.groupby("subject")[column]]
+        if column in DIFFERENCES:
+            within = DIFFERENCES[column]
+            return difference_interval(groups(column), seed=chosen.seed, within=within)
         # shares, and the AUROC, lie between 0 and 1
         share = (0.0, 1.0) if column in SHARES or column.startswith("block ") else None
-        return bootstrap(groups, seed=chosen.seed, within=share)
+        return bootstrap(groups(column), seed=chosen.seed, within=share)
 
-    rows = []
-    for name, words in NAMES.items():
+    rows, measured = [], {}
+    # of references of several sizes, the counts are not said
+    top = top_words(int(table["tokens"].iloc[0])) if table["tokens"].nunique() == 1 else "top 25 %"
+    for name, named in NAMES.items():
+        words = named.format(top=top)
         known = int(table[name].notna().sum())
         if not known:
             print(f"No {words}: no reference has a mask.")
             continue
         words += f" ({known} of {len(table)} runs)" if known < len(table) else ""
         found = interval(name)
-        rows.append({"measure": words, "mean": str(found)})
+        row = {"measure": words, "mean": str(found), "p": "-"}
+        quantity: dict[str, Any] = found.to_dict()
+        if name in DIFFERENCES:
+            quantity["p_value"] = sign_flip_p_value(groups(name), seed=chosen.seed)
+            row["p"] = p_value(quantity["p_value"])
+        rows.append(row)
+        if name in CLAIMED:
+            measured[name] = quantity
+    if table["entropy_maximum"].nunique() == 1:
+        measured["entropy_maximum"] = float(table["entropy_maximum"].iloc[0])
     print(markdown(rows))
-    claimed = ("top25", "entropy_first", "entropy_last", "auroc")
-    summary = {
-        "table": rows,
-        "measured": {name: float(table[name].astype(float).mean()) for name in claimed},
-    }
+    summary = {"table": rows, "measured": measured}
     figures = {"concentration": draw(table, interval, probe.name)}
     finish(chosen, store, {"runs": table}, summary, figures)
     return {"table": rows}
+
+
+def masks_of(cases: Sequence[Case]) -> dict[str, np.ndarray]:
+    """Masks of the first subjects that have one, by subject."""
+    found: dict[str, np.ndarray] = {}
+    for case in cases:
+        mask = case.reference_mask if case.subject not in found else None
+        if mask is not None:
+            found[case.subject] = mask
+        if len(found) == OTHERS:
+            break
+    return found
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    """NaN where there are none."""
+    return float(values.mean()) if len(values) else np.nan
 
 
 def draw(table: pd.DataFrame, interval: Callable[[str], Interval], model: str) -> Figure:

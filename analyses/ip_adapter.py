@@ -16,16 +16,17 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analyses.command import finish, open_store, parse
-from analyses.comparing import bench, difference
+from analyses.comparing import bench, difference, kept_by
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import entropy, skew
+from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.identity import IdentityScorer
 from recast_probe.interventions.methods import method
 from recast_probe.probe import Probe
-from recast_probe.studies import Outcome, Unit, compare, markdown, means, retention, run_study
+from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units
 from recast_probe.studies.limits import limits_of
 from recast_probe.studies.resampling import bootstrap
@@ -45,7 +46,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--width": {"type": int, "help": "the same"},
 }
 DIAGNOSTICS = {
-    "top25": "attention on the top 25 % of tokens",
+    "top25": OF_MEAN_SCORE,
+    "top25_of_blocks": OF_BLOCKS,
     "entropy_first": "marginal entropy of the first step, bits",
     "entropy_last": "marginal entropy of the last step, bits",
 }
@@ -73,21 +75,23 @@ def main(arguments: list[str] | None = None) -> dict:
     perform = Adapter(probe, kept, chosen.steps, sides)
     runs = run_study(units(cases), list(ARMS), perform, store)
 
-    facts = []
+    facts, top25 = [], {}
     for name, words in DIAGNOSTICS.items():
         whole = runs[runs["arm"] == "full"]
         groups = [g.to_numpy() for _, g in whole.groupby("subject")[name]]
         found = bootstrap(groups, within=limits_of(name))
-        facts.append({"measure": words, "mean": str(found)})
+        if name == "top25":
+            top25 = found.to_dict()
+        measure = words.format(top=top_words(tokens))
+        facts.append({"measure": measure, "mean": str(found)})
     rows = table(runs, chosen.seed)
     print(f"{tokens} image tokens, {kept} kept from step 1 on\n")
     print(markdown(facts))
     print(f"\nScores are of whole images\n\n{markdown(rows)}")
-    kept_identity = retention(runs, "identity", seed=chosen.seed)["retention"]
     measured = {
         "ip_adapter_tokens": tokens,
-        "ip_adapter_top25": float(runs.loc[runs["arm"] == "full", "top25"].mean()),
-        "ip_adapter_retention": float(kept_identity["recast"]),
+        "ip_adapter_top25": top25,
+        "ip_adapter_retention": kept_by(runs, "recast", chosen.seed)["retention"],
         "ip_adapter_above_random": difference(
             runs, "recast", "random", chosen.seed, "identity_to_full"
         ),
@@ -113,7 +117,9 @@ class Adapter:
             values = self.measure(case, result.image, full.image)
             if arm == "full":
                 spread = entropy(result.profile)
-                values["top25"] = skew(result.profile).mean_of_block_top_shares
+                concentrated = skew(result.profile)
+                values["top25"] = concentrated.top_share_of_mean_score
+                values["top25_of_blocks"] = concentrated.mean_of_block_top_shares
                 values["entropy_first"] = float(spread.marginal[0])
                 values["entropy_last"] = float(spread.marginal[-1])
             values["token_steps"] = int(sum(result.reference_tokens_per_step))

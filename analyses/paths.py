@@ -1,7 +1,7 @@
 """Which path carries what: edges between text, generation and reference cut, one after the other.
 
-Identity and colour are of edits of the reference's subject; style is the distance to the true
-target where another subject is to be drawn in the reference's style.
+Identity and colour are of edits of the reference's subject, of a local edit to its target; style
+is the distance to the true target where another subject is to be drawn in the reference's style.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
 from recast_probe.studies.resampling import bootstrap_ratio
-from recast_probe.studies.statistics import UNITS, paired
+from recast_probe.studies.statistics import UNITS, by_subject, paired
 from recast_probe.studies.tables import p_value, row_interval, with_interval
 
 EVERYTHING = "reference to all"
@@ -113,17 +113,12 @@ def shares(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         if runs.empty:
             continue
         wide = paired(runs, column, "arm", UNITS)
-        whole = groups(sign * (wide["full"] - wide[EVERYTHING]))
+        whole = by_subject(sign * (wide["full"] - wide[EVERYTHING]))
         for row in rows:
-            lost = groups(sign * (wide["full"] - wide[row["cut"]]))
+            lost = by_subject(sign * (wide["full"] - wide[row["cut"]]))
             ratio = bootstrap_ratio(lost, whole, seed=seed)
             row[name] = [ratio.mean, ratio.low, ratio.high, ratio.count]
     return rows
-
-
-def groups(values: pd.Series) -> list[np.ndarray]:
-    """Values of each subject."""
-    return [group.to_numpy(np.float64) for _, group in values.groupby(level=0, sort=True)]
 
 
 def words(value: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
 from recast_probe.datasets import Case, file_label
+from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
 from recast_probe.ending import run_program
@@ -17,7 +18,7 @@ from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap
 
 BLOCKS = "paper"
-KINDS = ("spearman_same_category", "spearman_other_category")
+KINDS = {"same_kind": "spearman_same_category", "other_kind": "spearman_other_category"}
 
 
 def main(arguments: list[str] | None = None) -> dict:
@@ -45,7 +46,9 @@ def main(arguments: list[str] | None = None) -> dict:
     def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         found = compared(unit.payload)
         values = {name: getattr(found, f"mean_{name}").mean for name in MEASURES}
-        yield Outcome(arms[0], values | by_kind(found, [case.category for case in unit.payload]))
+        kinds = by_kind(found.spearman.values, [case.category for case in unit.payload])
+        values |= {name: kinds[pairs] for pairs, name in KINDS.items()}
+        yield Outcome(arms[0], values)
 
     references: dict[str, list[Case]] = {}
     for case in bench(chosen):
@@ -58,13 +61,15 @@ def main(arguments: list[str] | None = None) -> dict:
         Unit({"subject": name, **file_label(cases)}, cases) for name, cases in references.items()
     ]
     table = run_study(units, ["rankings"], perform, store)
-    rows = []
-    for name in (*MEASURES, *KINDS):
+    rows, measured = [], {}
+    for name in (*MEASURES, *KINDS.values()):
         if table[name].isna().any():
             continue  # too few prompts for pairs of this kind
         found = bootstrap(
             [np.array([value]) for value in table[name]], seed=chosen.seed, within=(-1, 1)
         )
+        if name.startswith("spearman"):
+            measured[name] = found.to_dict()
         rows.append(
             {
                 "measure": name.replace("_", " "),
@@ -74,21 +79,10 @@ def main(arguments: list[str] | None = None) -> dict:
             }
         )
     print(markdown(rows))
-    summary = {"table": rows, "measured": {"spearman": float(table["spearman"].mean())}}
+    summary = {"table": rows, "measured": measured}
     chart = stability_matrix(compared(units[0].payload))
     finish(chosen, store, {"references": table}, summary, {"first_reference": chart})
     return {"table": rows}
-
-
-def by_kind(found: Stability, categories: Sequence[str]) -> dict[str, float]:
-    """Mean Spearman of the pairs of prompts of one category of edit, and of two."""
-    kinds = np.array(categories)
-    first, second = np.triu_indices(len(kinds), 1)
-    values, same = found.spearman.values[first, second], kinds[first] == kinds[second]
-    return {
-        name: float(values[chosen].mean()) if chosen.any() else np.nan
-        for name, chosen in zip(KINDS, (same, ~same), strict=True)
-    }
 
 
 if __name__ == "__main__":

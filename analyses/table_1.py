@@ -2,7 +2,9 @@
 
 `--categories` adds PocketBench's "style reference", where the prompt names another subject than the
 reference's. Identity means nothing there, so these cases stay out of the table and of the paper's
-order; by category they are judged by their distance to the true target, and by colour.
+order; by category they are judged by their distance to the true target, and by colour. Identity
+and colour of a local edit are compared with its true target, since those to the reference would
+reward an output that ignores the prompt.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from analyses.comparing import (
     bench,
     difference,
     figure,
+    kept_by,
     run_arms,
     summarise,
 )
@@ -26,14 +29,19 @@ from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
-from recast_probe.studies import markdown, means
+from recast_probe.studies import holm, markdown, means
 from recast_probe.studies.comparison import Arm
+from recast_probe.studies.scored_area import AGAINST, REFERENCE, TARGET
 from recast_probe.studies.tables import p_value, row_interval
 
 PAPER_ORDER = ("recast", "self-attention", "merge", "random")
 FLAT = "recast, flat budget"
 STYLE = CATEGORIES[3]
-STYLE_MEASURES = ("target_error", "colour")
+# of a category, beside or in the place of identity; local edits against their target
+MEASURES = {
+    CATEGORIES[2]: ("identity", "colour", "target_error"),
+    STYLE: ("target_error", "colour"),
+}
 OPTIONS = {
     "--categories": {
         "nargs": "+",
@@ -67,7 +75,7 @@ def main(arguments: list[str] | None = None) -> dict:
     print(f"\nDoes the paper's order hold?\n\n{markdown(found['order'])}")
     print(f"\nBy category\n\n{markdown(found['categories'])}")
     chart = figure(named, probe.name, chosen.seed, "equal token-steps")
-    summary = found | {"measured": measured(named, found["table"], chosen.seed)}
+    summary = found | {"measured": measured(named, chosen.seed)}
     summary["measured"] |= style_transfer(table, chosen.seed)
     finish(chosen, store, {"runs": table, "categories": categories}, summary, {"identity": chart})
     return found
@@ -92,31 +100,36 @@ def table_arms(probe: Probe, chosen: Any) -> dict[str, Arm]:
 
 def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
     """Each method against the next one in the paper's order."""
+    pairs = list(pairwise(PAPER_ORDER))
+    differences = [difference(table, *pair, seed) for pair in pairs]
+    corrected = holm([found["p_value"] for found in differences])
     rows = []
-    for better, worse in pairwise(PAPER_ORDER):
-        found = difference(table, better, worse, seed)
+    for (better, worse), found, p in zip(pairs, differences, corrected, strict=True):
         verdict = "holds" if found["mean"] > 0 else "reversed"
+        # both the corrected p-value and the interval must say so
+        decided = p <= 0.05 and not found["low"] <= 0 <= found["high"]
         rows.append(
             {
                 "claim": f"{better} above {worse}",
                 "difference": row_interval(found),
-                "p": p_value(found["p_value"]),
+                "p (Holm)": p_value(p),
                 "effect size": found["effect_size"],
-                "verdict": verdict if found["p_value"] <= 0.05 else "not decided",
+                "verdict": verdict if decided else "not decided",
             }
         )
     return rows
 
 
 def by_category(table: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Mean of every arm in every category with its interval: category, measure, arm, mean, low,
-    high, subjects, runs."""
+    """Mean of every arm in every category with its interval: category, measure, against (what was
+    compared), arm, mean, low, high, subjects, runs."""
     parts = []
     for category, part in table.groupby("category", sort=False):
-        for measure in STYLE_MEASURES if category == STYLE else ("identity",):
+        for measure in MEASURES.get(category, ("identity",)):
             found = means(part, measure, seed=seed).reset_index()
-            parts.append(found.assign(category=category, measure=measure))
-    columns = ["category", "measure", "arm", "mean", "low", "high", "subjects", "runs"]
+            against = part[AGAINST].iloc[0] if measure != "target_error" else TARGET
+            parts.append(found.assign(category=category, measure=measure, against=against))
+    columns = ["category", "measure", "against", "arm", "mean", "low", "high", "subjects", "runs"]
     return pd.concat(parts, ignore_index=True)[columns]
 
 
@@ -125,6 +138,8 @@ def wide(categories: pd.DataFrame) -> list[dict]:
     rows: dict[str, dict[str, str]] = {}
     for row in categories.to_dict("records"):
         column = f"{row['category']}: {row['measure'].replace('_', ' ')}"
+        if row["measure"] != "target_error" and row["against"] != REFERENCE:
+            column += f" to the {row['against']}"
         interval = row_interval(row)
         rows.setdefault(row["arm"], {"arm": row["arm"]})[column] = interval
     return list(rows.values())
@@ -144,9 +159,8 @@ def style_transfer(table: pd.DataFrame, seed: int) -> dict:
     return {"style_transfer_above_others": found}
 
 
-def measured(table: pd.DataFrame, rows: list[dict], seed: int) -> dict:
+def measured(table: pd.DataFrame, seed: int) -> dict:
     """What `recast-probe claims --measured` reads."""
-    kept = next(row["retention"] for row in rows if row["arm"] == "recast")
     pairs = {
         "recast_above_self_attention": ("recast", "self-attention"),
         "self_attention_above_merge": ("self-attention", "merge"),
@@ -154,7 +168,7 @@ def measured(table: pd.DataFrame, rows: list[dict], seed: int) -> dict:
         "adaptive_above_flat": ("recast", FLAT),
     }
     return {
-        "retention": float(kept.split(" ")[0]),
+        **kept_by(table, "recast", seed),
         **{name: difference(table, *pair, seed) for name, pair in pairs.items()},
     }
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
-from analyses.comparing import bench, difference, run_arms, summarise
+from analyses.comparing import bench, difference, kept_by, run_arms, summarise
 from recast_probe import budget
 from recast_probe.arithmetic import (
     TransformerConfig,
@@ -22,7 +22,7 @@ from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.interventions import Recast, TokenCache
 from recast_probe.interventions.base import Intervention
-from recast_probe.studies import Outcome, markdown, means, retention
+from recast_probe.studies import Outcome, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
 
 RECAST, CACHE, BOTH = "recast", "ToCa", "recast + ToCa"
@@ -74,9 +74,7 @@ def main(arguments: list[str] | None = None) -> dict:
     print(f"\nThe paper's speed-up with both is {PAPER}, in wall time.")
     measured = {
         "token_cache_speed_up": here[BOTH],
-        "token_cache_retention": float(
-            retention(runs, "identity", seed=chosen.seed).loc[BOTH, "retention"]
-        ),
+        "token_cache_retention": kept_by(runs, BOTH, chosen.seed)["retention"],
         "token_cache_above_recast": difference(runs, BOTH, RECAST, chosen.seed),
     }
     figures = {"token_cache": draw(runs, here, chosen.seed, probe.name)}

@@ -13,7 +13,6 @@ OPTIONAL = {
     "notebooks": ("IPython", "pip install 'recast_probe[notebooks]'"),
     "automatic masks": ("cv2", "pip install 'recast_probe[masks]'"),
     "Qwen-Image-Edit": ("torchvision", "install the torchvision that fits this torch"),
-    "runs on several machines": ("ray", "pip install 'recast_probe[ray]'"),
     "the Triton readout kernel": ("triton", "pip install 'recast_probe[gpu]' on a GPU machine"),
 }
 

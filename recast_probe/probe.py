@@ -299,7 +299,9 @@ class Probe:
         The other arguments are those of ``profile``.
 
         Returns:
-            A result whose ``profile`` holds the profiled step and whose ``ranking`` was used.
+            A result whose ``profile`` holds the profiled step and whose ``ranking`` was used. Only
+            what the ranking needs is read: in the profile's mass table the rows of other query
+            groups are NaN. ``profile`` reads them all.
 
         Raises InputError and VerificationError as ``generate`` does.
         """
@@ -309,7 +311,7 @@ class Probe:
         recast = Recast(
             budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
         )
-        return run(self, request, interventions=(recast,), progress=progress)
+        return run(self, request, interventions=(recast,), mass_table="queried", progress=progress)
 
     def attention_maps(
         self,

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from recast_probe.doctor import OPTIONAL
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "recast_probe"
 # From the ground up; names on one line may import each other.
@@ -129,6 +131,31 @@ def test_torchvision_is_neither_needed_nor_pulled_in():
     wanted = [*project["dependencies"], *(name for extra in extras for name in extra)]
     assert not [name for name in wanted if name.startswith(("torchvision", "timm", "lpips"))]
     assert "torchvision" not in (ROOT / "constraints.txt").read_text()
+
+
+def test_every_extra_and_every_row_of_the_doctor_has_code_that_needs_it():
+    """What can be installed for a purpose is imported for it somewhere."""
+    modules = {"opencv-python-headless": "cv2", "scikit-image": "skimage"}
+    # the doctor only looks whether they are there
+    files = [path for path in PACKAGE.rglob("*.py") if path.name != "doctor.py"]
+    source = "\n".join(path.read_text() for path in files)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    promised = {
+        re.split(r"[<>=!;\[ ]", requirement)[0]
+        for extra, requirements in extras.items()
+        if extra not in ("dev", "notebooks")  # tools, not imports
+        for requirement in requirements
+    }
+    assert "onnxruntime" in promised
+    for name in promised:
+        module = modules.get(name, name)
+        taken = rf"(?:import|from) {module}\b|\"{module}\""
+        assert re.search(taken, source), f"nothing needs {module}"
+    for purpose, (_, advice) in OPTIONAL.items():
+        for extra in re.findall(r"recast_probe\[(\w+)\]", advice):
+            assert extra in extras, f"the doctor's {purpose!r} names an extra that is not there"
 
 
 def test_tested_versions_are_pinned():

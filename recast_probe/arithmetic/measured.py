@@ -46,12 +46,24 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
 def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if "skew" in summary:
+        skew, entropy = summary["skew"], summary["entropy"]
+        overlap, stability = summary["overlap"], summary["stability"]
+        # with its interval where the demo gives one
         found |= {
-            "top25": summary["skew"]["top25"],
-            "entropy_first": summary["entropy"]["first"],
-            "entropy_last": summary["entropy"]["last"],
-            "auroc": summary["overlap"]["auroc"],
-            "spearman": summary["stability"]["spearman"],
+            "top25": skew.get("top25_interval", skew["top25"]),
+            "top25_of_blocks": skew.get("top25_of_blocks"),
+            "entropy_first": entropy["first"],
+            "entropy_last": entropy["last"],
+            "entropy_maximum": entropy.get("maximum"),
+            "entropy_fall": entropy.get("fall"),
+            "auroc": overlap.get("auroc_interval", overlap["auroc"]),
+            "auroc_center": overlap.get("auroc_center"),
+            "auroc_other_masks": overlap.get("auroc_other_masks"),
+            "auroc_above_center": overlap.get("auroc_above_center"),
+            "auroc_above_other_masks": overlap.get("auroc_above_other_masks"),
+            "spearman": stability.get("spearman_interval", stability["spearman"]),
+            "spearman_same_category": stability.get("spearman_same_kind"),
+            "spearman_other_category": stability.get("spearman_other_kind"),
         }
     found |= summary.get("measured", {})
     return {name: value for name, value in found.items() if value is not None}

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from recast_probe import pocket
+from recast_probe.demo.agreement import BACKGROUND, PAINT, Agreement, agreement
 from recast_probe.demo.arms import ARMS, Case, Run
-from recast_probe.diagnostics import (
-    Entropy,
-    Overlap,
-    Skew,
-    Stability,
-    entropy,
-    overlap,
-    skew,
-    stability,
-)
+from recast_probe.diagnostics import Entropy, Overlap, Skew, entropy, overlap, skew
+from recast_probe.diagnostics.inference import PairedDifference, sign_flip_p_value
+from recast_probe.diagnostics.intervals import Interval, difference_interval, mean_interval
+from recast_probe.diagnostics.position import position_control
 from recast_probe.identity import IdentityScorer
 from recast_probe.images import fit_mask
 from recast_probe.probe import Probe
-from recast_probe.studies.resampling import bootstrap, sign_flip_p_value
+from recast_probe.profile import AttentionProfile
+from recast_probe.studies.limits import COSINE, SHARE, limits_of
+from recast_probe.studies.reference_gain import gain_interval
 
 BLOCKS = "single"
 SCORES = ("identity", "identity_to_full", "colour")
@@ -35,6 +32,7 @@ class Measurements:
 
     Attributes:
         references: of each case; prompts of one reference are no independent samples.
+        overlaps: also against the masks of all other shipped samples.
     """
 
     references: list[str]
@@ -42,11 +40,15 @@ class Measurements:
     skews: list[Skew]
     entropies: list[Entropy]
     overlaps: list[Overlap]
-    stabilities: list[Stability]
-    all_rankings: Stability
+    agreement: Agreement
 
 
-def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run]]) -> Measurements:
+def measure(
+    probe: Probe,
+    cases: Sequence[Case],
+    runs: Mapping[str, Sequence[Run]],
+    painted: Mapping[str, list[AttentionProfile]],
+) -> Measurements:
     """Score every image and diagnose every profile.
 
     Identity is scored on the subject's place alone: the output under its target mask against the
@@ -62,31 +64,34 @@ def measure(probe: Probe, cases: Sequence[Case], runs: Mapping[str, Sequence[Run
             scores[arm]["identity"].append(to_reference["mobilenet"])
             scores[arm]["identity_to_full"].append(to_full["mobilenet"])
             scores[arm]["colour"].append(to_reference["colour"])
-    profiles = [run.profile for run in runs["full"]]
-    assert all(profile is not None for profile in profiles)
-    masks = [probe.reference_mask(case.sample.mask, case.sample.image) for case in cases]
-    by_sample: dict[str, list[Any]] = {}
-    for case, profile in zip(cases, profiles, strict=True):
-        by_sample.setdefault(case.sample.name, []).append(profile)
-    labels = [case.name.rsplit("-", 1)[0].split("-", 1)[1] + f" {case.name[-1]}" for case in cases]
-    with warnings.catch_warnings():
-        # two prompts of a reference make one pair; its interval is not used
-        warnings.filterwarnings("ignore", message="Two rankings make one pair")
-        stabilities = [
-            stability(group, blocks=BLOCKS) for group in by_sample.values() if len(group) > 1
-        ]
-        all_rankings = stability(profiles, labels, blocks=BLOCKS)  # type: ignore[arg-type]
+    profiles = [run.profile for run in runs["full"] if run.profile is not None]
+    assert len(profiles) == len(cases)
     return Measurements(
         references=[case.sample.name for case in cases],
         scores=scores,
-        skews=[skew(profile, blocks=BLOCKS) for profile in profiles],  # type: ignore[arg-type]
-        entropies=[entropy(profile, blocks=BLOCKS) for profile in profiles],  # type: ignore[arg-type]
+        skews=[skew(profile, blocks=BLOCKS) for profile in profiles],
+        entropies=[entropy(profile, blocks=BLOCKS) for profile in profiles],
         overlaps=[
-            overlap(profile, mask, blocks=BLOCKS)  # type: ignore[arg-type]
-            for profile, mask in zip(profiles, masks, strict=True)
+            _overlap(probe, case, profile) for case, profile in zip(cases, profiles, strict=True)
         ],
-        stabilities=stabilities,
-        all_rankings=all_rankings,
+        agreement=agreement(cases, profiles, painted, BLOCKS),
+    )
+
+
+def _overlap(probe: Probe, case: Case, profile: AttentionProfile) -> Overlap:
+    """With its own mask, and with those of the other shipped samples."""
+    sample = case.sample
+    others = [
+        probe.reference_mask(each.mask, sample.image)
+        for each in pocket.samples()
+        if each.name != sample.name
+    ]
+    return overlap(
+        profile,
+        probe.reference_mask(sample.mask, sample.image),
+        blocks=BLOCKS,
+        # on a coarse grid a small subject may cover no token
+        other_masks=[mask for mask in others if 0 < mask.sum() < mask.size],
     )
 
 
@@ -96,67 +101,115 @@ def by_reference(found: Measurements, values: Sequence[float] | np.ndarray) -> l
     return [np.asarray(values)[names == name] for name in dict.fromkeys(found.references)]
 
 
+def mean_of(found: Measurements, score: str, arm: str) -> Interval:
+    """A score of an arm, with its interval over references."""
+    groups = by_reference(found, found.scores[arm][score])
+    return mean_interval(groups, within=limits_of(score))
+
+
 def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int) -> dict[str, Any]:
     """The numbers of `summary.json`.
 
-    Intervals resample references and then prompts; p-values flip the signs of whole references.
+    Intervals are over references, the independent samples: prompts of one count together. P-values
+    flip the signs of whole references.
     """
 
-    def interval(
-        values: Sequence[float] | np.ndarray, within: tuple[float, float] | None = None
-    ) -> dict[str, float]:
-        return bootstrap(by_reference(found, values), seed=seed, within=within).to_dict()
+    def interval(values: Sequence[float] | np.ndarray, within: tuple[float, float]) -> dict:
+        groups = by_reference(found, values)
+        return mean_interval(groups, within=within, seed=seed).to_dict()
+
+    def difference(values: Sequence[float] | np.ndarray, within: tuple[float, float]) -> dict:
+        groups = by_reference(found, values)
+        p_value = sign_flip_p_value(groups, seed=seed)
+        known = difference_interval(groups, within=within, seed=seed).to_dict()
+        return {**known, "p_value": p_value}
+
+    def of_references(values: Sequence[float]) -> dict | None:
+        """One value a reference; none where prompts make no such pairs."""
+        if np.isnan(values).any():
+            return None
+        return mean_interval([np.array([value]) for value in values], within=COSINE).to_dict()
 
     def mean(values: Sequence[float]) -> float:
         return float(np.mean(values))
 
-    def recast_minus(other: str) -> dict[str, float]:
-        difference = np.subtract(
-            found.scores["recast"]["identity"], found.scores[other]["identity"]
-        )
-        p_value = sign_flip_p_value(by_reference(found, difference), seed=seed)
-        return {**interval(difference), "p_value": p_value}
-
     arms = {
         arm: {
-            **{name: interval(found.scores[arm][name]) for name in SCORES},
+            **{name: mean_of(found, name, arm).to_dict() for name in SCORES},
             "mean_budget": mean([run.mean_budget for run in runs[arm]]),
             "seconds_per_image": mean([run.seconds for run in runs[arm]]),
         }
         for arm in ARMS
     }
-    last = found.entropies[0].marginal.sizes["step"] - 1
+    identity = {arm: np.array(found.scores[arm]["identity"]) for arm in ARMS}
+    first = [float(each.marginal[0]) for each in found.entropies]
+    last = [float(each.marginal[-1]) for each in found.entropies]
+    maximum = found.entropies[0].maximum
+    top25 = [each.top_share_of_mean_score for each in found.skews]
+    of_blocks = [each.mean_of_block_top_shares for each in found.skews]
+    position = position_control(found.overlaps, found.references, seed=seed)
+    agree = found.agreement
+    spearman = of_references(agree.all_pairs)
     return {
         "arms": arms,
         "identity_difference": {
-            f"recast_minus_{other}": recast_minus(other) for other in ARMS if other != "recast"
+            f"recast_minus_{other}": difference(identity["recast"] - identity[other], COSINE)
+            for other in ARMS
+            if other != "recast"
+        },
+        "reference_gain": {
+            arm: gain_interval(
+                by_reference(found, identity[arm] - identity["none"]),
+                by_reference(found, identity["full"] - identity["none"]),
+                seed=seed,
+            ).to_dict()
+            for arm in ARMS
+            if arm not in ("full", "none")
         },
         "selection": found.skews[0].selection,
         "skew": {
-            "top25": mean([s.top_share_of_mean_score for s in found.skews]),
-            "top25_interval": interval([s.top_share_of_mean_score for s in found.skews]),
-            "top25_mean_of_blocks": mean([s.mean_of_block_top_shares for s in found.skews]),
-            "gini": mean([s.gini_of_mean_score for s in found.skews]),
+            "tokens": found.skews[0].tokens,
+            "top_tokens": found.skews[0].top_tokens,
+            "top25": mean(top25),
+            "top25_interval": interval(top25, SHARE),
+            "top25_of_blocks": interval(of_blocks, SHARE),
+            "gini": mean([each.gini_of_mean_score for each in found.skews]),
         },
         "entropy": {
-            "first": mean([float(e.marginal[0]) for e in found.entropies]),
-            "last": mean([float(e.marginal[last]) for e in found.entropies]),
-            "maximum": found.entropies[0].maximum,
-            "conditional_first": mean([float(e.conditional[0]) for e in found.entropies]),
-            "conditional_last": mean([float(e.conditional[last]) for e in found.entropies]),
+            "first": mean(first),
+            "last": mean(last),
+            "fall": difference(np.subtract(first, last), (0, maximum)),
+            "maximum": maximum,
+            "conditional_first": mean([float(each.conditional[0]) for each in found.entropies]),
+            "conditional_last": mean([float(each.conditional[-1]) for each in found.entropies]),
         },
         "overlap": {
-            "auroc": mean([o.auroc for o in found.overlaps]),
-            "auroc_interval": interval([o.auroc for o in found.overlaps], (0, 1)),
-            "auroc_null": mean([o.null["auroc"].mean for o in found.overlaps]),
-            "mass_share": mean([o.mass_share for o in found.overlaps]),
-            "base_rate": mean([o.base_rate for o in found.overlaps]),
-            "enrichment": mean([o.enrichment for o in found.overlaps]),
+            "auroc": position.auroc.mean,
+            "auroc_interval": position.auroc.to_dict(),
+            "auroc_center": position.center_auroc.to_dict(),
+            "auroc_other_masks": _known(position.other_masks_auroc),
+            "auroc_above_center": _tested(position.above_center),
+            "auroc_above_other_masks": _tested(position.above_other_masks),
+            "verdict": position.verdict,
+            "auroc_null": mean([each.null["auroc"].mean for each in found.overlaps]),
+            "mass_share": mean([each.mass_share for each in found.overlaps]),
+            "base_rate": mean([each.base_rate for each in found.overlaps]),
+            "enrichment": mean([each.enrichment for each in found.overlaps]),
         },
         "stability": {
-            "spearman": mean([s.mean_spearman.mean for s in found.stabilities])
-            if found.stabilities
-            else None,
-            "spearman_all_pairs": found.all_rankings.mean_spearman.mean,
+            "kinds": [BACKGROUND, PAINT],
+            "spearman": None if spearman is None else spearman["mean"],
+            "spearman_interval": spearman,
+            "spearman_same_kind": of_references(agree.same_kind),
+            "spearman_other_kind": of_references(agree.other_kind),
+            "spearman_all_pairs": agree.matrix.mean_spearman.mean,
         },
     }
+
+
+def _known(found: Interval | None) -> dict | None:
+    return None if found is None else found.to_dict()
+
+
+def _tested(found: PairedDifference | None) -> dict | None:
+    return None if found is None else {**found.interval.to_dict(), "p_value": found.p_value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,12 @@ import matplotlib.pyplot as plt
 
 from recast_probe import figures
 from recast_probe.demo.arms import ARMS, Case, Run
-from recast_probe.demo.measure import BLOCKS, Measurements, by_reference
+from recast_probe.demo.measure import BLOCKS, Measurements, mean_of
+from recast_probe.diagnostics.intervals import interval_text
+from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.probe import Probe
 from recast_probe.report import Number, Section, write_report
-from recast_probe.studies.resampling import bootstrap
+from recast_probe.studies.reference_gain import UNDEFINED
 
 TITLES = {"full": "full", "recast": "ReCAST", "random": "random", "none": "none"}
 
@@ -42,15 +45,10 @@ def draw(
         ),
         "entropy": figures.entropy_curves(found.entropies[0]),
         "overlap": figures.overlap(found.overlaps[0], score, mask, example.sample.image),
-        "stability": figures.stability_matrix(found.all_rankings),
+        "stability": figures.stability_matrix(found.agreement.matrix),
         "identity": figures.identity_by_arm(
             {TITLES[arm]: scores[arm] for arm in ARMS},
-            {
-                TITLES[arm]: bootstrap(
-                    by_reference(found, found.scores[arm]["identity"]), seed=seed
-                )
-                for arm in ARMS
-            },
+            {TITLES[arm]: mean_of(found, "identity", arm) for arm in ARMS},
             metric="Masked MobileNetV2 cosine to the reference",
             selection=setting,
             note=f"Large points: mean over {len(cases)} runs with its 95% interval. Each faint "
@@ -89,12 +87,15 @@ def write_page(
 ) -> Path:
     """The self-contained report."""
     arms = summary["arms"]
+    skews, where = summary["skew"], summary["overlap"]
+    top_25 = OF_MEAN_SCORE.format(top=top_words(skews["tokens"]))
     rows = [
         {
             "arm": TITLES[arm],
-            "identity to the reference": interval_text(arms[arm]["identity"]),
-            "identity to the full run": interval_text(arms[arm]["identity_to_full"]),
-            "colour": interval_text(arms[arm]["colour"]),
+            "identity to the reference": words(arms[arm]["identity"]),
+            "of what the reference adds": _gain(summary["reference_gain"], arm),
+            "identity to the full run": words(arms[arm]["identity_to_full"]),
+            "colour": words(arms[arm]["colour"]),
             "reference tokens per step": f"{arms[arm]['mean_budget']:.1f}",
             "seconds per image": f"{arms[arm]['seconds_per_image']:.2f}",
         }
@@ -105,16 +106,17 @@ def write_page(
     cards = {
         "top25": Number(
             value=f"{summary['skew']['top25']:.0%}",
-            label="Attention on the top quarter",
-            explanation="Share of generation-to-reference attention that the most attended 25 % "
-            "of reference tokens hold. An even spread would be 25 %.",
+            label=f"Attention on the {top_25}",
+            explanation="Share of generation-to-reference attention, averaged over blocks, that "
+            f"the most attended tokens hold; {_of_blocks(skews)}. An even spread would be "
+            f"{skews['top_tokens'] / skews['tokens']:.0%}.",
         ),
         "auroc": Number(
             value=f"{summary['overlap']['auroc']:.2f}",
             label="Foreground AUROC",
             explanation="Chance that a token on the subject gets more attention than one beside "
-            "it. Masks shifted at random give "
-            f"{summary['overlap']['auroc_null']:.2f}.",
+            f"it. A map that only prefers the middle gets {where['auroc_center']['mean']:.2f}, "
+            f"masks of other subjects {where['auroc_other_masks']['mean']:.2f}.",
         ),
         "entropy": Number(
             value=f"{summary['entropy']['first']:.2f} → {summary['entropy']['last']:.2f}",
@@ -158,16 +160,12 @@ def write_page(
         Section("How focused it is", figures=[images["entropy"]]),
         Section(
             "Is it the subject?",
-            "The control moves the mask around the image: a map that only prefers the middle "
-            "would do as well there.",
+            _position(where),
             figures=[images["overlap"]],
         ),
         Section(
             "Do prompts agree?",
-            "Rankings of the same reference under different prompts stand beside each other. "
-            f"Within a reference the mean Spearman correlation is "
-            f"{_number(summary['stability']['spearman'])}, over all pairs "
-            f"{_number(summary['stability']['spearman_all_pairs'])}.",
+            _agreement(summary["stability"]),
             figures=[images["stability"]],
         ),
     ]
@@ -182,28 +180,83 @@ def write_page(
     )
 
 
-def interval_text(interval: Mapping[str, Any]) -> str:
-    """ "0.812 [0.790, 0.835]", without brackets where there is no interval."""
-    text = f"{interval['mean']:.3f}"
-    if interval["low"] is None:
-        return text
-    return f"{text} [{interval['low']:.3f}, {interval['high']:.3f}]"
+def words(interval: Mapping[str, Any] | None) -> str:
+    """ "0.812 [0.790, 0.835, n=4]"; says so where the ends cannot be told."""
+    if interval is None or interval["mean"] is None:
+        return "not defined"
+    ends = [math.nan if interval[end] is None else interval[end] for end in ("low", "high")]
+    return interval_text(interval["mean"], *ends, interval["count"])
+
+
+def _gain(gains: Mapping[str, Any], arm: str) -> str:
+    """An arm's share of what the reference adds; full and none are the ends of the scale."""
+    if any(each["mean"] is None for each in gains.values()):
+        return UNDEFINED
+    return words(gains[arm]) if arm in gains else {"full": "1", "none": "0"}[arm]
+
+
+def _of_blocks(skews: Mapping[str, Any]) -> str:
+    named = OF_BLOCKS.format(top=top_words(skews["tokens"]))
+    return f"{named}: {skews['top25_of_blocks']['mean']:.0%}"
+
+
+def _position(where: Mapping[str, Any]) -> str:
+    """What the AUROC is held against."""
+    parts = [
+        f"AUROC against the subject's own mask {words(where['auroc_interval'])}; of a map that "
+        f"only prefers the middle {words(where['auroc_center'])}; of the model's maps against the "
+        f"masks of the other shipped subjects {words(where['auroc_other_masks'])}.",
+    ]
+    for name, against in (
+        ("auroc_above_center", "the middle alone"),
+        ("auroc_above_other_masks", "masks of others"),
+    ):
+        found = where[name]
+        parts.append(f"Minus {against}: {words(found)}, p = {_number(found['p_value'])}.")
+    return (
+        " ".join(parts) + f" Verdict: {where['verdict']}.\n\n"
+        "The grey control in the figure moves the mask around the image. It keeps the mask's shape "
+        "and size and loses its position: where subjects lie near the middle, a map that only "
+        f"prefers the middle beats it too, so its {where['auroc_null']:.2f} is no bar to pass."
+    )
+
+
+def _agreement(found: Mapping[str, Any]) -> str:
+    """Agreement within one kind of edit and between two."""
+    background, paint = found["kinds"]
+    return (
+        "Rankings of step 0, the step that ReCAST ranks by, stand beside each other. The prompts "
+        f"are of two kinds: those of the arms ask for {background}, two more a reference for "
+        f"{paint}. Mean Spearman correlation within a reference: prompts of one kind "
+        f"{words(found['spearman_same_kind'])}, of two kinds "
+        f"{words(found['spearman_other_kind'])}, of this mix {words(found['spearman_interval'])}. "
+        "How well rankings agree is a matter of the mix of prompts."
+    )
 
 
 def _compared(differences: Mapping[str, Mapping[str, Any]]) -> str:
     """Paired differences in words."""
     parts = [
-        f"{name.replace('recast_minus_', 'ReCAST minus ')} {interval_text(found)} "
+        f"{name.replace('recast_minus_', 'ReCAST minus ')} {words(found)} "
         f"(p = {_number(found['p_value'])})"
         for name, found in differences.items()
     ]
+    count = next(iter(differences.values()))["count"]
     return (
         "Pair by pair, the same prompt, seed and noise: identity of "
         + "; ".join(parts)
-        + ". Intervals resample references and then prompts; p-values flip the signs of whole "
-        "references, so few references cannot give a small one."
+        + f". Intervals are over the {count} references, whose prompts count together: bounded t "
+        "for scores, Student's t or wider for differences. P-values flip the signs of whole "
+        "references and take differences as symmetric about 0 where there is no effect; "
+        f"{count} references cannot give one below {_least_p(count)}. An interval and a p-value "
+        "rest on different assumptions, so at few references one may exclude 0 and the other not. "
+        'On the scale "of what the reference adds" none counts 0 and full 1.'
     )
 
 
+def _least_p(count: int) -> str:
+    return f"{2 / 2**count:.2g}"
+
+
 def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.2f}"
+    return "not defined" if value is None else f"{value:.2g}"

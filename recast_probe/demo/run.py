@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from recast_probe import pocket
+from recast_probe.demo.agreement import paint_profiles
 from recast_probe.demo.arms import cases, perform
-from recast_probe.demo.measure import measure, summarise
+from recast_probe.demo.measure import BLOCKS, measure, summarise
 from recast_probe.envelope import digests, sealed
 from recast_probe.errors import InputError
 from recast_probe.io import without_nan, write_json
@@ -55,7 +56,8 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     # matplotlib takes a second to import; only now it is needed
     from recast_probe.demo.pages import draw, write_page
 
-    found = measure(probe, chosen, runs)
+    painted = paint_profiles(probe, chosen, settings.steps, BLOCKS)
+    found = measure(probe, chosen, runs, painted)
     images = draw(probe, chosen, runs, found, out / "figures", settings.seed)
     summary: dict[str, Any] = {
         "model": probe.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,19 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.profile import AttentionProfile, Indices
 
+# The two readings, in the words of every table, report and verdict; {top} is `top_words`.
+OF_MEAN_SCORE = "{top} of tokens, of the mean score"
+OF_BLOCKS = "{top} of tokens of each block, mean over blocks"
+
+
+def top_words(tokens: int, fraction: float = 0.25) -> str:
+    """ "top 25 %"; the share that is really counted where no whole number of tokens is that:
+    "top 26 % (13 of 50 tokens)"."""
+    count = arrays.top_count(tokens, fraction)
+    if math.isclose(count, fraction * tokens, rel_tol=1e-9):
+        return f"top {100 * fraction:.3g} %"
+    return f"top {100 * count / tokens:.3g} % ({count} of {tokens} tokens)"
+
 
 @dataclass(frozen=True, repr=False)
 class Skew(Result):
@@ -26,6 +40,9 @@ class Skew(Result):
 
     Attributes:
         fraction: the top share of tokens that is asked about.
+        tokens: reference tokens.
+        top_tokens: how many of them are the top, a whole number: its share of all tokens differs
+            a little from `fraction` where that is not one.
         top_share_of_mean_score: mass on the top tokens of the score averaged over steps, blocks
             and heads (Eq. 3), 0..1.
         mean_of_block_top_shares: the same for each step and block (mean over heads), then
@@ -39,6 +56,8 @@ class Skew(Result):
     """
 
     fraction: float
+    tokens: int
+    top_tokens: int
     top_share_of_mean_score: float
     mean_of_block_top_shares: float
     gini_of_mean_score: float
@@ -47,9 +66,14 @@ class Skew(Result):
     lorenz: xr.DataArray
     selection: str
 
+    @property
+    def counted_fraction(self) -> float:
+        """The share of the tokens that the top tokens really are, and that even scores give."""
+        return self.top_tokens / self.tokens
+
     def summary(self) -> dict[str, float]:
         return {
-            "fraction": self.fraction,
+            "fraction": self.counted_fraction,
             "top_share_of_mean_score": self.top_share_of_mean_score,
             "mean_of_block_top_shares": self.mean_of_block_top_shares,
             "gini_of_mean_score": self.gini_of_mean_score,
@@ -57,9 +81,10 @@ class Skew(Result):
         }
 
     def __repr__(self) -> str:
+        top = top_words(self.tokens, self.fraction)
         return (
-            f"Skew(top {self.fraction:.0%} hold {self.top_share_of_mean_score:.1%} of the mean "
-            f"score, {self.mean_of_block_top_shares:.1%} per block; {self.selection})"
+            f"Skew({top} hold {self.top_share_of_mean_score:.1%} of the mean score, "
+            f"{self.mean_of_block_top_shares:.1%} per block; {self.selection})"
         )
 
 
@@ -86,6 +111,8 @@ def skew(
     held = arrays.lorenz_curve(mean)
     return Skew(
         fraction=fraction,
+        tokens=len(mean),
+        top_tokens=arrays.top_count(len(mean), fraction),
         top_share_of_mean_score=float(arrays.top_share(mean, fraction)),
         mean_of_block_top_shares=float(shares.mean()),
         gini_of_mean_score=float(arrays.gini(mean)),

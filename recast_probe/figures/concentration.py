@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MultipleLocator
 
+from recast_probe.diagnostics.skew import top_words
 from recast_probe.errors import InputError
 from recast_probe.figures.style import (
     INK,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def lorenz(result: Skew | Mapping[str, Skew]) -> Chart:
     """Lorenz curve of the mean score: the share of attention held by the most attended tokens.
 
-    One Skew, or several by name (one curve each). The marked point is the Skew's fraction.
+    One Skew, or several by name (one curve each). The marked point is the Skew's top tokens.
     Raises InputError for an empty mapping.
     """
     if isinstance(result, Mapping) and not result:
@@ -51,14 +52,14 @@ def lorenz(result: Skew | Mapping[str, Skew]) -> Chart:
             if len(named) == 1:
                 axes.fill_between(share, share, mass, color=colour, alpha=0.08, linewidth=0)
             top = skew.top_share_of_mean_score
-            axes.plot(
-                [skew.fraction], [top], "o", markersize=7, color=colour, markeredgecolor="white"
-            )
+            place = skew.counted_fraction
+            axes.plot([place], [top], "o", markersize=7, color=colour, markeredgecolor="white")
         if len(named) == 1:
             top = first.top_share_of_mean_score
-            axes.plot([first.fraction] * 2, [0, top], color=PALETTE[0], linewidth=0.9, alpha=0.6)
+            place = first.counted_fraction
+            axes.plot([place] * 2, [0, top], color=PALETTE[0], linewidth=0.9, alpha=0.6)
             lines = (
-                (f"The top {first.fraction:.0%} of tokens", INK, "bold"),
+                (f"The {top_words(first.tokens, first.fraction)}", INK, "bold"),
                 (f"hold {top:.0%} of the attention.", INK, "bold"),
                 (f"Gini {_two(first)}", SECONDARY, "normal"),
             )
@@ -67,7 +68,7 @@ def lorenz(result: Skew | Mapping[str, Skew]) -> Chart:
         else:
             axes.legend(
                 loc="lower right",
-                title=f"Points: top {first.fraction:.0%} of tokens",
+                title=f"Points: {top_words(first.tokens, first.fraction)}",
                 alignment="left",
             )
         axes.set(

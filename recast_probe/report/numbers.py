@@ -21,14 +21,18 @@ class Number:
 
 # Label, explanation and unit for the names that diagnostics use in their summaries.
 KNOWN = {
-    "fraction": ("Top tokens counted", "Share of the reference tokens called the top.", ""),
+    "fraction": (
+        "Top tokens counted",
+        "Share of the reference tokens called the top; an even spread would give them as much.",
+        "",
+    ),
     "top_share_of_mean_score": (
-        "Attention on the top tokens",
-        "Share of the mean attention that the most attended tokens hold together.",
+        "Attention on the top tokens, of the mean score",
+        "Share of the attention, averaged over blocks, that its most attended tokens hold.",
         "",
     ),
     "mean_of_block_top_shares": (
-        "Attention on each block's top tokens",
+        "Attention on the top tokens of each block, mean over blocks",
         "The same share, taken in every block with its own top tokens, then averaged.",
         "",
     ),
@@ -61,7 +65,8 @@ KNOWN = {
     ),
     "auroc": (
         "Subject told from background (AUROC)",
-        "Chance that a token of the subject gets more attention than another: 0.5 is chance.",
+        "Chance that a token of the subject gets more attention than another: 0.5 for a map that "
+        "knows nothing, more for one that only prefers the middle.",
         "",
     ),
     "average_precision": (
@@ -72,7 +77,8 @@ KNOWN = {
     "k": ("Top tokens", "Number of reference tokens called the top.", "tokens"),
     "p_value": (
         "p-value",
-        "How often a randomly shifted mask agrees as well or better.",
+        "How often a randomly shifted mask agrees as well or better; shifts lose the position, so "
+        "a map that only prefers the middle gets a small one too.",
         "",
     ),
     "first": (

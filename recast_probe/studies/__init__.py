@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recast_probe.studies.engine import Outcome, Unit, run_study
+from recast_probe.studies.reference_gain import reference_gain
 from recast_probe.studies.statistics import compare, holm, means, retention
 from recast_probe.studies.store import Record, Store
 from recast_probe.studies.tables import load_table, markdown, save_table
@@ -17,6 +18,7 @@ __all__ = [
     "load_table",
     "markdown",
     "means",
+    "reference_gain",
     "retention",
     "run_study",
     "save_table",

@@ -167,19 +167,20 @@ class Comparison:
     def _measure(self, case: Case, result: RunResult, full: Image.Image) -> dict[str, Any]:
         """What is known of one output.
 
-        identity, colour: masked scores against the reference's subject, and identity_to_full,
-        colour_to_full against the full run's. target_error, where there is a target: mean absolute
-        distance to it inside the subject's mask, as a fraction of the range. scored_on: what was
-        scored, where not all masks were given; see `scored_area`.
+        identity, colour: masked scores against the reference's subject, of a local edit against
+        its true target, as scored_against says; identity_to_full, colour_to_full against the full
+        run's. target_error, where there is a target: mean absolute distance to it inside the
+        subject's mask, as a fraction of the range. scored_on: what was scored, where not all masks
+        were given; see `scored_area`.
         Then a column for each further metric.
         """
         image = result.image
         area = scored_area(case, image, full, self.finder)
-        to_reference = self._scorer.score(image, area.output, case.reference, area.reference)
+        to_wanted = self._scorer.score(image, area.output, area.picture, area.wanted)
         to_full = self._scorer.score(image, area.output, full, area.full)
         return {
-            "identity": to_reference["mobilenet"],
-            "colour": to_reference["colour"],
+            "identity": to_wanted["mobilenet"],
+            "colour": to_wanted["colour"],
             "identity_to_full": to_full["mobilenet"],
             "colour_to_full": to_full["colour"],
             **_target_error(case.target, image, area.output),

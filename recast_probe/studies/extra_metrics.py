@@ -51,8 +51,8 @@ def measured(
 ) -> dict[str, float]:
     """One output by every metric that has a value for every run.
 
-    Image metrics compare it with the reference, those of aligned pictures with the full run's
-    output, text metrics with the prompt.
+    Image metrics compare it with the reference, or a local edit's target; those of aligned
+    pictures with the full run's output, text metrics with the prompt.
     """
     found = {}
     for each in per_run(metrics):
@@ -61,7 +61,7 @@ def measured(
         elif isinstance(each, ImageMetric) and each.aligned:
             value = each.score(image, area.output, full, area.full)
         elif isinstance(each, ImageMetric):
-            value = each.score(image, area.output, case.reference, area.reference)
+            value = each.score(image, area.output, area.picture, area.wanted)
         else:
             raise InputError(f"{each!r} is no image, text or set metric.")
         found[column(each)] = value

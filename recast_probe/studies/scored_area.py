@@ -1,11 +1,17 @@
-"""Which part of an output is scored: where the subject should be, where it is found, or all of it.
+"""Which part of an output is scored, and against what.
 
-A benchmark without targets does not say where the subject should be in an output. Then a mask
-finder looks for it, or whole images are compared; every run says which it was.
+An output is scored where the subject should be, where it is found, or as a whole. A benchmark
+without targets does not say where the subject should be in an output. Then a mask finder looks for
+it, or whole images are compared; every run says which it was.
+
+It is scored against the subject in the reference. A local edit changes the subject itself, so
+there likeness to the reference would reward an output that ignores the prompt: it is scored
+against the true target, where there is one, and every run says which it was.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,26 +27,38 @@ from recast_probe.masks import MaskFinder, find_mask, finder_name
 
 COLUMN = "scored_on"
 GIVEN = "given masks"
+AGAINST = "scored_against"
+REFERENCE, TARGET, NO_TARGET = "reference", "target", "reference, for lack of a target"
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredArea:
-    """Masks of an output, of its reference and of the full run's output; None for whole images.
+    """Masks of an output, of what it is scored against and of the full run's output.
 
     Attributes:
-        output, reference, full: bool (height, width), all three or none.
+        output, wanted, full: bool (height, width), all three or none; None for whole images.
         words: what was scored, `GIVEN` for the benchmark's own masks.
+        picture: shows the subject as the output should: the reference, or a local edit's target.
+        against: which of them it is.
     """
 
     output: np.ndarray | None
-    reference: np.ndarray | None
+    wanted: np.ndarray | None
     full: np.ndarray | None
     words: str
+    picture: Image.Image
+    against: str
 
     @property
     def column(self) -> dict[str, str]:
-        """What the table says of it; nothing where all masks were given."""
-        return {} if self.words == GIVEN else {COLUMN: self.words}
+        """What the table says of it; of the masks nothing where all were given."""
+        found = {AGAINST: self.against}
+        return found if self.words == GIVEN else found | {COLUMN: self.words}
+
+
+def changes_subject(case: Case) -> bool:
+    """Whether the prompt changes the subject itself: a local edit, as the category calls it."""
+    return re.search(r"\blocal\b", case.category, re.IGNORECASE) is not None
 
 
 def scored_area(
@@ -52,31 +70,39 @@ def scored_area(
     looks for it in the output and in the full run's. The kind of area depends on reference and
     full run alone, so that all arms of a case are scored alike: where the finder sees nothing in
     one arm's output, the full run's place counts. Where the reference or the full run has no mask,
-    whole images are compared, because a subject against a whole picture compares nothing.
+    whole images are compared, because a subject against a whole picture compares nothing. A local
+    edit is scored against its target, inside the target's mask.
     """
-    reference = case.reference_mask
-    if reference is None:
-        origin = mask_origin(case)
-        words = "no masks" if origin == "none" else f"{origin} saw nothing in the reference"
-        return _whole(words)
+    target = case.target
+    if target is not None and changes_subject(case):
+        picture, mask, against, which = target, case.target_mask, TARGET, "target"
+    else:
+        against = NO_TARGET if changes_subject(case) else REFERENCE
+        picture, mask, which = case.reference, case.reference_mask, "reference"
+
+    def area(of_output: Any, of_picture: Any, of_full: Any, words: str) -> ScoredArea:
+        return ScoredArea(of_output, of_picture, of_full, words, picture, against)
+
+    def whole(why: str) -> ScoredArea:
+        return area(None, None, None, f"whole images ({why})")
+
+    origin = mask_origin(case, which)  # type: ignore[arg-type]
+    if mask is None:
+        return whole("no masks" if origin == "none" else f"{origin} saw nothing in the {which}")
     wanted = case.target_mask
     if wanted is not None:
-        origins = {mask_origin(case), mask_origin(case, "target")}
+        origins = {origin, mask_origin(case, "target")}
         words = GIVEN if origins == {"given"} else _masks(origins)
-        return ScoredArea(fit_mask(wanted, output), reference, fit_mask(wanted, full), words)
+        return area(fit_mask(wanted, output), mask, fit_mask(wanted, full), words)
     if finder is None:
-        return _whole("no masks of outputs")
+        return whole("no masks of outputs")
     name, of_full = finder_name(finder), find_mask(full, finder)
     if not of_full.any():
-        return _whole(f"{name} saw nothing in the full run")
-    words, of_output = _masks({mask_origin(case), name}), find_mask(output, finder)
+        return whole(f"{name} saw nothing in the full run")
+    words, of_output = _masks({origin, name}), find_mask(output, finder)
     if not of_output.any():
-        return ScoredArea(of_full, reference, of_full, f"{words}, the full run's")
-    return ScoredArea(of_output, reference, of_full, words)
-
-
-def _whole(why: str) -> ScoredArea:
-    return ScoredArea(None, None, None, f"whole images ({why})")
+        return area(of_full, mask, of_full, f"{words}, the full run's")
+    return area(of_output, mask, of_full, words)
 
 
 def _masks(origins: set[str]) -> str:
@@ -92,6 +118,13 @@ def scored_on(table: pd.DataFrame) -> str | None:
     if len(counts) == 1:
         return str(counts.index[0])
     return ", ".join(f"{count} of {len(table)} on {words}" for words, count in counts.items())
+
+
+def scored_against(table: pd.DataFrame) -> str | None:
+    """What local edits of a table were scored against, in words; None where there are none."""
+    found = table[AGAINST].dropna().unique() if AGAINST in table else []
+    known = [words for words in (TARGET, NO_TARGET) if words in found]
+    return f"local edits: to the {' or the '.join(known)}" if known else None
 
 
 def check_oracle(cases: list[Case], methods: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ def means(
     rows = []
     for name in wide.columns:
         found = bootstrap(
-            _by_subject(wide[name]),
+            by_subject(wide[name]),
             within=limits_of(value) if within == "known" else within,
             confidence=confidence,
             draws=draws,
@@ -102,7 +102,7 @@ def compare(
     rows = []
     for name in wide.columns.drop(baseline):
         difference = wide[name] - wide[baseline]
-        groups = _by_subject(difference)
+        groups = by_subject(difference)
         found = difference_interval(
             groups,
             within=limits_of(value) if within == "known" else within,
@@ -153,10 +153,10 @@ def retention(
     wide = paired(table, value, arm, units)
     if full not in wide.columns:
         raise InputError(f"There is no arm {full!r}; there is {', '.join(wide.columns)}.")
-    base, rows = _by_subject(wide[full]), []
+    base, rows = by_subject(wide[full]), []
     for name in wide.columns.drop(full):
         found = bootstrap_ratio(
-            _by_subject(wide[name]), base, confidence=confidence, draws=draws, seed=seed
+            by_subject(wide[name]), base, confidence=confidence, draws=draws, seed=seed
         )
         rows.append(
             {
@@ -213,7 +213,8 @@ def paired(table: pd.DataFrame, value: str, arm: str, units: Sequence[str]) -> p
     return wide
 
 
-def _by_subject(values: pd.Series) -> list[np.ndarray]:
+def by_subject(values: pd.Series) -> list[np.ndarray]:
+    """Values by unit, one array for each subject, the first level of the index."""
     return [group.to_numpy(np.float64) for _, group in values.groupby(level=0, sort=True)]
 
 

@@ -45,7 +45,7 @@ def test_table_1_on_photographs_without_masks(tiny_folder, data, tmp_path, capsy
     assert (summary["benchmark"], summary["masks"]) == ("kontextbench", "u2netp+grabcut")
     assert {column for row in summary["categories"] for column in row} == {
         "arm",
-        "Instruction Editing - Local: identity",
+        "Instruction Editing - Local: identity to the reference, for lack of a target",
         "Character Reference: identity",
     }
 

@@ -31,7 +31,10 @@ def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
     errors = {arm: runs.loc[arm, "error_to_full"].to_numpy() for arm in ("recast", "reversed")}
     assert (errors["recast"] != errors["reversed"]).all()
     measured = json.loads((tmp_path / "summary.json").read_text())["measured"]
-    assert 0.25 < measured["ip_adapter_top25"] < 1
+    assert 0.25 < measured["ip_adapter_top25"]["mean"] < 1
+    own = runs.loc["full", ["top25", "top25_of_blocks"]]
+    assert (own["top25"] <= own["top25_of_blocks"] + 1e-9).all()
+    assert measured["ip_adapter_top25"]["mean"] == pytest.approx(own["top25"].mean())
     assert measured["ip_adapter_tokens"] == 4
     assert (tmp_path / "ip_adapter.png").stat().st_size > 0
     assert ip_adapter.main(small) == found

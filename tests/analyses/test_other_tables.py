@@ -60,7 +60,8 @@ def test_rankings_across_prompts(tmp_path, capsys):
     ]
     assert "| spearman " in printed
     summary = json.loads((tmp_path / "summary.json").read_text())
-    spearman = summary["measured"]["spearman"]
+    spearman = summary["measured"]["spearman"]["mean"]
+    assert summary["measured"]["spearman_same_category"]["mean"] > spearman
     assert found["table"][0]["lowest"] <= spearman <= found["table"][0]["highest"]
     # on this model rankings of step 0 follow the kind of edit
     same, other = (row["lowest"] for row in found["table"][-2:])
@@ -71,13 +72,23 @@ def test_rankings_across_prompts(tmp_path, capsys):
 def test_concentration_of_attention(tmp_path, capsys):
     small = ["--quick", "--subjects", "2", "--steps", "3", "--out", str(tmp_path)]
     found = concentration.main(small)
-    assert "| top 25 %, of the mean score " in capsys.readouterr().out
+    assert "| top 25 % of tokens, of the mean score " in capsys.readouterr().out
     runs = pd.read_parquet(tmp_path / "runs.parquet")
     assert [name for name in runs if name.startswith("step ")] == ["step 0", "step 1", "step 2"]
     assert len([name for name in runs if name.startswith("block ")]) == 8
     assert (runs["top25"] <= runs["top25_of_blocks"] + 1e-9).all()
     assert runs["step 0"].tolist() == runs["entropy_first"].tolist()
     measured = json.loads((tmp_path / "summary.json").read_text())["measured"]
-    assert measured["top25"] == pytest.approx(runs["top25"].mean())
+    assert measured["top25"]["mean"] == pytest.approx(runs["top25"].mean())
+    # pair by pair against what position alone reaches, which is far from 0.5
+    assert (runs["auroc_center"] > 0.7).all()
+    for name in ("center", "other_masks"):
+        above = runs["auroc"] - runs[f"auroc_{name}"]
+        assert runs[f"auroc_above_{name}"].to_numpy() == pytest.approx(above.to_numpy())
+        assert measured[f"auroc_above_{name}"]["mean"] == pytest.approx(above.mean())
+        assert measured[f"auroc_above_{name}"]["p_value"] == 0.5  # two subjects cannot do better
+    fall = runs["entropy_first"] - runs["entropy_last"]
+    assert measured["entropy_fall"]["mean"] == pytest.approx(fall.mean())
+    assert measured["entropy_maximum"] == 8
     assert (tmp_path / "concentration.png").stat().st_size > 0
     assert concentration.main(small) == found

@@ -83,6 +83,7 @@ def test_style_reference_is_judged_by_the_target():
     rows = [
         {"subject": f"s{s}", "prompt": f"{c}: p", "category": category, "arm": arm}
         | {"identity": 0.5, "colour": 0.25 * c, "target_error": error}
+        | {"scored_against": "target" if category == "local edit" else "reference"}
         for s in range(6)
         for c, (category, added) in enumerate({"local edit": 0.01, table_1.STYLE: 0.04}.items())
         for arm, error in (("full", 0.1), ("recast", 0.1 + added + 0.0012 * s))
@@ -92,11 +93,15 @@ def test_style_reference_is_judged_by_the_target():
     measures = {(row["category"], row["measure"]) for row in found.to_dict("records")}
     assert measures == {
         ("local edit", "identity"),
+        ("local edit", "colour"),
+        ("local edit", "target_error"),
         (table_1.STYLE, "target_error"),
         (table_1.STYLE, "colour"),
     }
     (row,) = (row for row in table_1.wide(found) if row["arm"] == "recast")
     assert row["style reference: target error"].startswith("0.143 [")
+    assert row["local edit: identity to the target"].startswith("0.500")
+    assert "style reference: colour" in row
     worst = table_1.style_transfer(table, seed=0)["style_transfer_above_others"]
     assert worst["mean"] == pytest.approx(0.03)
     assert worst["p_value"] == pytest.approx(2 / 2**6)

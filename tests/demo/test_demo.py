@@ -49,7 +49,11 @@ def test_the_summary_has_what_it_promises(finished):
     assert summary["versions"]["torch"]
     for arm in ("full", "recast", "random", "none"):
         identity = summary["arms"][arm]["identity"]
-        assert identity["low"] <= identity["mean"] <= identity["high"]
+        # two references tell little: the ends are inside the possible, or are not told
+        if identity["low"] is not None:
+            assert -1 <= identity["low"] <= identity["mean"] <= identity["high"] <= 1
+        else:
+            assert identity["cannot_tell"]
         assert identity["count"] == 2, "references, since prompts of one are not independent"
     assert summary["arms"]["full"]["identity_to_full"]["mean"] == pytest.approx(1, abs=1e-5)
     assert 0.25 <= summary["skew"]["top25"] <= 1
@@ -57,6 +61,8 @@ def test_the_summary_has_what_it_promises(finished):
     assert 0 < summary["entropy"]["first"] <= summary["entropy"]["maximum"] + 1e-9
     assert {"auroc", "mass_share", "base_rate"} <= set(summary["overlap"])
     assert -1 <= summary["stability"]["spearman"] <= 1
+    assert set(summary["reference_gain"]) == {"recast", "random"}
+    assert summary["skew"]["top_tokens"] / summary["skew"]["tokens"] == 0.25
     assert summary["seconds"] > 0
 
 
@@ -101,6 +107,56 @@ def test_figures_and_report_need_nothing_else(finished):
     assert "<script" not in page
     assert page.count("data:image/png") == len(wanted) + 2
     assert "exactly as many tokens at each step" in page
+
+
+def test_overlap_stands_beside_what_position_alone_reaches(finished, probe):
+    """The same numbers from the stored profiles: the middle, and masks of the other samples."""
+    summary, out = finished
+    samples = pocket.samples()
+    found = []
+    for path in sorted((out / "runs").glob("*.nc")):
+        profile = rp.AttentionProfile.load(path)
+        own = next(each for each in samples if path.name.startswith(each.name))
+        masks = {each.name: probe.reference_mask(each.mask, each.image) for each in samples}
+        found.append(
+            rp.overlap(
+                profile,
+                masks.pop(own.name),
+                blocks="single",
+                other_masks=[mask for mask in masks.values() if 0 < mask.sum() < mask.size],
+            )
+        )
+    where = summary["overlap"]
+    for name, values in {
+        "auroc_interval": [each.auroc for each in found],
+        "auroc_center": [each.center_auroc for each in found],
+        "auroc_other_masks": [each.other_masks_auroc.mean() for each in found],
+        "auroc_above_center": [each.above_center for each in found],
+        "auroc_above_other_masks": [each.above_other_masks for each in found],
+    }.items():
+        assert where[name]["mean"] == pytest.approx(np.mean(values))
+    assert where["auroc_above_center"]["p_value"] == 0.5  # of two references
+    assert all(len(each.other_masks_auroc) > 10 for each in found)
+    page = (out / "report.html").read_text()
+    for name in ("auroc_center", "auroc_other_masks"):
+        assert f"{where[name]['mean']:.3f} [" in page
+        assert f"{where[name]['mean']:.2f}" in page
+    assert "would do as well" not in page
+
+
+def test_prompts_of_two_kinds_and_what_the_report_says_of_them(finished):
+    summary, out = finished
+    found = summary["stability"]
+    assert found["kinds"] == ["another background", "another colour"]
+    page = (out / "report.html").read_text()
+    for kind in found["kinds"]:
+        assert kind in page
+    for name in ("spearman_same_kind", "spearman_other_kind", "spearman_interval"):
+        assert f"{found[name]['mean']:.3f} [" in page
+    # two prompts of each kind: 2 pairs of one kind and 4 of two in each reference
+    mixed = (2 * found["spearman_same_kind"]["mean"] + 4 * found["spearman_other_kind"]["mean"]) / 6
+    assert found["spearman"] == pytest.approx(mixed)
+    assert "resample references and then prompts" not in page
 
 
 def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, capsys):

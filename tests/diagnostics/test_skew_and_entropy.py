@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recast_probe.diagnostics import entropy, skew
+from recast_probe.diagnostics.skew import top_words
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 from tests.diagnostics.planted import planted
@@ -29,7 +30,7 @@ def test_blocks_that_prefer_different_tokens_are_skewed_each_but_not_together():
     assert found.block_top_shares.values.tolist() == [[1, 1, 1, 1]]
     np.testing.assert_allclose(found.lorenz, [0, 0.25, 0.5, 0.75, 1])
     json.dumps(found.summary(), allow_nan=False)
-    assert "top 25% hold 25.0%" in repr(found)
+    assert "top 25 % hold 25.0%" in repr(found)
     assert "<table>" in found._repr_html_()
 
 
@@ -48,6 +49,28 @@ def test_the_mean_of_blocks_is_at_least_as_skewed_as_their_mean(seed, fraction):
     scores = np.random.default_rng(seed).dirichlet(np.full(16, 0.3), size=(2, 3, 1))
     found = skew(planted(scores), fraction)
     assert found.mean_of_block_top_shares >= found.top_share_of_mean_score - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("tokens", "top", "words"),
+    [
+        (256, 64, "top 25 %"),
+        (4096, 1024, "top 25 %"),
+        (10, 3, "top 30 % (3 of 10 tokens)"),
+        (130, 33, "top 25.4 % (33 of 130 tokens)"),
+        (242, 61, "top 25.2 % (61 of 242 tokens)"),
+        (1, 1, "top 100 % (1 of 1 tokens)"),
+    ],
+)
+def test_the_top_quarter_says_what_it_really_counts(tokens, top, words):
+    """Even scores hold exactly the share that is counted."""
+    assert top_words(tokens) == words
+    found = skew(planted(np.ones(tokens), (Grid(1, tokens),)))
+    assert (found.top_tokens, found.tokens) == (top, tokens)
+    assert found.top_share_of_mean_score == pytest.approx(top / tokens)
+    assert found.summary()["fraction"] == found.counted_fraction == top / tokens
+    assert words in repr(found)
+    assert top_words(tokens, 1.0) == "top 100 %"
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, math.nan])

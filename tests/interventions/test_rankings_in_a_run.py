@@ -80,6 +80,23 @@ def test_similarity_is_the_cosine_with_the_mean_generation_token(probe, pipeline
     assert rank.cosine(found[0]).order[0] == found[0].mean(0).argmax()
 
 
+@pytest.mark.parametrize(
+    ("ranking", "queries"), [("cross-image", "generation"), ("self-attention", "reference")]
+)
+def test_recast_reads_only_what_its_ranking_needs(probe, image, ranking, queries):
+    """The other groups' rows of the mass table are not read; what is read stays the same."""
+    whole = probe.profile(image, "fox", blocks="paper", profile_steps=0, queries=queries, **QUIET)
+    own = probe.recast(image, "fox", budget=5, ranking=ranking, **QUIET).profile
+    np.testing.assert_array_equal(own.score.values, whole.score.values)
+    for group in ("text", "generation", "reference"):
+        found, known = (each.mass.sel(query_group=group).values for each in (own, whole))
+        assert not np.isnan(known).any()
+        if group == queries:
+            np.testing.assert_allclose(found, known, atol=1e-6)
+        else:
+            assert np.isnan(found).all()
+
+
 @pytest.mark.parametrize("ranking", RANKINGS)
 def test_a_run_that_ranks_itself_is_pruning_by_its_own_first_step(probe, image, ranking):
     """The same images as with the ranking made in a run before, bit for bit."""

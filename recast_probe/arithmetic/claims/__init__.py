@@ -9,12 +9,14 @@ from recast_probe.arithmetic.claims.budget import budget
 from recast_probe.arithmetic.claims.concentration import concentration
 from recast_probe.arithmetic.claims.quality import quality
 from recast_probe.arithmetic.claims.speed import speed
+from recast_probe.arithmetic.claims.table import markdown_table
 from recast_probe.arithmetic.claims.verdict import (
     GENERATION,
     MEASURED,
     REFERENCE,
     STEPS,
     TEXT,
+    VERDICTS,
     Measured,
     Verdict,
 )
@@ -26,9 +28,11 @@ __all__ = [
     "REFERENCE",
     "STEPS",
     "TEXT",
+    "VERDICTS",
     "Measured",
     "Verdict",
     "check_claims",
+    "markdown_table",
 ]
 
 
@@ -37,12 +41,16 @@ def check_claims(
 ) -> list[Verdict]:
     """Judge every claim for 1024 x 1024 pixels and 28 steps of a model of this config.
 
-    "Impossible" is said only where arithmetic excludes a claim under the assumption named in its
-    reason.
+    "Impossible" is said only where arithmetic excludes a claim under the assumption that the
+    verdict names.
 
     Args:
-        measured: numbers by the names in `MEASURED`, and "model", whose they are. A difference is
-            a mapping with mean, low, high and p_value.
+        measured: numbers by the names in `MEASURED`, and "model", whose they are. A number may
+            come as a mapping with mean, low, high, p_value and count; a difference must, to be
+            decided.
+
+    Raises:
+        InputError: a measured value that cannot be read; see `Quantity.read`.
     """
-    found = Measured(dict(measured or {}))
+    found = Measured(measured or {})
     return [*concentration(found), *budget(found), *speed(config, found), *quality(found)]

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from recast_probe.arithmetic.claims.verdict import FAILS, REFERENCE, STEPS, Measured, Verdict
+from recast_probe.arithmetic.claims.judging import difference
+from recast_probe.arithmetic.claims.verdict import (
+    ARITHMETIC,
+    FAILS,
+    REFERENCE,
+    STEPS,
+    Measured,
+    Verdict,
+)
 from recast_probe.arithmetic.limits import eq_4_mean, gamma_for_mean
 from recast_probe.selection.budgets import Adaptive
 
@@ -22,17 +30,17 @@ def budget(found: Measured) -> list[Verdict]:
             f"{gamma:.2f}",
             "-",
             FAILS,
-            "The stated minimum, maximum and gamma give another mean, unless the profiled step is "
-            "counted in.",
+            ARITHMETIC,
+            "the stated minimum, maximum and gamma, with t / T even over the steps; on the clock "
+            "of the noise level the mean is lower still",
         ),
         Verdict(
             "Late steps need a more focused set, so the budget grows",
             "Eq. 4 rises while entropy falls (Section 2.4)",
             f"{PAPER_BUDGET.minimum} to {PAPER_BUDGET.maximum} tokens as entropy falls",
-            found.difference("adaptive_above_flat"),
-            *found.judged_difference(
-                "adaptive_above_flat", "The schedule runs against the trend that motivates it"
-            ),
+            found.text("adaptive_above_flat", "+.3f"),
+            *difference(found, "adaptive_above_flat", "analyses.table_1"),
+            "equal token-steps: the growing budget against the same total spread evenly",
         ),
         Verdict(
             "Blocks 20 to 56 are the single-stream blocks",
@@ -40,7 +48,8 @@ def budget(found: Measured) -> list[Verdict]:
             "single-stream blocks are 19 to 56",
             "-",
             FAILS,
-            "FLUX.1 has 38 single-stream blocks, global indices 19 to 56; the paper's range is 37 "
-            "of them.",
+            ARITHMETIC,
+            "counted from 0, where the first of 38 is missing; counted from 1 they are 20 to 57, "
+            "and the last is missing",
         ),
     ]

@@ -1,0 +1,78 @@
+"""A measured quantity: a mean, and where they are known its interval, p-value and sample size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recast_probe.errors import InputError
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A mean over subjects.
+
+    Attributes:
+        mean: the estimate.
+        low, high: ends of its 95 % interval; None where none can be told.
+        p_value: two-sided, that a difference is 0; None for no difference or an unknown one.
+        count: independent subjects; None where it was not said.
+        alone: given as a plain number, with nothing that says how sure it is.
+    """
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    count: int | None = None
+    alone: bool = False
+
+    @classmethod
+    def read(cls, name: str, value: Any) -> Quantity:
+        """A plain number, or a mapping with mean and some of low, high, p_value and count (or
+        subjects, as tables call it).
+
+        Raises:
+            InputError: anything else, numbers that are not finite, or ends that do not enclose
+                the mean.
+        """
+        if not isinstance(value, Mapping):
+            return cls(_number(name, value), alone=True)
+        if value.get("mean") is None:
+            raise InputError(f"The measured {name} has no mean: {dict(value)}.")
+        known = {
+            part: None if value.get(part) is None else _number(f"{name}'s {part}", value[part])
+            for part in ("mean", "low", "high", "p_value", "count")
+        }
+        if known["count"] is None and value.get("subjects") is not None:
+            known["count"] = _number(f"{name}'s subjects", value["subjects"])
+        found = cls(
+            known["mean"],  # type: ignore[arg-type]
+            # half an interval tells nothing
+            None if known["high"] is None else known["low"],
+            None if known["low"] is None else known["high"],
+            known["p_value"],
+            None if known["count"] is None else int(known["count"]),
+        )
+        if found.low is not None and found.high is not None and found.low > found.high:
+            raise InputError(f"The interval of {name} ends before it begins: {dict(value)}.")
+        if found.p_value is not None and not 0 <= found.p_value <= 1:
+            raise InputError(f"The p-value of {name} is {found.p_value}; it lies from 0 to 1.")
+        return found
+
+    def text(self, form: str = ".3f") -> str:
+        """ "0.734 [0.695, 0.768], n = 50", as far as it is known."""
+        parts = f"{self.mean:{form}}"
+        if self.low is not None and self.high is not None:
+            # the sign that a difference carries would only repeat in its ends
+            ends = form.replace("+", "")
+            parts += f" [{self.low:{ends}}, {self.high:{ends}}]"
+        return parts if self.count is None else f"{parts}, n = {self.count}"
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InputError(f"The measured {name} is {value!r}, and no finite number.")
+    return float(value)
