@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import inspect
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.checks import whole_number
+from recast_probe.checks import finite_number, whole_number
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family, Schedule
 from recast_probe.images import ImageSources, load_images
 from recast_probe.layout import TokenLayout
+from recast_probe.seeding import seeded
+from recast_probe.text_inputs import (
+    check_encoders,
+    check_latents,
+    check_texts,
+    given_prompts,
+)
 
 # decided by the probe's own parameters
 RESERVED = {
     "self": "",
     "image": "image",
     "prompt": "prompt",
-    "prompt_embeds": "prompt",
-    "pooled_prompt_embeds": "prompt",
-    "negative_prompt_embeds": "negative_prompt",
-    "negative_pooled_prompt_embeds": "negative_prompt",
     "num_inference_steps": "steps",
     "generator": "seed",
     "num_images_per_prompt": "several calls with different seeds",
     "output_type": "",
     "return_dict": "",
 }
+WHOLE_NUMBERS = ("height", "width", "max_area", "max_sequence_length")
+SCALES = ("guidance_scale", "true_cfg_scale")
+MOST_STEPS = 1000
+# a path takes two slashes for one; one letter before the colon is a drive
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -38,20 +50,30 @@ class Request:
     """One pipeline call, checked.
 
     Attributes:
-        prompts: one per batch item.
+        prompts: one per batch item; None where the text is given as embeddings.
         images: the references as they are handed to the pipeline.
-        seed: the noise of every batch item.
+        seed: of the whole run; the noise of every batch item.
         arguments: keyword arguments of the pipeline call, without the generator.
         layout: predicted token layout.
         schedule: predicted steps.
+        given_sizes: width and height of the references as they were given.
+        remarks: what of the arguments acts otherwise than one might think, in sentences.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[str | None, ...]
     images: tuple[Image.Image, ...]
     seed: int
     arguments: dict[str, Any]
     layout: TokenLayout
     schedule: Schedule
+    given_sizes: tuple[tuple[int, int], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def run(self, pipeline: Any) -> Any:
+        """What the pipeline gives when it is called so; all that is random follows from the seed,
+        and torch's global random states stay as they were."""
+        with seeded(pipeline, self.seed):
+            return pipeline(**self.pipeline_arguments())
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """The keyword arguments with fresh generators: each batch item starts from the same noise.
@@ -66,20 +88,6 @@ class Request:
             **own,
             "generator": generators[0] if len(generators) == 1 else generators,
         }
-
-
-def as_prompts(prompt: Any) -> tuple[str, ...]:
-    """One or several prompts.
-
-    Raises:
-        InputError: an empty list, or something that is not text.
-    """
-    prompts = (prompt,) if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
-        raise InputError(f"prompt must be a text or a list of texts, not {prompt!r}.")
-    if not prompts:
-        raise InputError("The list of prompts is empty; give at least one prompt.")
-    return tuple(prompts)
 
 
 def as_indices(name: str, selection: Any, count: int) -> list[int]:
@@ -113,11 +121,89 @@ def _check_names(family: Family, pipeline: Any, overrides: Mapping[str, Any]) ->
             )
 
 
+def _check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[str, Any]) -> None:
+    for name in set(WHOLE_NUMBERS) & set(overrides):
+        whole_number(name, overrides[name], 1)
+    for name in set(SCALES) & set(overrides):
+        finite_number(name, overrides[name])
+    longest = family.longest_sequence
+    if longest is not None and overrides.get("max_sequence_length", 0) > longest:
+        raise InputError(
+            f"max_sequence_length={overrides['max_sequence_length']} is beyond the {longest} text "
+            f"tokens that {type(pipeline).__name__} takes; choose at most {longest}."
+        )
+    most = max(MOST_STEPS, int(pipeline.scheduler.config.get("num_train_timesteps") or 0))
+    if steps > most:
+        raise InputError(
+            f"steps={steps} is more than the {most} timesteps that the scheduler tells apart; "
+            f"choose at most {most}."
+        )
+    sigmas = overrides.get("sigmas")
+    if sigmas is not None:
+        try:
+            count = len(sigmas)
+        except TypeError:
+            raise InputError(f"sigmas must be a list of numbers, not {sigmas!r}.") from None
+        if count != steps:
+            raise InputError(f"sigmas has {count} entries, but steps={steps}.")
+    for name in ("joint_attention_kwargs", "attention_kwargs"):
+        if not isinstance(overrides.get(name, {}), Mapping):
+            raise InputError(f"{name} must be a dictionary, not {overrides[name]!r}.")
+    if not callable(overrides.get("callback_on_step_end", len)):
+        found = overrides["callback_on_step_end"]
+        raise InputError(f"callback_on_step_end must be a function, not {found!r}.")
+    wanted = overrides.get("callback_on_step_end_tensor_inputs", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    known = pipeline._callback_tensor_inputs
+    unknown = [each for each in wanted if each not in known]
+    if unknown:
+        raise InputError(
+            f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; it is a list of some of "
+            f"{', '.join(known)}."
+        )
+
+
+def as_references(source: ImageSources) -> list[Image.Image]:
+    """Reference images, each as ``load_image`` reads it.
+
+    Raises:
+        InputError: one that cannot be read, has no pixels, or is an array or an address.
+    """
+    several = isinstance(source, Sequence) and not isinstance(source, str)
+    for each in source if several else [source]:  # type: ignore[union-attr]
+        if isinstance(each, np.ndarray | torch.Tensor):
+            raise InputError(
+                f"The reference image is an array of shape {tuple(each.shape)}, and nothing says "
+                "what its numbers mean; make a picture of it with PIL.Image.fromarray(array), from "
+                "uint8 (height, width, 3)."
+            )
+        if isinstance(each, str | Path) and ADDRESS.match(str(each)):
+            raise InputError(
+                f"The reference image is the address {str(each)!r}, and nothing is fetched from "
+                "the net; download it first, and give the path of the file."
+            )
+    try:
+        images = load_images(source)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"The reference image {str(source)[:80]!r} cannot be opened: {error}."
+        ) from error
+    for image in images:
+        if not image.width or not image.height:
+            raise InputError(
+                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
+                "token; give a larger one."
+            )
+    return images
+
+
 def make_request(
     family: Family,
     pipeline: Any,
     image: ImageSources | None,
-    prompt: str | Sequence[str],
+    prompt: str | Sequence[str] | None,
     steps: int,
     seed: int,
     overrides: Mapping[str, Any],
@@ -125,45 +211,84 @@ def make_request(
     """Check what was asked for and predict the run.
 
     Args:
+        prompt: None where ``overrides`` hold embeddings.
         overrides: further pipeline arguments; None means the pipeline's default.
 
     Raises:
         InputError: an argument that cannot be used; nothing has run.
     """
-    prompts = as_prompts(prompt)
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    _check_names(family, pipeline, overrides)
+    prompts = given_prompts(family, prompt, overrides)
     steps = whole_number("steps", steps, 1)
     seed = whole_number("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    _check_names(family, pipeline, overrides)
-    for name in ("height", "width", "max_area", "max_sequence_length"):
-        if name in overrides:
-            whole_number(name, overrides[name], 1)
-    sigmas = overrides.get("sigmas")
-    if sigmas is not None and len(sigmas) != steps:
-        raise InputError(f"sigmas has {len(sigmas)} entries, but steps={steps}.")
+    _check_values(family, pipeline, steps, overrides)
+    check_texts(family, pipeline, prompts, overrides)
     for name in set(family.image_arguments) & set(overrides):
-        overrides[name] = load_images(overrides[name])
+        overrides[name] = as_references(overrides[name])
     arguments: dict[str, Any] = family.call_arguments(pipeline, overrides)
-    images = tuple(
-        family.prepare_reference(pipeline, each, overrides)
-        for each in ([] if image is None else load_images(image))
-    )
+    given = [] if image is None else as_references(image)
+    images = tuple(family.prepare_reference(pipeline, each, overrides) for each in given)
     if not images and family.needs_reference:
         raise InputError(
             f"{type(pipeline).__name__} makes no image without a reference; give one, and drop its "
             "tokens with WithoutReference()."
         )
     arguments |= family.reference_arguments(images, arguments)
-    arguments |= {"prompt": _batch(prompts), "num_inference_steps": steps}
-    for name in ("prompt_2", "negative_prompt", "negative_prompt_2"):
-        if isinstance(arguments.get(name), str) and len(prompts) > 1:
-            arguments[name] = [arguments[name]] * len(prompts)
+    arguments["num_inference_steps"] = steps
+    if prompt is not None:
+        arguments["prompt"] = prompts[0] if len(prompts) == 1 else list(prompts)
+    for text in family.texts.values():
+        for name in text.prompts:
+            if isinstance(arguments.get(name), str) and len(prompts) > 1:
+                arguments[name] = [arguments[name]] * len(prompts)
+        for name in arguments.keys() & {text.embeddings, text.pooled, text.mask}:
+            # the pipelines leave embeddings where they are
+            arguments[name] = arguments[name].to(pipeline._execution_device)
+    check_encoders(family, pipeline, arguments)
     layout = family.predict_layout(pipeline, images[0] if images else None, arguments)
+    if "latents" in arguments:
+        shape = family.latents_shape(pipeline, len(prompts), layout)
+        check_latents(arguments["latents"], shape)
     schedule = family.predict_schedule(pipeline, layout, arguments)
-    return Request(prompts, images, seed, arguments, layout, schedule)
+    if schedule.stochastic and len(prompts) > 1:
+        raise InputError(
+            f"{type(pipeline.scheduler).__name__} draws noise in its steps for a batch as a whole, "
+            f"so the {len(prompts)} prompts would not have the noise that each has alone; call the "
+            "probe for each of them."
+        )
+    return Request(
+        prompts,
+        images,
+        seed,
+        arguments,
+        layout,
+        schedule,
+        tuple(each.size for each in given),
+        _remarks(family, pipeline, arguments, schedule),
+    )
 
 
-def _batch(prompts: tuple[str, ...]) -> str | list[str]:
-    return prompts[0] if len(prompts) == 1 else list(prompts)
+def _remarks(
+    family: Family, pipeline: Any, arguments: Mapping[str, Any], schedule: Schedule
+) -> tuple[str, ...]:
+    found = []
+    for argument, tokenizer, number, lost in family.cut_off(pipeline, arguments):
+        found.append(
+            f"{argument} {number} is too long for {tokenizer}: {lost} of its tokens are cut off."
+        )
+        warnings.warn(found[-1], UserWarning, stacklevel=4)
+    for branch, text in family.texts.items():
+        names = [name for name in (*text.prompts, text.embeddings) if name in arguments]
+        if names and branch not in family.branch_names(arguments):
+            found.append(f"{names[0]} has no effect, since true_cfg_scale is not above 1.")
+    if "latents" in arguments:
+        found.append("The initial noise was given as latents and does not follow from the seed.")
+    if schedule.stochastic:
+        found.append(
+            f"{type(pipeline.scheduler).__name__} draws noise in its steps, which follows from the "
+            "seed."
+        )
+    return tuple(found)

@@ -36,6 +36,8 @@ FLOORS = [
     {
         "loading",
         "request",
+        "seeding",
+        "text_inputs",
         "result",
         "recorder",
         "recording",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,22 @@ from recast_probe.layout import Grid, TokenLayout
 LONGEST_PROMPT = 512
 
 
+def truncated(tokenizer: Any, prompts: list[str], length: int) -> list[tuple[int, int]]:
+    """Number and lost tokens of each prompt that a tokenizer cuts to this length."""
+    # verbose=False: the tokenizer would warn of a length that nothing is given
+    found = tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
+    return [(n, len(ids) - length) for n, ids in enumerate(found) if len(ids) > length]
+
+
 class Flux(Family):
     """Shared by the families of FLUX.1 and FLUX.2; no family of its own.
 
     Attributes:
+        leaves_flow_sigmas: the pipeline gives no sigmas to a scheduler with ``use_flow_sigmas``.
         stacks: kind of block, and the transformer's list of them, in the order in which they run.
     """
 
+    leaves_flow_sigmas = True
     stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
 
     def lacking(self, pipeline: Any) -> list[str]:
@@ -77,6 +87,19 @@ class Flux(Family):
             )
         return Grid(rows, columns)
 
+    def text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
+        """Text tokens of a branch: those of its embeddings, or all that a prompt is padded to."""
+        given = self.given_embeddings(arguments, branch)
+        return int(arguments["max_sequence_length"] if given is None else given.shape[1])
+
+    def branch_layouts(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> dict[str, TokenLayout]:
+        return {
+            branch: replace(layout, text=self.text_tokens(arguments, branch))
+            for branch in self.branch_names(arguments)
+        }
+
     def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
         return [(self.transformer(pipeline), stack) for _, stack in self.stacks]
 
@@ -84,9 +107,10 @@ class Flux(Family):
         """By how much the scheduler shifts its sigmas for so many generation tokens and steps."""
         raise NotImplementedError
 
-    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> list[float] | None:
+    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> Any:
         """Sigmas that the pipeline hands to its scheduler; None where that makes its own."""
-        return unshifted_sigmas(arguments)
+        flow = self.leaves_flow_sigmas and scheduler.config.get("use_flow_sigmas")
+        return None if flow else unshifted_sigmas(arguments)
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]

@@ -165,7 +165,7 @@ class FluxIPAdapter(Flux1):
     ) -> TokenLayout:
         (images,) = arguments.get("ip_adapter_image", [[]])
         return TokenLayout(
-            text=arguments["max_sequence_length"],
+            text=self.text_tokens(arguments, "conditional"),
             generation=self.output_grid(pipeline, arguments),
             references=self._rows(pipeline, len(images)),
         )
