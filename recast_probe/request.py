@@ -284,6 +284,9 @@ def _remarks(
         names = [name for name in (*text.prompts, text.embeddings) if name in arguments]
         if names and branch not in family.branch_names(arguments):
             found.append(f"{names[0]} has no effect, since true_cfg_scale is not above 1.")
+    own = family.leaves_flow_sigmas and pipeline.scheduler.config.get("use_flow_sigmas")
+    if own and "sigmas" in arguments:
+        found.append("sigmas has no effect, since the scheduler has use_flow_sigmas.")
     if "latents" in arguments:
         found.append("The initial noise was given as latents and does not follow from the seed.")
     if schedule.stochastic:

@@ -88,6 +88,7 @@ class Family(ABC):
     text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
     texts: Mapping[str, TextInput]  # by branch
     longest_sequence: int | None = None  # what the pipeline takes as max_sequence_length
+    leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
     query_groups: tuple[str, ...] = ("generation", "reference", "text")

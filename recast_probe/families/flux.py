@@ -28,7 +28,6 @@ class Flux(Family):
     """Shared by the families of FLUX.1 and FLUX.2; no family of its own.
 
     Attributes:
-        leaves_flow_sigmas: the pipeline gives no sigmas to a scheduler with ``use_flow_sigmas``.
         stacks: kind of block, and the transformer's list of them, in the order in which they run.
     """
 
