@@ -130,15 +130,12 @@ def check_encoders(family: Family, pipeline: Any, arguments: Mapping[str, Any]) 
     missing = [part for part in family.text_parts if getattr(pipeline, part, None) is None]
     branches = family.encoded_branches(arguments)
     if missing and branches:
-        names = [
-            name
-            for branch in branches
-            for name in (family.texts[branch].embeddings, family.texts[branch].pooled)
-            if name
-        ]
+        which = "prompt" if branches[0] == "conditional" else "negative prompt"
+        texts = [family.texts[branch] for branch in branches]
+        names = [name for text in texts for name in (text.embeddings, text.pooled) if name]
         raise InputError(
             f"This {type(pipeline).__name__} has no {' and no '.join(missing)}, so it reads no "
-            f"{'negative ' if branches[0] != 'conditional' else ''}prompt; load {'it' if len(missing) == 1 else 'them'}, or give "
+            f"{which}; load {'it' if len(missing) == 1 else 'them'}, or give "
             f"{' and '.join(names)} instead."
         )
 

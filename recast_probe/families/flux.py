@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
@@ -15,6 +16,7 @@ from recast_probe.families.flow_schedule import shifted_schedule, unshifted_sigm
 from recast_probe.layout import Grid, TokenLayout
 
 LONGEST_PROMPT = 512
+MEGAPIXEL = 1024 * 1024
 
 
 def truncated(tokenizer: Any, prompts: list[str], length: int) -> list[tuple[int, int]]:
@@ -67,9 +69,26 @@ class Flux(Family):
         side = getattr(pipeline.vae.config, "sample_size", None)
         return side if isinstance(side, int) and side > 0 else 1024
 
+    def default_side(self, pipeline: Any) -> int:
+        """Side in pixels of an output without a given size: at one megapixel the pipeline's own
+        default, for a smaller model that of the images it was made for."""
+        side = self.image_side(pipeline)
+        if side * side == MEGAPIXEL:
+            return int(pipeline.default_sample_size * pipeline.vae_scale_factor)
+        return side
+
     def token_pixels(self, pipeline: Any) -> int:
         """Side in pixels of the square that one token stands for."""
         return int(pipeline.vae_scale_factor) * 2
+
+    def check_one_token(self, pipeline: Any, image: Image.Image) -> None:
+        """Raise InputError where a reference has a side below that of a token."""
+        pixels = self.token_pixels(pipeline)
+        if min(image.size) < pixels:
+            raise InputError(
+                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
+                f"token ({pixels} x {pixels} pixels); give a larger one."
+            )
 
     def output_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
         """Generation tokens of an output of ``height`` by ``width`` pixels.

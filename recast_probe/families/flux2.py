@@ -20,7 +20,7 @@ from PIL import Image
 from recast_probe.errors import InputError
 from recast_probe.families.base import TextInput
 from recast_probe.families.cached_blocks import CachedBlock
-from recast_probe.families.flux import LONGEST_PROMPT
+from recast_probe.families.flux import LONGEST_PROMPT, MEGAPIXEL
 from recast_probe.families.flux2_cached_blocks import (
     CachedFlux2DoubleBlock,
     CachedFlux2SingleBlock,
@@ -31,7 +31,6 @@ from recast_probe.families.flux_sequence import FluxSequence
 from recast_probe.families.hooked_processor import HookedProcessor
 from recast_probe.layout import Grid, TokenLayout
 
-LARGEST_REFERENCE = 1024 * 1024
 HOOKED = {
     "Flux2AttnProcessor": HookedFlux2Processor,
     "Flux2ParallelSelfAttnProcessor": HookedFlux2ParallelProcessor,
@@ -93,6 +92,7 @@ class Flux2(FluxSequence):
         Raises:
             InputError: smaller or longer than the pipeline takes.
         """
+        self.check_one_token(pipeline, image)
         try:
             pipeline.image_processor.check_image_input(image)
         except ValueError as error:
@@ -111,7 +111,7 @@ class Flux2(FluxSequence):
             grid, pixels = self._reference_grid(images[0]), self.token_pixels(self._pipeline)
             height, width = grid.rows * pixels, grid.columns * pixels
         else:
-            height = width = self.image_side(self._pipeline)
+            height = width = self.default_side(self._pipeline)
         return {
             **({"image": list(images)} if images else {}),
             "height": arguments.get("height", height),
@@ -121,20 +121,15 @@ class Flux2(FluxSequence):
     def _scaled_size(self, image: Image.Image) -> tuple[int, int]:
         """Width and height in pixels of a reference once it is scaled down to a megapixel."""
         width, height = image.size
-        if width * height <= LARGEST_REFERENCE:
+        if width * height <= MEGAPIXEL:
             return width, height
-        scale = math.sqrt(LARGEST_REFERENCE / (width * height))
+        scale = math.sqrt(MEGAPIXEL / (width * height))
         return int(width * scale), int(height * scale)
 
     def _reference_grid(self, image: Image.Image) -> Grid:
         """Whole tokens of the scaled image; what is over is cut off at its edges."""
         width, height = self._scaled_size(image)
         pixels = self.token_pixels(self._pipeline)
-        if min(width, height) < pixels:
-            raise InputError(
-                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
-                f"token ({pixels} x {pixels} pixels); give a larger one."
-            )
         return Grid(rows=height // pixels, columns=width // pixels)
 
     def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recast_probe.errors import InputError
 from recast_probe.families.base import TextInput
 from recast_probe.families.flow_schedule import calculated_shift
 from recast_probe.families.flux import LONGEST_PROMPT, Flux, truncated
@@ -39,6 +40,23 @@ class Flux1(Flux):
         if pipeline.tokenizer_2 is None:  # the text is given as embeddings
             return LONGEST_PROMPT
         return min(int(pipeline.tokenizer_2.model_max_length), LONGEST_PROMPT)
+
+    def text_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the call that are about text and follow from the model.
+
+        Raises:
+            InputError: embeddings of prompt and negative prompt that the pipeline does not take
+                together.
+        """
+        names = self.branch_names(overrides)
+        given = [self.given_embeddings(overrides, name) for name in names]
+        shapes = [tuple(each.shape) for each in given if each is not None]
+        if len(set(shapes)) > 1:
+            raise InputError(
+                f"prompt_embeds {shapes[0]} and negative_prompt_embeds {shapes[1]} must have the "
+                "same shape in this pipeline; fill up the shorter ones as pipe.encode_prompt does."
+            )
+        return {"max_sequence_length": self.longest_prompt(pipeline)}
 
     def modulated_input(
         self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout

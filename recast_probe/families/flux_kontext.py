@@ -14,13 +14,12 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.families.cached_blocks import CachedBlock
+from recast_probe.families.flux import MEGAPIXEL
 from recast_probe.families.flux_1 import Flux1
 from recast_probe.families.flux_cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
 from recast_probe.families.flux_processor import HookedFluxProcessor
 from recast_probe.families.flux_sequence import FluxSequence
 from recast_probe.layout import Grid, TokenLayout
-
-KONTEXT_AREA = 1024 * 1024
 
 
 class FluxKontext(FluxSequence, Flux1):
@@ -49,15 +48,14 @@ class FluxKontext(FluxSequence, Flux1):
                 "cannot be probed; leave it out."
             )
         side = self.image_side(pipeline)
-        megapixel = side * side == KONTEXT_AREA
         # height and width give the aspect ratio only, so one that is left out matters
-        default = pipeline.default_sample_size * pipeline.vae_scale_factor if megapixel else side
+        default = self.default_side(pipeline)
         return {
             "height": default,
             "width": default,
             "max_area": side * side,
-            "max_sequence_length": self.longest_prompt(pipeline),
-            "_auto_resize": megapixel,
+            **self.text_arguments(pipeline, overrides),
+            "_auto_resize": side * side == MEGAPIXEL,
             **overrides,
         }
 
@@ -74,15 +72,11 @@ class FluxKontext(FluxSequence, Flux1):
         Raises:
             InputError: smaller than one token.
         """
-        multiple = self.token_pixels(pipeline)
-        if min(image.size) < multiple:
-            raise InputError(
-                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
-                f"token ({multiple} x {multiple} pixels); give a larger one."
-            )
+        self.check_one_token(pipeline, image)
         if "_auto_resize" in overrides or self.call_arguments(pipeline, {})["_auto_resize"]:
             return image
         area, aspect_ratio = self.image_side(pipeline) ** 2, image.width / image.height
+        multiple = self.token_pixels(pipeline)
         width = round((area * aspect_ratio) ** 0.5) // multiple
         height = round((area / aspect_ratio) ** 0.5) // multiple
         size = (max(width, 1) * multiple, max(height, 1) * multiple)
