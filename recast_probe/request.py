@@ -72,7 +72,7 @@ class Request:
     def run(self, pipeline: Any) -> Any:
         """What the pipeline gives when it is called so; all that is random follows from the seed,
         and torch's global random states stay as they were."""
-        with seeded(pipeline, self.seed):
+        with seeded(self.seed, pipeline):
             return pipeline(**self.pipeline_arguments())
 
     def pipeline_arguments(self) -> dict[str, Any]:
@@ -153,9 +153,9 @@ def _check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[
         found = overrides["callback_on_step_end"]
         raise InputError(f"callback_on_step_end must be a function, not {found!r}.")
     wanted = overrides.get("callback_on_step_end_tensor_inputs", [])
-    wanted = [wanted] if isinstance(wanted, str) else wanted
     known = pipeline._callback_tensor_inputs
-    unknown = [each for each in wanted if each not in known]
+    single = [wanted] if isinstance(wanted, str) else []
+    unknown = single or [each for each in wanted if each not in known]
     if unknown:
         raise InputError(
             f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; it is a list of some of "

@@ -15,6 +15,7 @@ import torch
 
 from recast_probe.errors import InputError
 from recast_probe.families.base import Schedule
+from recast_probe.seeding import seeded
 
 USUAL = "pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)"
 
@@ -116,7 +117,7 @@ def _rehearse(scheduler: Any, timesteps: torch.Tensor) -> tuple[bool, bool]:
     """
     generator = torch.Generator("cpu").manual_seed(0)
     sample, output = torch.randn(2, 1, 4, 4, generator=generator)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with seeded(0), torch.no_grad():
         before = torch.get_rng_state()
         scheduler.set_begin_index(0)
         for timestep in timesteps:

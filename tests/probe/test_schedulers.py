@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import diffusers
@@ -272,12 +274,43 @@ def test_the_seed_is_all_that_counts(pipeline):
         found = []
         for state in (1, 2):
             torch.manual_seed(state)
-            with seeded(pipeline, 7):
+            with seeded(7, pipeline):
                 found.append(torch.rand(3))
             assert torch.equal(torch.rand(2), torch.rand(2, generator=_generator(state)))
         torch.manual_seed(7)
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], torch.rand(3))
+
+
+def test_threads_have_noise_of_their_own(probe, adapter_probe, image):
+    """One asks for layouts, which try the scheduler's steps out, while the other draws noise."""
+    with scheduled(probe.pipe, LCM, {}), scheduled(adapter_probe.pipe, LCM, {}):
+        expected = [
+            pixels(each.generate(image, "fox", seed=seed, **QUIET))
+            for each in (probe, adapter_probe)
+            for seed in range(3)
+        ]
+        done = threading.Event()
+
+        def ask():
+            while not done.is_set():
+                adapter_probe.layout(image)
+
+        with ThreadPoolExecutor(3) as pool:
+            asking = pool.submit(ask)
+            found = [
+                pool.submit(
+                    lambda each, seed: each.generate(image, "fox", seed=seed, **QUIET), *job
+                )
+                for job in [(each, seed) for each in (probe, adapter_probe) for seed in range(3)]
+            ]
+            try:
+                results = [pixels(each.result()) for each in found]
+            finally:
+                done.set()
+            asking.result()
+    for one, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def _generator(seed):
