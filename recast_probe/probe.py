@@ -175,7 +175,8 @@ class Probe:
 
         Args:
             image: the reference, PIL image or path; several in a list for FLUX.2, Qwen-Image-Edit
-                Plus and IP-Adapters.
+                Plus and IP-Adapters. For a Kontext made for less than one megapixel it is scaled
+                to the model's own area (results say from what), unless ``_auto_resize`` is given.
             prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
                 None where ``pipeline_arguments`` hold its embeddings, as ``pipe.encode_prompt``
                 makes them: ``prompt_embeds``, with ``pooled_prompt_embeds`` for FLUX.1, and the

@@ -36,6 +36,7 @@ FLOORS = [
     {
         "loading",
         "request",
+        "request_values",
         "text_inputs",
         "result",
         "recorder",

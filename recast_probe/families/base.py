@@ -87,7 +87,6 @@ class Family(ABC):
     parts: tuple[str, ...]  # what the pipeline must have
     text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
     texts: Mapping[str, TextInput]  # by branch
-    longest_sequence: int | None = None  # what the pipeline takes as max_sequence_length
     leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
@@ -194,6 +193,10 @@ class Family(ABC):
         self, pipeline: Any, arguments: Mapping[str, Any]
     ) -> dict[str, torch.Tensor | None]:
         """Text embeddings by branch, to tell which call is which; None where there is one only."""
+
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        """Most text tokens that the pipeline takes as max_sequence_length; None where any."""
+        return None
 
     def given_embeddings(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor | None:
         """The text of a branch where it is given as embeddings, (prompt, text token, width)."""

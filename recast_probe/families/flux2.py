@@ -68,6 +68,11 @@ class Flux2(FluxSequence):
     def hooked_processor(self, processor: Any) -> HookedProcessor:
         return HOOKED[type(processor).__name__](processor)
 
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        if pipeline.text_encoder is None:  # the text is given as embeddings
+            return None
+        return int(pipeline.text_encoder.config.get_text_config().max_position_embeddings)
+
     def longest_prompt(self, pipeline: Any) -> int:
         """Text tokens of a prompt with its chat template, which is padded to this length."""
         if pipeline.tokenizer is None:  # the text is given as embeddings

@@ -30,10 +30,12 @@ class Flux1(Flux):
             pooled="negative_pooled_prompt_embeds",
         ),
     }
-    longest_sequence = LONGEST_PROMPT
 
     def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
         return calculated_shift(scheduler, tokens)
+
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        return LONGEST_PROMPT
 
     def longest_prompt(self, pipeline: Any) -> int:
         """Text tokens of a prompt, which is padded to this length."""

@@ -33,10 +33,12 @@ class QwenTransformer(Family):
             ("negative_prompt",), "negative_prompt_embeds", mask="negative_prompt_embeds_mask"
         ),
     }
-    longest_sequence = 1024
     operations = ("self_processor_0", "dispatch_attention_fn_0")
     processor = "QwenDoubleStreamAttnProcessor2_0"
     takes_attention_mask = False
+
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        return 1024  # as check_inputs of the pipelines
 
     def check(self, pipeline: Any) -> None:
         super().check(pipeline)

@@ -52,7 +52,7 @@ def test_negative_prompts_are_cut_off_where_they_are_read(probe):
     with pytest.warns(UserWarning, match="negative_prompt 0 is too long"):
         remarks(probe, "fox", negative_prompt=LONG, true_cfg_scale=2.0)
     assert remarks(probe, "fox", negative_prompt=LONG) == [
-        "negative_prompt has no effect, since true_cfg_scale is not above 1."
+        "negative_prompt has no effect, since guidance is off."
     ]
 
 

@@ -172,6 +172,17 @@ def test_schedulers_of_others(probe, image, kind, message):
         probe.pipe.scheduler = before
 
 
+@pytest.mark.parametrize("scheduler", [None, object(), lambda: None])
+def test_what_is_no_scheduler(probe, image, scheduler):
+    before = probe.pipe.scheduler
+    probe.pipe.scheduler = scheduler
+    try:
+        with pytest.raises(InputError, match=f"of type {type(scheduler).__name__}"):
+            probe.generate(image, "fox", **QUIET)
+    finally:
+        probe.pipe.scheduler = before
+
+
 @pytest.mark.parametrize("given", [list, np.array, torch.tensor])
 def test_sigmas_of_the_user(probe, image, given):
     sigmas = given([1.0, 0.7, 0.4, 0.2])
