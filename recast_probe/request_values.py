@@ -42,7 +42,7 @@ def check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[s
     config = getattr(pipeline.scheduler, "config", None)
     if not isinstance(config, Mapping):
         raise InputError(
-            f"pipe.scheduler is of type {type(pipeline.scheduler).__name__}, which has no config as "
+            f"pipe.scheduler is of type {type(pipeline.scheduler).__name__}, and has no config as "
             "diffusers' schedulers have; set one of them, such as FlowMatchEulerDiscreteScheduler."
         )
     most = max(MOST_STEPS, int(config.get("num_train_timesteps") or 0))
