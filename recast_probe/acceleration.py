@@ -156,6 +156,9 @@ def accelerate(
         with recast_probe.accelerate(pipe):
             image = pipe(image=reference, prompt="on the beach").images[0]
 
+    Seeds stay the caller's: give the pipeline a ``generator``, and call ``torch.manual_seed``
+    before where the scheduler draws noise in its steps; ``seed`` below is of methods that draw.
+
     By default all reference tokens stay, and their keys and values are computed in every fourth
     step only. On Pocket Kontext that keeps 98 % of the subject's identity, and reuse that is never
     refreshed 81 %; see "Quality against speed" in docs/findings.md.

@@ -17,6 +17,7 @@ from recast_probe.recording import Selection
 from recast_probe.request import as_indices, make_request
 from recast_probe.row_recorder import RowRecorder
 from recast_probe.runs import run
+from recast_probe.text_inputs import check_one_prompt
 
 if TYPE_CHECKING:
     from recast_probe.images import ImageSources
@@ -29,7 +30,7 @@ MEMORY_LIMIT = 4 * 10**9
 def attention_maps(
     probe: Probe,
     image: ImageSources,
-    prompt: str,
+    prompt: str | None,
     queries: Any = None,
     steps: int = 28,
     seed: int = 0,
@@ -45,8 +46,7 @@ def attention_maps(
     **pipeline_arguments: Any,
 ) -> AttentionMaps:
     """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``."""
-    if not isinstance(prompt, str):
-        raise InputError("Attention maps are made of one prompt; call this for each of them.")
+    check_one_prompt("Attention maps are made of", prompt, pipeline_arguments)
     unknown = [name for name in mean_over if name not in AVERAGED]
     if unknown:
         raise InputError(f"mean_over holds some of {AVERAGED}, not {unknown[0]!r}.")

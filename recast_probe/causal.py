@@ -13,6 +13,7 @@ from recast_probe.errors import InputError
 from recast_probe.interventions.keep import Keep
 from recast_probe.selection.effects import check_groups, effects, ranking_of, tiles, trials
 from recast_probe.selection.rankings import Ranking
+from recast_probe.text_inputs import check_one_prompt
 
 if TYPE_CHECKING:
     from recast_probe.images import ImageSources
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def causal_oracle(
     probe: Probe,
     image: ImageSources,
-    prompt: str,
+    prompt: str | None,
     score: Callable[[Image.Image], float],
     *,
     method: str = "leave-out",
@@ -70,8 +71,7 @@ def causal_oracle(
     layout = probe.layout(image, **pipeline_arguments)
     if not layout.reference_tokens:
         raise InputError("There are no reference tokens to rank; give a reference image.")
-    if not isinstance(prompt, str):
-        raise InputError("The causal oracle takes one prompt; call it for each of them.")
+    check_one_prompt("The causal oracle takes", prompt, pipeline_arguments)
     noises = list(seeds)
     if not noises or len(set(noises)) < len(noises):
         raise InputError(f"seeds must be one or several different numbers, not {seeds!r}.")

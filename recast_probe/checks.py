@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Real
 from typing import Any
 
 from recast_probe.errors import InputError
@@ -21,3 +23,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     return number
+
+
+def finite_number(name: str, value: Any) -> float:
+    """A number that is neither infinite nor NaN.
+
+    Raises:
+        InputError: it is not one.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number, not {value!r}.")
+    return float(value)

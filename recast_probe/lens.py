@@ -21,6 +21,7 @@ from recast_probe.errors import InputError
 from recast_probe.interventions.patch import Patch
 from recast_probe.interventions.record import LIMIT, Record, checked_steps
 from recast_probe.interventions.token_groups import TEXT_PARTS
+from recast_probe.text_inputs import check_one_prompt
 from recast_probe.windows import windows
 from recast_probe.wording import spans
 
@@ -38,14 +39,14 @@ class TextLens:
     Attributes:
         images: by (blocks, steps) that were patched.
         without, full: the run without a reference as it is, and the run with it.
-        prompt, steps, seed: of all runs.
+        prompt, steps, seed: of all runs; no prompt where embeddings were given.
         provenance: of the recorded run, and of every image by (blocks, steps).
     """
 
     images: Mapping[tuple[Window, Window], Image.Image]
     without: Image.Image
     full: Image.Image
-    prompt: str
+    prompt: str | None
     steps: int
     seed: int
     provenance: Mapping[Any, dict[str, Any]]
@@ -104,7 +105,7 @@ class TextLens:
 def text_lens(
     probe: Probe,
     image: ImageSources,
-    prompt: str,
+    prompt: str | None,
     blocks: Any = "all",
     lens_steps: int | Sequence[int] | None = None,
     block_window: int = 1,
@@ -139,8 +140,7 @@ def text_lens(
     Raises:
         InputError: settings that do not fit; nothing has run.
     """
-    if not isinstance(prompt, str):
-        raise InputError("The text lens takes one prompt; call it for each of them.")
+    check_one_prompt("The text lens takes", prompt, pipeline_arguments)
     if tokens not in ("text", *TEXT_PARTS):
         parts = ", ".join(TEXT_PARTS)
         raise InputError(f"The text lens shows text tokens or a part ({parts}), not {tokens!r}.")

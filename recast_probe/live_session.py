@@ -7,10 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from recast_probe.errors import VerificationError
-from recast_probe.families.base import Family, Schedule
+from recast_probe.families.base import Family
+from recast_probe.families.flow_schedule import present_schedule
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.layout import TokenLayout
 from recast_probe.recording import (
@@ -37,7 +36,8 @@ class LiveSession(Session):
         interventions: what is done to this image.
 
     Raises:
-        InputError: the interventions do not fit the image; nothing of it was computed.
+        InputError: the interventions do not fit the image, or the scheduler calls the transformer
+            several times a step; nothing of it was computed.
     """
 
     def __init__(
@@ -50,14 +50,12 @@ class LiveSession(Session):
     ) -> None:
         self._scheduler = pipeline.scheduler
         self._shape = inputs["hidden_states"].shape
-        timesteps = np.asarray(self._scheduler.timesteps.cpu(), np.float64)
-        sigmas = np.asarray(self._scheduler.sigmas[: len(timesteps)].cpu(), np.float64)
-        schedule = Schedule(timesteps, sigmas)
+        schedule = present_schedule(self._scheduler)
         prompts = len(inputs["hidden_states"])
         run = RunContext(
             layout=layout,
-            timesteps=timesteps,
-            sigmas=sigmas,
+            timesteps=schedule.timesteps,
+            sigmas=schedule.sigmas,
             block_kinds=[call.kind for call in family.attention_calls(pipeline)],
             prompts=prompts,
         )

@@ -16,6 +16,7 @@ from recast_probe.recorder import Recorder
 from recast_probe.recording import Selection
 from recast_probe.request import as_indices, make_request
 from recast_probe.runs import run
+from recast_probe.text_inputs import check_one_prompt
 
 if TYPE_CHECKING:
     from recast_probe.images import ImageSources
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def path_profiles(
     probe: Probe,
     image: ImageSources,
-    prompt: str,
+    prompt: str | None,
     steps: int = 28,
     seed: int = 0,
     *,
@@ -51,8 +52,7 @@ def path_profiles(
             do not attend to the reference.
         VerificationError: a check of exactness failed during the run.
     """
-    if not isinstance(prompt, str):
-        raise InputError("Two profiles are made of one prompt; call this for each of them.")
+    check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
     if "text" not in probe.family.query_groups:
         raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
     request = make_request(probe.family, probe.pipe, image, prompt, steps, seed, pipeline_arguments)

@@ -104,12 +104,16 @@ class Probe:
         return self._fingerprint[1]
 
     def layout(
-        self, image: ImageSources, prompt: str = "", **pipeline_arguments: Any
+        self, image: ImageSources, prompt: str | None = None, **pipeline_arguments: Any
     ) -> TokenLayout:
         """The token layout of a run with this reference; nothing is computed. Where the number of
-        text tokens follows the prompt, it is that of this one."""
+        text tokens follows the prompt, it is that of this one (or of the embeddings that are given
+        in its place), by default of the empty one."""
+        if prompt is None and pipeline_arguments.get("prompt_embeds") is None:
+            prompt = ""
         # some schedulers make no run of a single step
-        return self._request(image, prompt, 2, 0, pipeline_arguments).layout
+        steps = 2 if pipeline_arguments.get("sigmas") is None else len(pipeline_arguments["sigmas"])
+        return self._request(image, prompt, steps, 0, pipeline_arguments).layout
 
     def reference_mask(
         self,
@@ -160,10 +164,15 @@ class Probe:
         self, image: ImageSources, prompt: Sequence[str], *arguments: Any, **settings: Any
     ) -> list[AttentionProfile]: ...
 
+    @overload
+    def profile(
+        self, image: ImageSources, prompt: None, *arguments: Any, **settings: Any
+    ) -> AttentionProfile | list[AttentionProfile]: ...
+
     def profile(
         self,
         image: ImageSources,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         steps: int = 28,
         seed: int = 0,
         blocks: Any = "all",
@@ -184,10 +193,15 @@ class Probe:
 
         Args:
             image: the reference, PIL image or path; several in a list for FLUX.2, Qwen-Image-Edit
-                Plus and IP-Adapters.
+                Plus and IP-Adapters. For a Kontext made for less than one megapixel it is scaled
+                to the model's own area (results say from what), unless ``_auto_resize`` is given.
             prompt: one prompt, or a list that runs as one batch, every prompt from the same noise.
+                None where ``pipeline_arguments`` hold its embeddings, as ``pipe.encode_prompt``
+                makes them: ``prompt_embeds``, with ``pooled_prompt_embeds`` for FLUX.1, and the
+                negative ones for guidance.
             steps: denoising steps of the whole run.
-            seed: seed of the initial noise.
+            seed: of the whole run: the initial noise, and noise that the scheduler draws in its
+                steps. Torch's global random states stay as they were.
             blocks: see ``select_blocks``; blocks that are not selected run untouched.
             profile_steps: step indices to record, 0 = highest noise; None for all.
             heads: heads to record; None for all.
@@ -196,10 +210,12 @@ class Probe:
             guidance_scale, true_cfg_scale, negative_prompt: as in the pipeline.
             mass_table: "all" for the attention mass between all token groups, "queried" (faster)
                 for generation queries only.
-            pipeline_arguments: anything else that the pipeline takes, such as height and width.
+            pipeline_arguments: anything else that the pipeline takes, such as height and width, or
+                ``latents``, the initial noise in the pipeline's own shape.
 
         Returns:
-            A profile, or one per prompt for a list of prompts. Its scores need 4 bytes per branch,
+            A profile, or one per prompt for a list of prompts (or for embeddings of several). Its
+            scores need 4 bytes per branch,
             step, block, head and reference token.
 
         Raises:
@@ -226,12 +242,13 @@ class Probe:
             progress=progress,
             stop_early=True,
         )
-        return result.profiles[0] if isinstance(prompt, str) else list(result.profiles)
+        single = isinstance(prompt, str) or (prompt is None and len(result.profiles) == 1)
+        return result.profiles[0] if single else list(result.profiles)
 
     def generate(
         self,
         image: ImageSources | None,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         steps: int = 28,
         seed: int = 0,
         interventions: Sequence[Intervention] = (),
@@ -275,7 +292,7 @@ class Probe:
     def recast(
         self,
         image: ImageSources,
-        prompt: str,
+        prompt: str | None,
         steps: int = 28,
         seed: int = 0,
         budget: Any = None,
@@ -316,7 +333,7 @@ class Probe:
     def attention_maps(
         self,
         image: ImageSources,
-        prompt: str,
+        prompt: str | None,
         queries: Any = None,
         steps: int = 28,
         seed: int = 0,
@@ -349,7 +366,7 @@ class Probe:
     def record(
         self,
         image: ImageSources | None,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         what: str | tuple[str, ...] = "residual",
         tokens: str = "reference",
         indices: Sequence[int] | None = None,
@@ -395,7 +412,7 @@ class Probe:
         self,
         record: Record,
         image: ImageSources | None,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         steps: int = 28,
         **pipeline_arguments: Any,
     ) -> int:
@@ -404,7 +421,7 @@ class Probe:
         return record.bytes_in(self.family, self.pipe, run_context(self, request))
 
     def text_lens(
-        self, image: ImageSources, prompt: str, *arguments: Any, **settings: Any
+        self, image: ImageSources, prompt: str | None, *arguments: Any, **settings: Any
     ) -> TextLens:
         """What the text tokens of a run with a reference bring into one without; see
         ``lens.text_lens`` for the arguments."""
@@ -415,7 +432,7 @@ class Probe:
     def drift(
         self,
         image: ImageSources,
-        prompt: str,
+        prompt: str | None,
         steps: int = 28,
         seed: int = 0,
         sources: int | Sequence[int] = 0,
@@ -441,7 +458,7 @@ class Probe:
     def verify(
         self,
         image: ImageSources,
-        prompt: str,
+        prompt: str | None,
         steps: int = 2,
         seed: int = 0,
         blocks: Any = "all",
@@ -458,12 +475,17 @@ class Probe:
     def pipeline_arguments(
         self,
         image: ImageSources | None,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
         steps: int = 28,
         seed: int = 0,
         **pipeline_arguments: Any,
     ) -> dict[str, Any]:
-        """What the probe passes to the pipeline: ``pipe(**arguments)`` makes the same image."""
+        """What the probe passes to the pipeline: ``pipe(**arguments)`` makes the same image.
+
+        Where the scheduler draws noise in its steps (``FlowMatchLCMScheduler`` and others), the
+        pipeline takes it from torch's global random state: call ``torch.manual_seed(seed)`` right
+        before. Generators are used up by one call; ask for the arguments anew for the next.
+        """
         return self._request(image, prompt, steps, seed, pipeline_arguments).pipeline_arguments()
 
     def _request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,18 +14,22 @@ from PIL import Image
 from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family, Schedule
-from recast_probe.images import ImageSources, load_images
+from recast_probe.images import ImageSources
 from recast_probe.layout import TokenLayout
+from recast_probe.request_values import as_references, check_values
+from recast_probe.seeding import seeded
+from recast_probe.text_inputs import (
+    check_encoders,
+    check_latents,
+    check_texts,
+    given_prompts,
+)
 
 # decided by the probe's own parameters
 RESERVED = {
     "self": "",
     "image": "image",
     "prompt": "prompt",
-    "prompt_embeds": "prompt",
-    "pooled_prompt_embeds": "prompt",
-    "negative_prompt_embeds": "negative_prompt",
-    "negative_pooled_prompt_embeds": "negative_prompt",
     "num_inference_steps": "steps",
     "generator": "seed",
     "num_images_per_prompt": "several calls with different seeds",
@@ -38,20 +43,30 @@ class Request:
     """One pipeline call, checked.
 
     Attributes:
-        prompts: one per batch item.
+        prompts: one per batch item; None where the text is given as embeddings.
         images: the references as they are handed to the pipeline.
-        seed: the noise of every batch item.
+        seed: of the whole run; the noise of every batch item.
         arguments: keyword arguments of the pipeline call, without the generator.
         layout: predicted token layout.
         schedule: predicted steps.
+        given_sizes: width and height of the references as they were given.
+        remarks: what of the arguments acts otherwise than one might think, in sentences.
     """
 
-    prompts: tuple[str, ...]
+    prompts: tuple[str | None, ...]
     images: tuple[Image.Image, ...]
     seed: int
     arguments: dict[str, Any]
     layout: TokenLayout
     schedule: Schedule
+    given_sizes: tuple[tuple[int, int], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def run(self, pipeline: Any) -> Any:
+        """What the pipeline gives when it is called so; all that is random follows from the seed,
+        and torch's global random states stay as they were."""
+        with seeded(self.seed, pipeline):
+            return pipeline(**self.pipeline_arguments())
 
     def pipeline_arguments(self) -> dict[str, Any]:
         """The keyword arguments with fresh generators: each batch item starts from the same noise.
@@ -66,20 +81,6 @@ class Request:
             **own,
             "generator": generators[0] if len(generators) == 1 else generators,
         }
-
-
-def as_prompts(prompt: Any) -> tuple[str, ...]:
-    """One or several prompts.
-
-    Raises:
-        InputError: an empty list, or something that is not text.
-    """
-    prompts = (prompt,) if isinstance(prompt, str) else prompt
-    if not isinstance(prompts, Sequence) or not all(isinstance(p, str) for p in prompts):
-        raise InputError(f"prompt must be a text or a list of texts, not {prompt!r}.")
-    if not prompts:
-        raise InputError("The list of prompts is empty; give at least one prompt.")
-    return tuple(prompts)
 
 
 def as_indices(name: str, selection: Any, count: int) -> list[int]:
@@ -117,7 +118,7 @@ def make_request(
     family: Family,
     pipeline: Any,
     image: ImageSources | None,
-    prompt: str | Sequence[str],
+    prompt: str | Sequence[str] | None,
     steps: int,
     seed: int,
     overrides: Mapping[str, Any],
@@ -125,45 +126,87 @@ def make_request(
     """Check what was asked for and predict the run.
 
     Args:
+        prompt: None where ``overrides`` hold embeddings.
         overrides: further pipeline arguments; None means the pipeline's default.
 
     Raises:
         InputError: an argument that cannot be used; nothing has run.
     """
-    prompts = as_prompts(prompt)
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    _check_names(family, pipeline, overrides)
+    prompts = given_prompts(family, prompt, overrides)
     steps = whole_number("steps", steps, 1)
     seed = whole_number("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
-    overrides = {name: value for name, value in overrides.items() if value is not None}
-    _check_names(family, pipeline, overrides)
-    for name in ("height", "width", "max_area", "max_sequence_length"):
-        if name in overrides:
-            whole_number(name, overrides[name], 1)
-    sigmas = overrides.get("sigmas")
-    if sigmas is not None and len(sigmas) != steps:
-        raise InputError(f"sigmas has {len(sigmas)} entries, but steps={steps}.")
+    check_values(family, pipeline, steps, overrides)
+    check_texts(family, pipeline, prompts, overrides)
     for name in set(family.image_arguments) & set(overrides):
-        overrides[name] = load_images(overrides[name])
+        overrides[name] = as_references(overrides[name])
     arguments: dict[str, Any] = family.call_arguments(pipeline, overrides)
-    images = tuple(
-        family.prepare_reference(pipeline, each, overrides)
-        for each in ([] if image is None else load_images(image))
-    )
+    given = [] if image is None else as_references(image)
+    images = tuple(family.prepare_reference(pipeline, each, overrides) for each in given)
     if not images and family.needs_reference:
         raise InputError(
             f"{type(pipeline).__name__} makes no image without a reference; give one, and drop its "
             "tokens with WithoutReference()."
         )
     arguments |= family.reference_arguments(images, arguments)
-    arguments |= {"prompt": _batch(prompts), "num_inference_steps": steps}
-    for name in ("prompt_2", "negative_prompt", "negative_prompt_2"):
-        if isinstance(arguments.get(name), str) and len(prompts) > 1:
-            arguments[name] = [arguments[name]] * len(prompts)
+    arguments["num_inference_steps"] = steps
+    if prompt is not None:
+        arguments["prompt"] = prompts[0] if len(prompts) == 1 else list(prompts)
+    for text in family.texts.values():
+        for name in text.prompts:
+            if isinstance(arguments.get(name), str) and len(prompts) > 1:
+                arguments[name] = [arguments[name]] * len(prompts)
+        for name in arguments.keys() & {text.embeddings, text.pooled, text.mask}:
+            # the pipelines leave embeddings where they are
+            arguments[name] = arguments[name].to(pipeline._execution_device)
+    check_encoders(family, pipeline, arguments)
     layout = family.predict_layout(pipeline, images[0] if images else None, arguments)
+    if "latents" in arguments:
+        shape = family.latents_shape(pipeline, len(prompts), layout)
+        check_latents(arguments["latents"], shape)
     schedule = family.predict_schedule(pipeline, layout, arguments)
-    return Request(prompts, images, seed, arguments, layout, schedule)
+    if schedule.stochastic and len(prompts) > 1:
+        raise InputError(
+            f"{type(pipeline.scheduler).__name__} draws noise in its steps for a batch as a whole, "
+            f"so the {len(prompts)} prompts would not have the noise that each has alone; call the "
+            "probe for each of them."
+        )
+    return Request(
+        prompts,
+        images,
+        seed,
+        arguments,
+        layout,
+        schedule,
+        tuple(each.size for each in given),
+        _remarks(family, pipeline, arguments, schedule),
+    )
 
 
-def _batch(prompts: tuple[str, ...]) -> str | list[str]:
-    return prompts[0] if len(prompts) == 1 else list(prompts)
+def _remarks(
+    family: Family, pipeline: Any, arguments: Mapping[str, Any], schedule: Schedule
+) -> tuple[str, ...]:
+    found = []
+    for argument, tokenizer, number, lost in family.cut_off(pipeline, arguments):
+        found.append(
+            f"{argument} {number} is too long for {tokenizer}: {lost} of its tokens are cut off."
+        )
+        warnings.warn(found[-1], UserWarning, stacklevel=4)
+    for branch, text in family.texts.items():
+        names = [name for name in (*text.prompts, text.embeddings) if name in arguments]
+        if names and branch not in family.branch_names(arguments):
+            found.append(f"{names[0]} has no effect, since guidance is off.")
+    own = family.leaves_flow_sigmas and pipeline.scheduler.config.get("use_flow_sigmas")
+    if own and "sigmas" in arguments:
+        found.append("sigmas has no effect, since the scheduler has use_flow_sigmas.")
+    if "latents" in arguments:
+        found.append("The initial noise was given as latents and does not follow from the seed.")
+    if schedule.stochastic:
+        found.append(
+            f"{type(pipeline.scheduler).__name__} draws noise in its steps, which follows from the "
+            "seed."
+        )
+    return tuple(found)

@@ -110,10 +110,14 @@ class RunResult:
         )
 
     def _repr_html_(self) -> str:
+        prompts = [
+            "text given as embeddings" if prompt is None else prompt
+            for prompt in self.provenance["prompts"]
+        ]
         pictures = "".join(
             f'<img style="max-width: 256px" alt="{html.escape(prompt, quote=True)}" '
             f'src="data:image/png;base64,{base64.b64encode(png_bytes(image)).decode()}">'
-            for image, prompt in zip(self.images, self.provenance["prompts"], strict=True)
+            for image, prompt in zip(self.images, prompts, strict=True)
         )
-        prompts = html.escape("; ".join(self.provenance["prompts"]))
-        return f"<div>{pictures}<p>{prompts}<br><small>{html.escape(repr(self))}</small></p></div>"
+        said = html.escape("; ".join(prompts))
+        return f"<div>{pictures}<p>{said}<br><small>{html.escape(repr(self))}</small></p></div>"

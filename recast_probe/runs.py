@@ -197,7 +197,7 @@ def _observed(
     """What the pipeline gave while the session handled its calls."""
 
     def call() -> Any:
-        return pipeline(**request.pipeline_arguments())
+        return request.run(pipeline)
 
     if attachment == "hooks":
         return hook_calls(family, pipeline, session.calls, call, session)
@@ -244,10 +244,15 @@ def provenance(
         "arguments": {k: plain(v) for k, v in request.arguments.items() if k not in skipped},
         "interventions": [intervention.describe() for intervention in interventions],
     }
-    images = [
+    if request.remarks:
+        facts["remarks"] = list(request.remarks)
+    images: list[dict[str, Any]] = [
         {"sha256": image_digest(image), "width": image.width, "height": image.height}
         for image in request.images
     ]
+    for described, own, size in zip(images, request.images, request.given_sizes, strict=True):
+        if own.size != size:
+            described["scaled_by_the_probe_from"] = list(size)
     if images:
         facts |= {"image": images[0]} if len(images) == 1 else {"images": images}
     if recorder is not None:

@@ -184,7 +184,7 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
     transformer = family.transformer(pipeline)
     before = patches(transformer)
     with quiet(pipeline):
-        plain = pipeline(**request.pipeline_arguments()).images
+        plain = request.run(pipeline).images
     result = run(probe, request, selection=selection)
     profile = result.profiles[0]
     scores = profile.dataset["score"]
@@ -209,7 +209,7 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
             difference = max(difference, float(error))
 
     with quiet(pipeline), watch_attention(transformer, compare):
-        watched = pipeline(**request.pipeline_arguments()).images
+        watched = request.run(pipeline).images
     facts = result.provenance["verification"]
     return Certificate(
         image_difference=pixel_difference(plain, result.images),

@@ -33,6 +33,7 @@ FLOORS = [
         "hdf5_heaps",
         "mask_values",
         "devices",
+        "seeding",
     },
     {"attention", "profile", "profile_file", "profile_reading", "maps", "activations"},
     {"diagnostics"},
@@ -52,6 +53,8 @@ FLOORS = [
     {
         "loading",
         "request",
+        "request_values",
+        "text_inputs",
         "result",
         "recorder",
         "recording",

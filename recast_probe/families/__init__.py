@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from recast_probe.errors import UnsupportedPipelineError
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family, Schedule
 from recast_probe.families.flux2 import Flux2
 from recast_probe.families.flux2_klein import Flux2Klein
@@ -39,9 +40,15 @@ def find_family(pipeline: Any, *, traced: bool = True) -> Family:
         traced: its blocks shall be traced, so they must not be compiled.
 
     Raises:
+        InputError: the name of a model in place of a pipeline.
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
             expected ones; the message names what was found and what is supported.
     """
+    if isinstance(pipeline, str | Path):
+        raise InputError(
+            f"{str(pipeline)!r} is a name and no pipeline; load it with "
+            f"Probe.from_pretrained({str(pipeline)!r}), or with diffusers."
+        )
     ancestors = {base.__name__ for base in type(pipeline).__mro__}
     if reasons := ancestors & set(REFUSED):
         raise refused(reasons.pop())

@@ -46,14 +46,33 @@ class Schedule:
 
     Attributes:
         timesteps: float64, one per step, on the scheduler's scale (1000 = pure noise).
-        sigmas: float64, one per step.
+        sigmas: float64, one per step, as the scheduler reports them.
+        stochastic: the scheduler draws noise of its own in the steps.
     """
 
     timesteps: np.ndarray
     sigmas: np.ndarray
+    stochastic: bool = False
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """The pipeline's arguments for the text of one branch: prompts, or embeddings made of them.
+
+    Attributes:
+        prompts: names of the arguments that are text.
+        embeddings: name of the argument (prompt, text token, width).
+        pooled: name of the one (prompt, pooled width) that goes with it.
+        mask: name of the one (prompt, text token) that goes with it, true for tokens that count.
+    """
+
+    prompts: tuple[str, ...]
+    embeddings: str
+    pooled: str | None = None
+    mask: str | None = None
 
 
 class Family(ABC):
@@ -66,6 +85,9 @@ class Family(ABC):
     name: str
     pipelines: tuple[str, ...]
     parts: tuple[str, ...]  # what the pipeline must have
+    text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
+    texts: Mapping[str, TextInput]  # by branch
+    leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
     query_groups: tuple[str, ...] = ("generation", "reference", "text")
@@ -172,10 +194,45 @@ class Family(ABC):
     ) -> dict[str, torch.Tensor | None]:
         """Text embeddings by branch, to tell which call is which; None where there is one only."""
 
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        """Most text tokens that the pipeline takes as max_sequence_length; None where any."""
+        return None
+
+    def given_embeddings(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor | None:
+        """The text of a branch where it is given as embeddings, (prompt, text token, width)."""
+        return arguments.get(self.texts[branch].embeddings) if branch in self.texts else None
+
+    def encoded_branches(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Branches whose text the pipeline encodes itself."""
+        names = self.branch_names(arguments)
+        return [name for name in names if self.given_embeddings(arguments, name) is None]
+
+    def check_prompts_known(self, arguments: Mapping[str, Any]) -> None:
+        """Raise InputError where text is given as embeddings, whose words nobody knows."""
+        if len(self.encoded_branches(arguments)) < len(self.branch_names(arguments)):
+            raise InputError(
+                "The text is given as embeddings, and nothing says which of its tokens are words, "
+                "padding or parts of a picture; give the prompt itself, or choose tokens='text' "
+                "with indices."
+            )
+
+    def cut_off(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> list[tuple[str, str, int, int]]:
+        """Text that no encoder reads, being too long: argument, tokenizer, number of the prompt and
+        tokens that are cut off, for each prompt that loses any."""
+        return []
+
+    def latents_shape(self, pipeline: Any, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
+        """Shape of the initial noise as the pipeline takes it: by default packed into tokens."""
+        channels = int(pipeline.transformer.config.in_channels) // 4 * 4
+        return prompts, layout.generation.size, channels
+
     def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """By branch, bool (prompt, text token): text tokens that only fill the prompt up.
 
         Raises:
+            InputError: the text is given as embeddings.
             UnsupportedPipelineError: it cannot be told.
         """
         raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")

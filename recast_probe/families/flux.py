@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, Schedule
@@ -14,6 +16,14 @@ from recast_probe.families.flow_schedule import shifted_schedule, unshifted_sigm
 from recast_probe.layout import Grid, TokenLayout
 
 LONGEST_PROMPT = 512
+MEGAPIXEL = 1024 * 1024
+
+
+def truncated(tokenizer: Any, prompts: list[str], length: int) -> list[tuple[int, int]]:
+    """Number and lost tokens of each prompt that a tokenizer cuts to this length."""
+    # verbose=False: the tokenizer would warn of a length that nothing is given
+    found = tokenizer(prompts, truncation=False, verbose=False)["input_ids"]
+    return [(n, len(ids) - length) for n, ids in enumerate(found) if len(ids) > length]
 
 
 class Flux(Family):
@@ -23,6 +33,7 @@ class Flux(Family):
         stacks: kind of block, and the transformer's list of them, in the order in which they run.
     """
 
+    leaves_flow_sigmas = True
     stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
 
     def lacking(self, pipeline: Any) -> list[str]:
@@ -58,9 +69,26 @@ class Flux(Family):
         side = getattr(pipeline.vae.config, "sample_size", None)
         return side if isinstance(side, int) and side > 0 else 1024
 
+    def default_side(self, pipeline: Any) -> int:
+        """Side in pixels of an output without a given size: at one megapixel the pipeline's own
+        default, for a smaller model that of the images it was made for."""
+        side = self.image_side(pipeline)
+        if side * side == MEGAPIXEL:
+            return int(pipeline.default_sample_size * pipeline.vae_scale_factor)
+        return side
+
     def token_pixels(self, pipeline: Any) -> int:
         """Side in pixels of the square that one token stands for."""
         return int(pipeline.vae_scale_factor) * 2
+
+    def check_one_token(self, pipeline: Any, image: Image.Image) -> None:
+        """Raise InputError where a reference has a side below that of a token."""
+        pixels = self.token_pixels(pipeline)
+        if min(image.size) < pixels:
+            raise InputError(
+                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
+                f"token ({pixels} x {pixels} pixels); give a larger one."
+            )
 
     def output_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
         """Generation tokens of an output of ``height`` by ``width`` pixels.
@@ -77,6 +105,19 @@ class Flux(Family):
             )
         return Grid(rows, columns)
 
+    def text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
+        """Text tokens of a branch: those of its embeddings, or all that a prompt is padded to."""
+        given = self.given_embeddings(arguments, branch)
+        return int(arguments["max_sequence_length"] if given is None else given.shape[1])
+
+    def branch_layouts(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> dict[str, TokenLayout]:
+        return {
+            branch: replace(layout, text=self.text_tokens(arguments, branch))
+            for branch in self.branch_names(arguments)
+        }
+
     def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
         return [(self.transformer(pipeline), stack) for _, stack in self.stacks]
 
@@ -84,9 +125,10 @@ class Flux(Family):
         """By how much the scheduler shifts its sigmas for so many generation tokens and steps."""
         raise NotImplementedError
 
-    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> list[float] | None:
+    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> Any:
         """Sigmas that the pipeline hands to its scheduler; None where that makes its own."""
-        return unshifted_sigmas(arguments)
+        flow = self.leaves_flow_sigmas and scheduler.config.get("use_flow_sigmas")
+        return None if flow else unshifted_sigmas(arguments)
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.families.base import TextInput
 from recast_probe.families.cached_blocks import CachedBlock
-from recast_probe.families.flux import LONGEST_PROMPT
+from recast_probe.families.flux import LONGEST_PROMPT, MEGAPIXEL
 from recast_probe.families.flux2_cached_blocks import (
     CachedFlux2DoubleBlock,
     CachedFlux2SingleBlock,
@@ -30,7 +31,6 @@ from recast_probe.families.flux_sequence import FluxSequence
 from recast_probe.families.hooked_processor import HookedProcessor
 from recast_probe.layout import Grid, TokenLayout
 
-LARGEST_REFERENCE = 1024 * 1024
 HOOKED = {
     "Flux2AttnProcessor": HookedFlux2Processor,
     "Flux2ParallelSelfAttnProcessor": HookedFlux2ParallelProcessor,
@@ -46,7 +46,9 @@ class Flux2(FluxSequence):
 
     name = "flux2"
     pipelines: tuple[str, ...] = ("Flux2Pipeline",)
-    parts = ("transformer", "vae", "scheduler", "tokenizer", "image_processor")
+    parts = ("transformer", "vae", "scheduler", "image_processor")
+    text_parts = ("tokenizer", "text_encoder")
+    texts: Mapping[str, TextInput] = {"conditional": TextInput(("prompt",), "prompt_embeds")}
     processors: ClassVar[dict[str, str]] = {
         "double": "Flux2AttnProcessor",
         "single": "Flux2ParallelSelfAttnProcessor",
@@ -66,8 +68,15 @@ class Flux2(FluxSequence):
     def hooked_processor(self, processor: Any) -> HookedProcessor:
         return HOOKED[type(processor).__name__](processor)
 
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        if pipeline.text_encoder is None:  # the text is given as embeddings
+            return None
+        return int(pipeline.text_encoder.config.get_text_config().max_position_embeddings)
+
     def longest_prompt(self, pipeline: Any) -> int:
         """Text tokens of a prompt with its chat template, which is padded to this length."""
+        if pipeline.tokenizer is None:  # the text is given as embeddings
+            return LONGEST_PROMPT
         tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)
         return min(int(tokenizer.model_max_length), LONGEST_PROMPT)
 
@@ -88,6 +97,7 @@ class Flux2(FluxSequence):
         Raises:
             InputError: smaller or longer than the pipeline takes.
         """
+        self.check_one_token(pipeline, image)
         try:
             pipeline.image_processor.check_image_input(image)
         except ValueError as error:
@@ -106,7 +116,7 @@ class Flux2(FluxSequence):
             grid, pixels = self._reference_grid(images[0]), self.token_pixels(self._pipeline)
             height, width = grid.rows * pixels, grid.columns * pixels
         else:
-            height = width = self.image_side(self._pipeline)
+            height = width = self.default_side(self._pipeline)
         return {
             **({"image": list(images)} if images else {}),
             "height": arguments.get("height", height),
@@ -116,20 +126,15 @@ class Flux2(FluxSequence):
     def _scaled_size(self, image: Image.Image) -> tuple[int, int]:
         """Width and height in pixels of a reference once it is scaled down to a megapixel."""
         width, height = image.size
-        if width * height <= LARGEST_REFERENCE:
+        if width * height <= MEGAPIXEL:
             return width, height
-        scale = math.sqrt(LARGEST_REFERENCE / (width * height))
+        scale = math.sqrt(MEGAPIXEL / (width * height))
         return int(width * scale), int(height * scale)
 
     def _reference_grid(self, image: Image.Image) -> Grid:
         """Whole tokens of the scaled image; what is over is cut off at its edges."""
         width, height = self._scaled_size(image)
         pixels = self.token_pixels(self._pipeline)
-        if min(width, height) < pixels:
-            raise InputError(
-                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
-                f"token ({pixels} x {pixels} pixels); give a larger one."
-            )
         return Grid(rows=height // pixels, columns=width // pixels)
 
     def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
@@ -148,7 +153,7 @@ class Flux2(FluxSequence):
         self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
         return TokenLayout(
-            text=arguments["max_sequence_length"],
+            text=self.text_tokens(arguments, "conditional"),
             generation=self.output_grid(pipeline, arguments),
             references=tuple(self._reference_grid(each) for each in arguments.get("image", ())),
         )
@@ -157,11 +162,6 @@ class Flux2(FluxSequence):
         from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
 
         return compute_empirical_mu(tokens, steps)
-
-    def unshifted_sigmas(self, scheduler: Any, arguments: Mapping[str, Any]) -> list[float] | None:
-        if scheduler.config.get("use_flow_sigmas"):
-            return None
-        return super().unshifted_sigmas(scheduler, arguments)
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         # the guidance scale is embedded, where the model knows it at all
@@ -178,21 +178,54 @@ class Flux2(FluxSequence):
             for name in ("max_sequence_length", "text_encoder_out_layers")
             if name in arguments
         }
+        found = {name: self.given_embeddings(arguments, name) for name in names}
         with torch.no_grad():
             return {
                 name: pipeline.encode_prompt(prompt=self._prompts(name, arguments), **options)[0]
-                for name in names
+                if given is None
+                else given
+                for name, given in found.items()
             }
 
     def _prompts(self, branch: str, arguments: Mapping[str, Any]) -> list[str]:
-        prompt = arguments["prompt"]
+        prompt = arguments.get("prompt", "")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         # the pipelines take no other negative prompt
         return prompts if branch == "conditional" else [""] * len(prompts)
 
+    def latents_shape(self, pipeline: Any, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
+        """As in ``Family``; not packed yet."""
+        channels = int(pipeline.transformer.config.in_channels) // 4 * 4
+        return prompts, channels, layout.generation.rows, layout.generation.columns
+
+    def cut_off(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> list[tuple[str, str, int, int]]:
+        longest = arguments["max_sequence_length"]
+        return [
+            ("prompt" if branch == "conditional" else "empty prompt", "tokenizer", number, lost)
+            for branch in self.encoded_branches(arguments)
+            for number, prompt in enumerate(self._prompts(branch, arguments))
+            if (lost := self._length(pipeline, prompt) - longest) > 0
+        ]
+
+    def _length(self, pipeline: Any, prompt: str) -> int:
+        """Tokens of a prompt in its chat template."""
+        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+
+        tokens = pipeline.tokenizer.apply_chat_template(
+            format_input(prompts=[prompt], system_message=pipeline.system_message),
+            add_generation_prompt=False,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        return int(tokens["input_ids"].shape[1])
+
     def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """As in ``Family``; the chat template's own tokens are no padding. The text encoder is
         given a mask of the padding, and the transformer reads its states all the same."""
+        self.check_prompts_known(arguments)
         length = arguments["max_sequence_length"]
         return {
             branch: self._padding(pipeline, self._prompts(branch, arguments), length)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from recast_probe.errors import InputError
+from recast_probe.families.base import TextInput
 from recast_probe.families.flux2 import Flux2
 
 
@@ -21,8 +23,11 @@ class Flux2Klein(Flux2):
 
     name = "flux2-klein"
     pipelines = ("Flux2KleinPipeline",)
-    # the pipeline's negative prompt is the empty one
-    reserved: Mapping[str, str] = {"negative_prompt_embeds": ""}
+    texts: Mapping[str, TextInput] = {
+        **Flux2.texts,
+        # the pipeline's negative prompt is the empty one
+        "unconditional": TextInput((), "negative_prompt_embeds"),
+    }
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         scale = arguments.get("guidance_scale")
@@ -33,6 +38,17 @@ class Flux2Klein(Flux2):
             return ("conditional", "unconditional")
         return ("conditional",)
 
+    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = super().call_arguments(pipeline, overrides)
+        given, negative = (arguments.get(text.embeddings) for text in self.texts.values())
+        guided = len(self.branch_names(arguments)) > 1
+        if guided and given is not None and negative is None and len(given) > 1:
+            raise InputError(
+                f"The pipeline makes one negative embedding for the {len(given)} prompts of "
+                "prompt_embeds; give negative_prompt_embeds, or guidance_scale=1."
+            )
+        return arguments
+
     def facts(self, pipeline: Any) -> dict[str, Any]:
         return {"distilled": bool(pipeline.config.is_distilled)}
 
@@ -40,14 +56,23 @@ class Flux2Klein(Flux2):
         """Bool (prompt, text token), as ``Flux2KleinPipeline`` makes its tokens."""
         found = []
         for prompt in prompts:
-            text = pipeline.tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=False,
-            )
             tokens = pipeline.tokenizer(
-                text, padding="max_length", truncation=True, max_length=length
+                self._templated(pipeline, prompt),
+                padding="max_length",
+                truncation=True,
+                max_length=length,
             )
             found.append(np.asarray(tokens["attention_mask"]) == 0)
         return np.stack(found)
+
+    def _length(self, pipeline: Any, prompt: str) -> int:
+        text = self._templated(pipeline, prompt)
+        return len(pipeline.tokenizer(text, verbose=False)["input_ids"])
+
+    def _templated(self, pipeline: Any, prompt: str) -> str:
+        return pipeline.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )

@@ -118,13 +118,13 @@ class FluxIPAdapter(Flux1):
 
     def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
         self.check(pipeline)  # the adapter may have been unloaded meanwhile
-        side = self.image_side(pipeline)
+        side = self.default_side(pipeline)
         # the pipeline takes a list of images for each adapter
         images = {name: [overrides[name]] for name in self.image_arguments if name in overrides}
         return {
             "height": side,
             "width": side,
-            "max_sequence_length": self.longest_prompt(pipeline),
+            **self.text_arguments(pipeline, overrides),
             **overrides,
             **images,
         }
@@ -165,7 +165,7 @@ class FluxIPAdapter(Flux1):
     ) -> TokenLayout:
         (images,) = arguments.get("ip_adapter_image", [[]])
         return TokenLayout(
-            text=arguments["max_sequence_length"],
+            text=self.text_tokens(arguments, "conditional"),
             generation=self.output_grid(pipeline, arguments),
             references=self._rows(pipeline, len(images)),
         )

@@ -14,13 +14,12 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.families.cached_blocks import CachedBlock
+from recast_probe.families.flux import MEGAPIXEL
 from recast_probe.families.flux_1 import Flux1
 from recast_probe.families.flux_cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
 from recast_probe.families.flux_processor import HookedFluxProcessor
 from recast_probe.families.flux_sequence import FluxSequence
 from recast_probe.layout import Grid, TokenLayout
-
-KONTEXT_AREA = 1024 * 1024
 
 
 class FluxKontext(FluxSequence, Flux1):
@@ -28,6 +27,7 @@ class FluxKontext(FluxSequence, Flux1):
 
     name = "flux-kontext"
     pipelines = ("FluxKontextPipeline",)
+    leaves_flow_sigmas = False
     processors: ClassVar[dict[str, str]] = dict.fromkeys(("double", "single"), "FluxAttnProcessor")
     cached_types: ClassVar[dict[str, type[CachedBlock]]] = {
         "double": CachedFluxDoubleBlock,
@@ -39,15 +39,23 @@ class FluxKontext(FluxSequence, Flux1):
         return HookedFluxProcessor(processor)
 
     def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """As in ``Family``. At one megapixel these are the pipeline's own defaults; a smaller model
+        has its own area in place of one megapixel, and no list of preferred sizes."""
+        adapters = sorted(name for name in overrides if "ip_adapter" in name)
+        if adapters:
+            raise InputError(
+                f"{adapters[0]} needs an IP-Adapter, and a {type(pipeline).__name__} with one "
+                "cannot be probed; leave it out."
+            )
         side = self.image_side(pipeline)
-        area = overrides.get("max_area", side * side)
-        square = round(area**0.5)
+        # height and width give the aspect ratio only, so one that is left out matters
+        default = self.default_side(pipeline)
         return {
-            "height": square,
-            "width": square,
-            "max_area": area,
-            "max_sequence_length": self.longest_prompt(pipeline),
-            "_auto_resize": area == KONTEXT_AREA,
+            "height": default,
+            "width": default,
+            "max_area": side * side,
+            **self.text_arguments(pipeline, overrides),
+            "_auto_resize": side * side == MEGAPIXEL,
             **overrides,
         }
 
@@ -58,15 +66,19 @@ class FluxKontext(FluxSequence, Flux1):
 
         At one megapixel the pipeline resizes to Kontext's own list of preferred sizes, so the image
         stays as it is. A smaller model has no such list: the image is scaled to the model's area,
-        with the aspect ratio kept to a token. Who passes ``_auto_resize`` decides by himself.
+        with the aspect ratio kept to a token, whatever the output's size. Who passes
+        ``_auto_resize`` decides by himself.
+
+        Raises:
+            InputError: smaller than one token.
         """
-        arguments = self.call_arguments(pipeline, overrides)
-        if arguments["_auto_resize"] or "_auto_resize" in overrides:
+        self.check_one_token(pipeline, image)
+        if "_auto_resize" in overrides or self.call_arguments(pipeline, {})["_auto_resize"]:
             return image
-        aspect_ratio = image.width / image.height
+        area, aspect_ratio = self.image_side(pipeline) ** 2, image.width / image.height
         multiple = self.token_pixels(pipeline)
-        width = round((arguments["max_area"] * aspect_ratio) ** 0.5) // multiple
-        height = round((arguments["max_area"] / aspect_ratio) ** 0.5) // multiple
+        width = round((area * aspect_ratio) ** 0.5) // multiple
+        height = round((area / aspect_ratio) ** 0.5) // multiple
         size = (max(width, 1) * multiple, max(height, 1) * multiple)
         if size == image.size:
             return image
@@ -85,11 +97,6 @@ class FluxKontext(FluxSequence, Flux1):
                 for preferred_width, preferred_height in [size]
             )
         multiple = self.token_pixels(pipeline)
-        if min(width, height) < multiple:
-            raise InputError(
-                f"The reference image is {image.width} x {image.height} pixels, smaller than one "
-                f"token ({multiple} x {multiple} pixels); give a larger one."
-            )
         return Grid(rows=height // multiple, columns=width // multiple)
 
     def _generation_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
@@ -110,7 +117,7 @@ class FluxKontext(FluxSequence, Flux1):
     ) -> TokenLayout:
         references = () if image is None else (self._reference_grid(pipeline, image, arguments),)
         return TokenLayout(
-            text=arguments["max_sequence_length"],
+            text=self.text_tokens(arguments, "conditional"),
             generation=self._generation_grid(pipeline, arguments),
             references=references,
         )

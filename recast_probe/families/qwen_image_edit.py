@@ -41,10 +41,6 @@ class QwenImageEdit(QwenTransformer):
     pipelines: tuple[str, ...] = ("QwenImageEditPipeline",)
     needs_reference = True
     packages = ("torchvision",)
-    reserved: Mapping[str, str] = {
-        "prompt_embeds_mask": "prompt",
-        "negative_prompt_embeds_mask": "negative_prompt",
-    }
     # by which of the references the pipeline chooses the size of the output
     measure = 0
 
@@ -104,7 +100,7 @@ class QwenImageEdit(QwenTransformer):
             self._grid(self.reference_size(each), pixels) for each in self.references(arguments)
         ]
         return TokenLayout(
-            text=len(self._ids(pipeline, arguments, "prompt")),
+            text=self._text_tokens(pipeline, arguments, "conditional"),
             generation=self._grid((arguments["width"], arguments["height"]), pixels),
             references=tuple(grids),
         )
@@ -112,8 +108,14 @@ class QwenImageEdit(QwenTransformer):
     def branch_layouts(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
-        ids = self._ids_by_branch(pipeline, arguments)
-        return {branch: replace(layout, text=len(each)) for branch, each in ids.items()}
+        return {
+            branch: replace(layout, text=self._text_tokens(pipeline, arguments, branch))
+            for branch in self.branch_names(arguments)
+        }
+
+    def _text_tokens(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> int:
+        given = self.given_embeddings(arguments, branch)
+        return len(self._ids(pipeline, arguments, branch)) if given is None else given.shape[1]
 
     def _token_pixels(self, pipeline: Any) -> int:
         return int(pipeline.vae_scale_factor) * 2
@@ -122,12 +124,13 @@ class QwenImageEdit(QwenTransformer):
         width, height = size
         if min(width, height) < pixels:
             raise InputError(
-                f"An image of {width} x {height} pixels has not one token ({pixels} x {pixels} "
-                "pixels); choose a larger or squarer image or output."
+                f"An image of {width} x {height} pixels is smaller than one token ({pixels} x "
+                f"{pixels} pixels); choose a larger or squarer image or output."
             )
         return Grid(rows=height // pixels, columns=width // pixels)
 
-    def _ids(self, pipeline: Any, arguments: Mapping[str, Any], name: str) -> np.ndarray:
+    def _ids(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> np.ndarray:
+        (name,) = self.texts[branch].prompts
         prompt = arguments[name]
         if not isinstance(prompt, str):
             raise InputError(
@@ -138,11 +141,9 @@ class QwenImageEdit(QwenTransformer):
         return text_token_ids(pipeline, before + prompt, sizes)
 
     def _ids_by_branch(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        names = ("prompt", "negative_prompt")
-        return {
-            branch: self._ids(pipeline, arguments, name)
-            for branch, name in zip(self.branch_names(arguments), names, strict=False)
-        }
+        self.check_prompts_known(arguments)
+        names = self.branch_names(arguments)
+        return {branch: self._ids(pipeline, arguments, branch) for branch in names}
 
     def predict_schedule(
         self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
@@ -155,7 +156,8 @@ class QwenImageEdit(QwenTransformer):
         )
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        if arguments["true_cfg_scale"] > 1 and arguments.get("negative_prompt") is not None:
+        negative = ("negative_prompt", "negative_prompt_embeds")
+        if arguments["true_cfg_scale"] > 1 and any(arguments.get(n) is not None for n in negative):
             return ("conditional", "unconditional")
         return ("conditional",)
 
@@ -165,12 +167,15 @@ class QwenImageEdit(QwenTransformer):
         names = self.branch_names(arguments)
         if len(names) == 1:
             return {names[0]: None}
-        pictures = self.scaled_for_text(pipeline, self.references(arguments))
-        with torch.no_grad():
-            return {
-                branch: pipeline.encode_prompt(prompt=arguments[name], image=pictures)[0]
-                for branch, name in zip(names, ("prompt", "negative_prompt"), strict=True)
-            }
+        found = {}
+        for branch in names:
+            found[branch] = self.given_embeddings(arguments, branch)
+            if found[branch] is None:
+                (name,) = self.texts[branch].prompts
+                pictures = self.scaled_for_text(pipeline, self.references(arguments))
+                with torch.no_grad():
+                    found[branch], _ = pipeline.encode_prompt(arguments[name], image=pictures)
+        return found
 
     def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         # a prompt that runs alone is not filled up
@@ -186,5 +191,11 @@ class QwenImageEdit(QwenTransformer):
         }
 
     def call_facts(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        ids = self._ids_by_branch(pipeline, arguments)
-        return {"text": {branch: text_facts(pipeline, each) for branch, each in ids.items()}}
+        found: dict[str, Any] = {}
+        for branch in self.branch_names(arguments):
+            given = self.given_embeddings(arguments, branch)
+            if given is None:
+                found[branch] = text_facts(pipeline, self._ids(pipeline, arguments, branch))
+            else:  # which of them are vision tokens is not known
+                found[branch] = {"tokens": given.shape[1]}
+        return {"text": found}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
-from recast_probe.families.base import AttentionCall, Family
+from recast_probe.families.base import AttentionCall, Family, TextInput
 from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.families.qwen_positions import KeptShapes, positions_of_kept
 from recast_probe.families.qwen_processor import HookedQwenProcessor
@@ -25,10 +25,20 @@ from recast_probe.selection.merging import Groups
 class QwenTransformer(Family):
     """What pipelines with a ``QwenImageTransformer2DModel`` share; no family of its own."""
 
-    parts = ("transformer", "vae", "scheduler", "text_encoder", "processor", "image_processor")
+    parts = ("transformer", "vae", "scheduler", "image_processor")
+    text_parts = ("processor", "text_encoder")
+    texts: Mapping[str, TextInput] = {
+        "conditional": TextInput(("prompt",), "prompt_embeds", mask="prompt_embeds_mask"),
+        "unconditional": TextInput(
+            ("negative_prompt",), "negative_prompt_embeds", mask="negative_prompt_embeds_mask"
+        ),
+    }
     operations = ("self_processor_0", "dispatch_attention_fn_0")
     processor = "QwenDoubleStreamAttnProcessor2_0"
     takes_attention_mask = False
+
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        return 1024  # as check_inputs of the pipelines
 
     def check(self, pipeline: Any) -> None:
         super().check(pipeline)

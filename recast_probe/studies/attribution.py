@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from recast_probe.result import RunResult
 from recast_probe.studies.attribution_result import Attribution, exact_effects, sampled_effects
 from recast_probe.studies.engine import in_turns
 from recast_probe.studies.store import Record, Store
+from recast_probe.text_inputs import check_one_prompt
 
 if TYPE_CHECKING:
     from recast_probe.images import ImageSources
@@ -38,7 +39,7 @@ READING: Edge = ("reference", "generation")
 def attribution(
     probe: Probe,
     image: ImageSources,
-    prompt: str,
+    prompt: str | None,
     metric: Callable[[Image.Image], float] | None = None,
     *,
     over: str = "block",
@@ -93,8 +94,8 @@ def attribution(
     noises = [whole_number("seeds", seed, 0) for seed in seeds]
     if not noises or len(set(noises)) < len(noises):
         raise InputError(f"seeds must be one or several different numbers, not {seeds!r}.")
-    if not isinstance(prompt, str):
-        raise InputError("Attribution takes one prompt; call it for each of them.")
+    check_one_prompt("Attribution takes", prompt, pipeline_arguments)
+    check_no_callback(pipeline_arguments)
     cuts = _drawn(found, sample, share, sample_seed)
     name = metric_name or getattr(metric, "__name__", "metric" if metric else "")
     settings = {"edge": list(edge), "removal": removal, "cut_steps": plain(cut_steps)}
@@ -228,13 +229,18 @@ def knockouts(
 def with_latents(
     probe: Probe,
     image: ImageSources | None,
-    prompt: str,
+    prompt: str | None,
     steps: int,
     seed: int,
     interventions: Sequence[Intervention],
     **pipeline_arguments: Any,
 ) -> tuple[RunResult, torch.Tensor]:
-    """A run, and its latents after the last step, as the pipeline packs them, on the CPU."""
+    """A run, and its latents after the last step, as the pipeline packs them, on the CPU.
+
+    Raises:
+        InputError: a callback of the caller's own, or as ``Probe.generate``; nothing has run.
+    """
+    check_no_callback(pipeline_arguments)
     with _last_latents() as (last, callback):
         result = probe.generate(
             image,
@@ -247,6 +253,16 @@ def with_latents(
             **pipeline_arguments,
         )
     return result, last[0]
+
+
+def check_no_callback(pipeline_arguments: Mapping[str, Any]) -> None:
+    """Raise InputError where the pipeline is given a callback, since its place is taken."""
+    given = [name for name in pipeline_arguments if name.startswith("callback_on_step_end")]
+    if given:
+        raise InputError(
+            f"{given[0]} is used here to keep the last latents, and the pipeline takes one "
+            "callback; leave it out, or call generate."
+        )
 
 
 @contextmanager

@@ -206,8 +206,10 @@ def test_arguments_that_cannot_be_used(flux2_probes, image):
         flux2_probes["flux2"].layout(image, caption_upsample_temperature=0.15)
     with pytest.raises(InputError, match="takes no argument 'negative_prompt'"):
         flux2_probes["klein"].profile(image, "fox", negative_prompt="blurry")
-    with pytest.raises(InputError, match="'negative_prompt_embeds' is set by the probe"):
+    with pytest.raises(InputError, match=r"negative_prompt_embeds must have the shape .* \(1,\)"):
         flux2_probes["klein"].generate(image, "fox", negative_prompt_embeds=torch.zeros(1))
+    with pytest.raises(InputError, match="max_sequence_length=513 is beyond the 512"):
+        flux2_probes["flux2"].layout(image, max_sequence_length=513)
     with pytest.raises(InputError, match="0 x 4 generation tokens; choose at least 16 x 16"):
         flux2_probes["klein"].layout(image, height=10)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from recast_probe.acceleration import accelerate
 from recast_probe.errors import InputError, RecastProbeError, UnsupportedPipelineError
 from recast_probe.probe import Probe
+from recast_probe.studies.attribution import attribution, with_latents
 from tests import tiny
 
 
@@ -56,6 +60,43 @@ def nothing_runs(pipeline):
         ({"image": None}, "no reference tokens"),
         ({"image": "nowhere.png"}, "no file 'nowhere.png'"),
         ({"image": Image.new("RGB", (8, 300)), "_auto_resize": False}, "smaller than one token"),
+        ({"image": "https://example.com/fox.png"}, "'https://example.com/fox.png'.*download it"),
+        ({"image": Path("https://example.com/fox.png")}, "download it"),
+        ({"image": "S3://bucket/fox.png"}, "'S3://bucket/fox.png'.*download it"),
+        ({"image": "file:///tmp/fox.png"}, "download it"),
+        ({"image": ["hf://a/fox.png"]}, "download it"),
+        ({"image": "C:/nowhere/fox.png"}, "no file"),
+        ({"image": "a" * 5000 + ".png"}, "The reference image"),
+        ({"image": "nul\0.png"}, "The reference image"),
+        ({"image": np.zeros((8, 9, 3))}, r"shape \(8, 9, 3\).*Image.fromarray"),
+        ({"image": torch.zeros(3, 8, 9)}, r"shape \(3, 8, 9\).*Image.fromarray"),
+        ({"image": [np.zeros((8, 9))]}, "Image.fromarray"),
+        ({"prompt": None}, "Give a prompt"),
+        ({"prompt": "a \ud83d fox"}, r"'\\ud83d' at 2"),
+        ({"prompt": ["fox", "\udfff"]}, r"'\\udfff' at 0"),
+        ({"negative_prompt": "\udc00"}, r"negative_prompt holds '\\udc00'"),
+        ({"prompt_2": 3}, "prompt_2 must be a text"),
+        ({"prompt_2": ["a", "b"]}, "prompt_2 has 2 texts for 1 prompts"),
+        ({"negative_prompt": ["a"], "prompt": ["a", "b"]}, "negative_prompt has 1 texts for 2"),
+        ({"negative_prompt": b"snow"}, "negative_prompt must be a text"),
+        ({"steps": 1001}, "steps=1001 is more than the 1000"),
+        ({"steps": 10**9}, "at most 1000"),
+        ({"sigmas": 0.5}, "sigmas must be a list"),
+        ({"sigmas": [1.0, float("nan"), 0.5, 0.2]}, "FlowMatchEulerDiscreteScheduler.*not finite"),
+        ({"sigmas": ["a", "b", "c", "d"]}, "FlowMatchEulerDiscreteScheduler makes no run"),
+        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, not nan"),
+        ({"guidance_scale": "3"}, "guidance_scale must be a finite number, not '3'"),
+        ({"true_cfg_scale": float("inf")}, "true_cfg_scale must be a finite number, not inf"),
+        ({"true_cfg_scale": True}, "true_cfg_scale"),
+        ({"max_sequence_length": 513}, "max_sequence_length=513 is beyond the 512"),
+        ({"max_sequence_length": 0}, "max_sequence_length"),
+        ({"max_sequence_length": 12.5}, "max_sequence_length"),
+        ({"num_images_per_prompt": 2}, "several calls with different seeds"),
+        ({"callback_on_step_end": 3}, "callback_on_step_end must be a function, not 3"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "'noise'.*latents, prompt_embeds"),
+        ({"callback_on_step_end_tensor_inputs": "latents"}, "'latents'"),
+        ({"joint_attention_kwargs": [1]}, "joint_attention_kwargs must be a dictionary"),
+        ({"ip_adapter_image": Image.new("RGB", (8, 8))}, "ip_adapter_image needs an IP-Adapter"),
     ],
 )
 def test_wrong_arguments(probe, image, settings, message):
@@ -91,6 +132,33 @@ def test_a_mask_of_another_shape(probe):
         probe.reference_mask(np.ones((4, 4, 3)), image)
     with pytest.raises(InputError, match="not finite"):
         probe.reference_mask(np.full((64, 96), np.nan), image)
+
+
+@pytest.mark.parametrize("name", ["black-forest-labs/FLUX.1-Kontext-dev", Path("a/folder")])
+def test_the_name_of_a_model_is_no_pipeline(name):
+    for call in (Probe, accelerate):
+        with pytest.raises(InputError, match=rf"Probe\.from_pretrained\('{name}'\)"):
+            call(name)
+
+
+def test_a_scheduler_of_more_timesteps_takes_more_steps(probe, image):
+    before = probe.pipe.scheduler
+    probe.pipe.scheduler = type(before).from_config(before.config, num_train_timesteps=1200)
+    try:
+        assert len(probe.pipeline_arguments(image, "fox", steps=1100)) > 1
+        with pytest.raises(InputError, match="steps=1201 is more than the 1200"):
+            probe.pipeline_arguments(image, "fox", steps=1201)
+    finally:
+        probe.pipe.scheduler = before
+
+
+@pytest.mark.parametrize("name", ["callback_on_step_end", "callback_on_step_end_tensor_inputs"])
+def test_studies_that_need_the_callback_themselves(probe, image, name):
+    given = {"callback_on_step_end": lambda *_: {}, "callback_on_step_end_tensor_inputs": []}
+    with pytest.raises(InputError, match=f"{name} is used here"):
+        attribution(probe, image, "fox", steps=2, progress=False, **{name: given[name]})
+    with pytest.raises(InputError, match=f"{name} is used here"):
+        with_latents(probe, image, "fox", 2, 0, (), **{name: given[name]})
 
 
 class OtherPipeline:

@@ -86,16 +86,13 @@ def test_branches_are_told_apart_by_their_embeddings(probe, image, monkeypatch):
     settings = {"true_cfg_scale": 2.0, "negative_prompt": "blurry", "steps": 1, "progress": False}
     expected = probe.profile(image, "a red fox", **settings)
     names = type(probe.family).branch_names
-    swapped = {"conditional": "prompt", "unconditional": "negative_prompt"}
     monkeypatch.setattr(
         type(probe.family), "branch_names", lambda self, a: tuple(reversed(names(self, a)))
     )
     monkeypatch.setattr(
         type(probe.family),
         "branch_embeddings",
-        lambda self, pipe, a: {
-            name: self._encode(pipe, a, swapped[name]) for name in self.branch_names(a)
-        },
+        lambda self, pipe, a: {name: self._encode(pipe, a, name) for name in self.branch_names(a)},
     )
     found = probe.profile(image, "a red fox", **settings)
     np.testing.assert_array_equal(
