@@ -101,7 +101,8 @@ def measured(rng: random.Random, state: dict[str, Any]) -> str:
         return "clear"
     if code:
         return f"RAW exit code {code}"
-    if re.search(r"\b(nan|inf)\b%?", out, flags=re.IGNORECASE):
+    model = str(values.get("model")) if isinstance(values, dict) else ""
+    if re.search(r"\b(nan|inf)\b", out.replace(f"({model})", ""), flags=re.IGNORECASE):
         return "SILENT: nan or inf is printed"
     for name, (least, most) in POSSIBLE.items():
         for value in _named(values, name):

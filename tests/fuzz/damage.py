@@ -64,8 +64,8 @@ def edited(values: Any, rng: random.Random) -> Any:
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path]
-    parts = value.items() if isinstance(value, dict) else enumerate(value)
     if isinstance(value, dict | list):
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in parts:
             found += _places(each, (*path, name))
     return found

@@ -172,6 +172,8 @@ def _trials(
     os.environ["XDG_CACHE_HOME"] = str(scratch / "cache")
     (scratch / "work").mkdir()
     state = each.prepare(scratch / "work", base)
+    # libraries tell of what they read on standard error
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     with log.open("a", buffering=1) as file:
         for index in todo:
             # the default action ends the process: no handler of Python runs in a loop of C
