@@ -63,8 +63,8 @@ def _labels(truth: np.ndarray, rng: random.Random) -> np.ndarray:
     found = np.zeros(truth.shape, np.uint8)
     for label in range(count):
         row, column = (rng.randrange(truth.shape[0]) for _ in range(2))
-        found[row : row + 12, column : column + 12] = rng.randrange(1, 22) if label else 1
-    found[truth] = rng.randrange(1, 22)
+        found[row : row + 12, column : column + 12] = rng.randrange(1, 22) if label else 2
+    found[truth] = rng.randrange(2, 22)
     if rng.random() < 0.5:
         edge = np.asarray(Image.fromarray(truth).convert("L").filter(ImageFilter.FIND_EDGES)) > 0
         found[edge] = 255

@@ -131,9 +131,12 @@ def _of_size(rng: random.Random, folder: Path) -> str:
     sides = (0, 1, 2, 7, 300, 9000, 32_768, 40_000, 2**31 - 1)
     width, height = rng.choice(sides), rng.choice(sides)
     path = folder / "size.png"
-    path.write_bytes(png(width, height))
-    load_image(path)
-    return "SILENT: it has not that many pixels" if width * height > 64 else "right"
+    # what is larger must be refused by what its header says
+    small = width * height <= 10**7
+    path.write_bytes(png(width, height, bytes((width + 1) * height) if small else b""))
+    found = load_image(path)
+    same = found.size == (width, height) and max(width, height) <= 32_768
+    return "right" if same and width * height <= 10**8 else "SILENT: too large"
 
 
 def _of_mode(rng: random.Random, folder: Path) -> str:
@@ -167,7 +170,7 @@ def _of_mode(rng: random.Random, folder: Path) -> str:
     elif mode in ("La", "RGBa"):
         image = plain.convert({"La": "LA", "RGBa": "RGBA"}[mode]).convert(mode)
     elif mode in ("LAB",):
-        image = Image.new("LAB", (5, 4), (grey, 0, 0))
+        image = Image.new("LAB", (5, 4), (grey, 128, 128))
     else:
         image = (plain if mode in ("1", "L", "I", "F") else plain.convert("RGB")).convert(mode)
     if mode in ("L", "RGB", "LA", "RGBA") and rng.random() < 0.5:
@@ -176,8 +179,10 @@ def _of_mode(rng: random.Random, folder: Path) -> str:
         found = load_image(path)
     else:
         found = load_image(image)
-    if mode in ("1", "P"):
+    if mode in ("1", "P"):  # of other greys than asked for
         return "right"
+    if mode == "LAB":
+        return "right" if np.ptp(np.asarray(found), axis=-1).max() <= 1 else f"SILENT: {mode}"
     return "right" if abs(np.asarray(found).astype(int) - grey).max() <= 3 else f"SILENT: {mode}"
 
 
