@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= out/demo
 WORKERS ?= 2
+FUZZ_SEED ?= 0
+FUZZ_INPUTS ?= 10000
 POCKET ?= out/pocket
 GPU_PYTHON ?= python3
 DEVICE ?= cuda
 FULL_SIZE ?= out/full-size
 MEASURED ?= out/measured
 
-.PHONY: demo test crash lint types train-pocket measure-gpu clean
+.PHONY: demo test crash fuzz lint types train-pocket measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -32,6 +34,10 @@ test: $(READY)
 # studies killed, stopped and run twice at once, at 100 random moments each
 crash: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash
+
+# 10,000 damaged and hostile inputs; fails where one is answered wrongly, hangs or ends in a traceback
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.fuzz --seed $(FUZZ_SEED) --inputs $(FUZZ_INPUTS) --lanes $(WORKERS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

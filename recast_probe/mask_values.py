@@ -28,8 +28,9 @@ index), or a colour such as "#ff0000"; None for the rule above."""
 SCALES = (255, 65535)
 NEAR = 0.02
 """Of the scale: pixels this near to its top are inside, as a lossy format leaves them."""
-FEWEST = 0.01
-"""Share of the pixels from which a value between is looked at as a label."""
+FEWEST, MOST_LABELS = 0.01, 128
+"""Share of the pixels from which a value between is looked at as a label, and how many labels there
+can be."""
 
 
 def mask_values(values: Any, what: str = "The mask", inside: Inside = None) -> np.ndarray:
@@ -126,20 +127,24 @@ def _check_smooth(
     between = (levels > NEAR * scale) & (levels < scale * (1 - NEAR))
     if counts[between].sum() > given.size / 2:
         raise _unclear(given, what, "most of its values lie between black and white")
-    if given.ndim != 2 or min(given.shape) < 3:
+    # a wide blur has every value, and areas of the first and the last ones
+    if given.ndim != 2 or min(given.shape) < 2 or len(levels) > MOST_LABELS:
         return
     frequent = counts >= FEWEST * given.size
     for level in levels[frequent & (levels > 0) & (levels < scale * (1 - NEAR))]:
         same = given == level
-        if 2 * _inner(same).sum() > same.sum():
+        if 2 * _in_squares(same).sum() > same.sum():
             raise _unclear(given, what, f"the value {level:g} fills areas, as a label does")
 
 
-def _inner(marked: np.ndarray) -> np.ndarray:
-    """Pixels all of whose neighbours, in the 3 x 3 around, are marked too."""
-    around = np.pad(marked, 1, mode="edge")
-    rows = around[:-2] & around[1:-1] & around[2:]
-    return rows[:, :-2] & rows[:, 1:-1] & rows[:, 2:]
+def _in_squares(marked: np.ndarray) -> np.ndarray:
+    """Pixels of any 2 x 2 that is marked as a whole; a smoothed outline is thinner than that."""
+    whole = marked[:-1, :-1] & marked[:-1, 1:] & marked[1:, :-1] & marked[1:, 1:]
+    found = np.zeros_like(marked)
+    for rows in (slice(None, -1), slice(1, None)):
+        for columns in (slice(None, -1), slice(1, None)):
+            found[rows, columns] |= whole
+    return found
 
 
 def _equal(given: np.ndarray, what: str, inside: Inside) -> np.ndarray:

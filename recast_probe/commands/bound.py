@@ -96,7 +96,11 @@ def bound(
     limits = _limits(device, peak_tflops, bandwidth_gb)
     full = RunPlan.full(text, generation, reference, steps, calls=calls)
     rows = paper_rows(reference) if done is None else {"full": [], ", ".join(done): done}
-    plans = {name: planned(full, words) for name, words in rows.items() if _fits(words, steps)}
+    plans = {
+        name: planned(full, words)
+        for name, words in rows.items()
+        if done is not None or _fits(words, steps)
+    }
     found = {
         name: bound_of(config, plan, limits, attention_slowdown=attention_slowdown)
         for name, plan in plans.items()

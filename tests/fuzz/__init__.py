@@ -1,0 +1,2 @@
+"""Damaged, hostile and odd inputs by the thousand; `python -m tests.fuzz` counts what becomes of
+them."""
