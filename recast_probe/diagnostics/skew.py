@@ -25,7 +25,8 @@ class Skew(Result):
     """Concentration of the scores, in two readings that the paper does not tell apart.
 
     Attributes:
-        fraction: the top share of tokens that is asked about.
+        fraction: the top share of tokens that is asked about; `counted` is the share that whole
+            tokens make of it.
         top_share_of_mean_score: mass on the top tokens of the score averaged over steps, blocks
             and heads (Eq. 3), 0..1.
         mean_of_block_top_shares: the same for each step and block (mean over heads), then
@@ -47,9 +48,16 @@ class Skew(Result):
     lorenz: xr.DataArray
     selection: str
 
+    @property
+    def counted(self) -> float:
+        """Share of the tokens that was counted as the top: 3 of 10 for the top 25 %."""
+        tokens = self.lorenz.size - 1
+        return arrays.top_count(tokens, self.fraction) / tokens
+
     def summary(self) -> dict[str, float]:
         return {
             "fraction": self.fraction,
+            "counted_fraction": self.counted,
             "top_share_of_mean_score": self.top_share_of_mean_score,
             "mean_of_block_top_shares": self.mean_of_block_top_shares,
             "gini_of_mean_score": self.gini_of_mean_score,
@@ -57,9 +65,10 @@ class Skew(Result):
         }
 
     def __repr__(self) -> str:
+        whole = "" if self.counted == self.fraction else f" (counted: {self.counted:.1%})"
         return (
-            f"Skew(top {self.fraction:.0%} hold {self.top_share_of_mean_score:.1%} of the mean "
-            f"score, {self.mean_of_block_top_shares:.1%} per block; {self.selection})"
+            f"Skew(top {self.fraction:.0%}{whole} hold {self.top_share_of_mean_score:.1%} of the "
+            f"mean score, {self.mean_of_block_top_shares:.1%} per block; {self.selection})"
         )
 
 
