@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from fractions import Fraction
 from typing import Any
 
 from recast_probe.errors import InputError
@@ -21,3 +23,14 @@ def whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     return number
+
+
+def share_of(count: int, fraction: float | Fraction) -> int:
+    """How many of `count` a fraction means: rounded half up, at least one.
+
+    The fraction is the one that its shortest decimal says, so 0.29 of 50 is exactly 14.5, and 15.
+    """
+    if not isinstance(fraction, Fraction):
+        # a third has no short decimal, but a small denominator
+        fraction = Fraction(repr(float(fraction))).limit_denominator(1_000_000)
+    return max(1, math.floor(fraction * count + Fraction(1, 2)))

@@ -174,8 +174,9 @@ class AttentionProfile:
         """
         if variable not in self.dataset:
             raise InputError(
-                f"This profile holds no {variable}: it was written by an earlier version, or was "
-                "built without it. Profile the run again to have it."
+                f"This profile holds no {variable}; it holds "
+                f"{', '.join(map(str, self.dataset.data_vars))}. Earlier versions recorded less: "
+                "profile the run again to have it."
             )
         found = self.dataset[variable]
         if branch not in found["branch"].values:

@@ -20,10 +20,10 @@ class CopyHeads(Result):
     """Copying and broadcasting heads, every value a mean over the selected steps.
 
     Attributes:
-        information: (block, head), bits: mutual information of generation and reference token, how
-            much the place of a generation token says about where it looks. 0 for a head that shows
-            every place the same (broadcast), up to ``maximum`` for one that shows every place its
-            own (copy).
+        information: (block, head), bits: `mutual_information` of generation and reference token,
+            how much the place of a generation token says about where it looks. 0 for a head that
+            shows every place the same (broadcast), up to ``maximum`` for one that shows every place
+            its own (copy).
         mass: (block, head), the fraction of their attention that generation tokens pay to the
             reference.
         copying: bool (block, head): ``information`` of at least ``threshold`` times the maximum,
@@ -78,9 +78,8 @@ def copy_heads(
         least_mass: fraction of attention, 0..1.
 
     Raises:
-        InputError: thresholds outside 0..1, scores that are NaN, a profile of other queries or of
-            format 1,
-            which holds no mutual information.
+        InputError: thresholds outside 0..1, scores that are NaN, a profile of other queries or
+            one that holds no mutual information, as those of format 1.
     """
     for name, value in (("threshold", threshold), ("least_mass", least_mass)):
         if not 0 <= value <= 1:

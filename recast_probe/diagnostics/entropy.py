@@ -18,9 +18,17 @@ from recast_probe.diagnostics.results import (
     mean_over,
     warn_if_nan,
 )
+from recast_probe.errors import InputError
 from recast_probe.profile import AttentionProfile, Indices
 
 WEIGHTED = "mass_weighted_conditional_entropy"
+MISSING = (
+    f"This profile holds no {WEIGHTED}, which mutual information is made of: it was written by an "
+    "earlier version, or was built without it. Profile the run again to have it."
+)
+# a head's mass below it: its scores come near the least number of float32, and lose digits
+FAINT = 1e-30
+ROUNDING_BITS = 1e-5
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,9 +39,9 @@ class Entropy(Result):
         marginal: (step,), of the score averaged over blocks and heads: the paper's curve.
         conditional: (step,), mean over blocks and heads of the entropy that one generation
             token's own distribution has.
-        mutual_information: (step,), mean over blocks and heads of that head's mutual information;
-            see `mutual_information`. None for a profile of format 1, which does not hold what it
-            is made of.
+        information: (step,), mean over blocks and heads of that head's mutual information (of the
+            single heads, not of their mixture); see `mutual_information`. None for a profile that
+            does not hold what it is made of, as those of format 1.
         effective_tokens: (step,), 2 ** marginal.
         block_marginal, block_conditional: (step, block), mean over heads before and after.
         maximum: log2 of the number of reference tokens.
@@ -42,12 +50,23 @@ class Entropy(Result):
 
     marginal: xr.DataArray
     conditional: xr.DataArray
-    mutual_information: xr.DataArray | None
+    information: xr.DataArray | None
     effective_tokens: xr.DataArray
     block_marginal: xr.DataArray
     block_conditional: xr.DataArray
     maximum: float
     selection: str
+
+    @property
+    def mutual_information(self) -> xr.DataArray:
+        """`information`.
+
+        Raises:
+            InputError: the profile did not hold what it is made of.
+        """
+        if self.information is None:
+            raise InputError(MISSING)
+        return self.information
 
     def summary(self) -> dict[str, float]:
         found = {
@@ -59,10 +78,10 @@ class Entropy(Result):
             "effective_tokens_first": float(self.effective_tokens[0]),
             "effective_tokens_last": float(self.effective_tokens[-1]),
         }
-        if self.mutual_information is not None:
+        if self.information is not None:
             found |= {
-                "mutual_information_first": float(self.mutual_information[0]),
-                "mutual_information_last": float(self.mutual_information[-1]),
+                "mutual_information_first": float(self.information[0]),
+                "mutual_information_last": float(self.information[-1]),
             }
         return found
 
@@ -94,16 +113,18 @@ def entropy(
     information = None
     if WEIGHTED in profile.dataset:
         found = mutual_information(profile, blocks, steps, heads, branch)
-        information = labelled(mean_over(found, "block", "head"), score, found.name, "step")
+        information = labelled(
+            mean_over(found, "block", "head"), score, "mutual_information", "step"
+        )
     warn_if_nan(
-        arrays.entropy_bits(score.values) + per_query.values,
-        "Some heads have no attention to the reference, or no conditional entropy: entropies that "
+        np.append(block_marginal, per_query.values),
+        "Some blocks have no attention to the reference, or no conditional entropy: entropies that "
         "include them are NaN.",
     )
     return Entropy(
         marginal=labelled(marginal, score, "marginal", "step"),
         conditional=labelled(mean_over(per_query, "block", "head"), score, "conditional", "step"),
-        mutual_information=information,
+        information=information,
         effective_tokens=labelled(2**marginal, score, "effective_tokens", "step"),
         block_marginal=labelled(block_marginal, score, "block_marginal", "step", "block"),
         block_conditional=labelled(
@@ -127,13 +148,24 @@ def mutual_information(
     counts as much as the attention it pays to the reference. It is the entropy of the score minus
     the conditional entropy weighted in the same way. 0 where every place looks alike; at most log2
     of the smaller number of tokens. Rounding to float32 leaves errors of about 1e-6 bits, below 0
-    too. NaN where a head pays the reference nothing.
+    too, which count as 0. NaN, with a warning, where a head pays the reference nothing.
 
     Raises:
         InputError: a profile that does not hold the weighted conditional entropy, as those of
             format 1.
     """
+    if WEIGHTED not in profile.dataset:
+        raise InputError(MISSING)
     score = profile.select(blocks, steps, heads, branch)
     per_query = profile.select(blocks, steps, heads, branch, variable=WEIGHTED)
-    bits = arrays.entropy_bits(score.values) - per_query.values
+    bits = arrays.entropy_bits(score.values) - per_query.values.astype(np.float64)
+    faint = score.values.sum(-1, dtype=np.float64) < FAINT
+    bits = np.where(faint, np.nan, bits)
+    warn_if_nan(
+        bits,
+        "Some heads pay the reference no attention, or less than 1e-30 of it: their mutual "
+        "information is NaN.",
+    )
+    # an information is not below 0; what is, is rounding
+    bits = np.where(np.abs(bits) < ROUNDING_BITS, np.maximum(bits, 0), bits)
     return labelled(bits, score, "mutual_information", "step", "block", "head")

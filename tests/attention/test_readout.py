@@ -54,7 +54,11 @@ def test_float32_statistics_equal_a_dense_softmax(layout, batch, heads, width, c
         # logits of spread 3 reach 30, where float32 itself is rounded to 2e-6
         exactness = 1e-6 if spread <= 1 else 5e-6
         torch.testing.assert_close(a.score.double(), b.score, atol=exactness, rtol=0)
-        for bits in ("marginal_entropy", "conditional_entropy"):
+        for bits in (
+            "marginal_entropy",
+            "conditional_entropy",
+            "mass_weighted_conditional_entropy",
+        ):
             torch.testing.assert_close(
                 getattr(a, bits).double(), getattr(b, bits), atol=1e-4, rtol=0
             )

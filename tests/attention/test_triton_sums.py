@@ -69,7 +69,7 @@ def test_two_runs_give_the_same_bits(cases):
 def test_a_whole_readout_through_the_kernel(cases, table):
     case = cases[f"readout, {table}"]
     assert case.pop("row_sum_error") < 1e-5
-    assert len(case) == 10
+    assert len(case) == 13
     assert max(case.values()) < 1e-5
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def readout(table: str) -> dict[str, float]:
     result = {"row_sum_error": found.row_sum_error}
     for pair in pairs:
         a, b = found.pairs[pair], dense.pairs[pair]
-        for name in ("score", "marginal_entropy", "conditional_entropy"):
+        for name in (each.name for each in fields(a)):
             difference = (getattr(a, name).double() - getattr(b, name)[:, [2, 0]]).abs().max()
             result[f"{' to '.join(pair)} {name}"] = float(difference)
     rows = [1, 2] if table == "queried" else [0, 1, 2]

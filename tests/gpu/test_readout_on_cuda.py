@@ -41,7 +41,7 @@ def test_statistics_are_those_of_a_dense_softmax(dtype, width, table):
     dense = dense_reference(q, k, v, SMALL)
     a, b = found.pairs[PAIR], dense.pairs[PAIR]
     assert ((a.score.double() - b.score).abs() / b.score).max() < 1e-3
-    for name in ("marginal_entropy", "conditional_entropy"):
+    for name in ("marginal_entropy", "conditional_entropy", "mass_weighted_conditional_entropy"):
         torch.testing.assert_close(
             getattr(a, name).double(), getattr(b, name), atol=1e-3, rtol=1e-3
         )
@@ -65,7 +65,12 @@ def test_every_fused_kernel_gives_its_own_output_and_a_true_log_sum_exp(backend)
 def test_two_runs_of_the_full_size_give_the_same_bits():
     q, k, v = inputs(KONTEXT, 24, 128, torch.bfloat16)
     first, second = (attend(q, k, v, KONTEXT, mass_table="queried") for _ in range(2))
-    for name in ("score", "marginal_entropy", "conditional_entropy"):
+    for name in (
+        "score",
+        "marginal_entropy",
+        "conditional_entropy",
+        "mass_weighted_conditional_entropy",
+    ):
         assert torch.equal(getattr(first.pairs[PAIR], name), getattr(second.pairs[PAIR], name))
     assert torch.equal(first.mass, second.mass) or first.mass.isnan().any()
 

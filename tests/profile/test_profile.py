@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,7 +17,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recast_probe import io
+from recast_probe import diagnostics, io
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError, ProfileFileError
 from recast_probe.layout import Grid, TokenLayout
@@ -36,6 +37,7 @@ def make_profile(seed=0, branches=("conditional", "unconditional"), provenance=N
         score=rng.random((*shape, 7)).astype(np.float32),
         mass=rng.random((*shape, 3, 3)),
         conditional_entropy=rng.random(shape),
+        mass_weighted_conditional_entropy=rng.random(shape),
         steps=[0, 1, 5],
         timesteps=[1000.0, 900.125, 31.7],
         sigmas=[1.0, 0.9, 0.0317],
@@ -51,6 +53,31 @@ def make_profile(seed=0, branches=("conditional", "unconditional"), provenance=N
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     return make_profile().save(tmp_path_factory.mktemp("saved") / "fox.nc")
+
+
+def test_files_of_version_1_open_and_say_what_they_lack():
+    """The file was written before mass-weighted entropies were recorded."""
+    profile = AttentionProfile.load(Path(__file__).with_name("version_1.nc"))
+    assert profile.dataset.attrs["format_version"] == 1
+    assert profile.provenance == {"prompt": "a fox", "seed": 3}
+    assert float(profile.score.sum()) == pytest.approx(2 * 3 * 2 / 4)
+    with pytest.raises(InputError, match="no mass_weighted_conditional_entropy; it holds score"):
+        profile.select(variable="mass_weighted_conditional_entropy")
+    spread = diagnostics.entropy(profile)
+    assert "conditional_first" in spread.summary()
+    assert "mutual_information_first" not in spread.summary()
+    for asked in (
+        lambda: spread.mutual_information,
+        lambda: diagnostics.mutual_information(profile),
+        lambda: diagnostics.copy_heads(profile),
+        lambda: diagnostics.reading(profile),
+    ):
+        with pytest.raises(InputError, match=r"mass_weighted.*Profile the run again"):
+            asked()
+    rng = np.random.default_rng(1)
+    score = rng.random((1, 2, 3, 2, 6))
+    score = (score / (score.sum(-1, keepdims=True) * 4)).astype(np.float32)
+    np.testing.assert_array_equal(profile.dataset["score"], score)
 
 
 def test_round_trip_is_exact(tmp_path):
