@@ -11,7 +11,8 @@ import numpy as np
 from recast_probe.checks import share_of
 from recast_probe.errors import InputError
 
-# FLUX.1 has 38 single-stream blocks, 19..56; the paper averages 20..56, all but the first
+# FLUX.1 has 38 single-stream blocks, 19..56 counted from 0; the paper averages 20..56, which are
+# all but the first if it counts so too, and all but the last if it counts from 1
 PAPER_SINGLE_BLOCKS = 38
 
 
