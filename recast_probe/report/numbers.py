@@ -88,8 +88,8 @@ KNOWN = {
     "k": ("Top tokens", "Number of reference tokens called the top.", "tokens"),
     "p_value": (
         "p-value",
-        "How often a randomly shifted mask agrees as well or better; shifts keep its shape and size, "
-        "and lose its position.",
+        "How often a randomly shifted mask agrees as well or better; shifts keep its shape and "
+        "size, and lose its position.",
         "",
     ),
     "first": (
