@@ -7,6 +7,7 @@ every interval is asked. The table is that of docs/statistics.md.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,9 +81,14 @@ KINDS: dict[str, Kind] = {
 }
 
 
+@functools.cache
+def _truth(draw: Draw) -> float:
+    return float(draw(np.random.default_rng(99), MANY).mean())
+
+
 def studies(kind: Kind, count: int, number: int, seed: int) -> Iterator[tuple[Interval, float]]:
     """Intervals of simulated means, each with the truth."""
-    truth = float(kind.draw(np.random.default_rng(99), MANY).mean())
+    truth = _truth(kind.draw)
     rng = np.random.default_rng(seed)
     for study in range(number):
         groups = list(np.reshape(kind.draw(rng, count), (count, -1)))
@@ -99,19 +105,24 @@ def ratios(count: int, number: int, seed: int) -> Iterator[tuple[Interval, float
         yield ratio_interval(pruned, full, draws=DRAWS, seed=study), 0.9
 
 
-def rankings(count: int, number: int, seed: int) -> Iterator[tuple[Interval, float]]:
-    """Mean Spearman correlation over the pairs of rankings that share what is common to all."""
+def _rankings(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Correlations (ranking, ranking) of rankings that share what is common to all."""
     common = np.random.default_rng(5).normal(size=TOKENS)
+    noise = rng.lognormal(0, 0.5, (count, 1)) * rng.normal(size=(count, TOKENS))
+    return np.corrcoef(stats.rankdata(common + noise, axis=-1))
 
-    def matrix(rng: np.random.Generator, size: int) -> np.ndarray:
-        noise = rng.lognormal(0, 0.5, (size, 1)) * rng.normal(size=(size, TOKENS))
-        return np.corrcoef(stats.rankdata(common + noise, axis=-1))
 
-    whole = matrix(np.random.default_rng(99), 3000)
-    truth = float(whole[np.triu_indices(len(whole), 1)].mean())
+@functools.cache
+def _agreement() -> float:
+    whole = _rankings(np.random.default_rng(99), 3000)
+    return float(whole[np.triu_indices(len(whole), 1)].mean())
+
+
+def rankings(count: int, number: int, seed: int) -> Iterator[tuple[Interval, float]]:
+    """Mean Spearman correlation over the pairs of rankings."""
     rng = np.random.default_rng(seed)
     for _ in range(number):
-        yield mean_of_pairs(matrix(rng, count)), truth
+        yield mean_of_pairs(_rankings(rng, count)), _agreement()
 
 
 def correlations(
