@@ -29,7 +29,7 @@ from recast_probe.studies.tables import markdown
 COUNTS = (4, 5, 8, 12, 24, 50)
 SHARE, COSINE = (0.0, 1.0), (-1.0, 1.0)
 DRAWS = 999
-MANY = 1_000_000
+MANY = 300_000
 TOKENS = 48
 
 Draw = Callable[[np.random.Generator, int], np.ndarray]
@@ -114,7 +114,7 @@ def _rankings(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @functools.cache
 def _agreement() -> float:
-    whole = _rankings(np.random.default_rng(99), 3000)
+    whole = _rankings(np.random.default_rng(99), 1500)
     return float(whole[np.triu_indices(len(whole), 1)].mean())
 
 
