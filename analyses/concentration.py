@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> dict:
         words = named.format(top=top)
         known = int(table[name].notna().sum())
         if not known:
-            print(f"No {words}: no reference has a mask.")
+            print(f"No {words}: there are no masks for it.")
             continue
         words += f" ({known} of {len(table)} runs)" if known < len(table) else ""
         found = interval(name)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recast_probe.checks import share_of
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families import find_family
 from recast_probe.fp8 import use_fp8_linears
@@ -225,7 +226,7 @@ def _budget_for(budget: Any, tokens: int, align: int | None, method: str) -> Any
             return None
         budget = Adaptive.paper(tokens)
     if isinstance(budget, float):
-        budget = Fixed(max(1, round(budget * tokens)))
+        budget = Fixed(share_of(tokens, budget))
     budget = as_budget(budget, ranked=True)
     if align is None:
         return budget

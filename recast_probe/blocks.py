@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
+from recast_probe.checks import share_of
 from recast_probe.errors import InputError
 
-# FLUX.1 has 38 single-stream blocks, 19..56; the paper averages 20..56, all but the first
+# FLUX.1 has 38 single-stream blocks, 19..56 counted from 0; the paper averages 20..56, which are
+# all but the first if it counts so too, and all but the last if it counts from 1
 PAPER_SINGLE_BLOCKS = 38
 
 
@@ -50,7 +53,7 @@ def _one(selection: Any, kinds: Sequence[str]) -> list[int]:
     if selection == "paper":
         if not single:
             return list(range(len(kinds)))
-        skipped = max(1, round(len(single) / PAPER_SINGLE_BLOCKS))
+        skipped = share_of(len(single), Fraction(1, PAPER_SINGLE_BLOCKS))
         return single[skipped:] if len(single) > skipped else single
     kind, _, number = selection.partition(".")
     members = [block for block, each in enumerate(kinds) if each == kind]

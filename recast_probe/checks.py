@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from fractions import Fraction
 from numbers import Real
 from typing import Any
 
@@ -34,3 +35,14 @@ def finite_number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, not {value!r}.")
     return float(value)
+
+
+def share_of(count: int, fraction: float | Fraction) -> int:
+    """How many of `count` a fraction means: rounded half up, at least one.
+
+    The fraction is the one that its shortest decimal says, so 0.29 of 50 is exactly 14.5, and 15.
+    """
+    if not isinstance(fraction, Fraction):
+        # a third has no short decimal, but a small denominator
+        fraction = Fraction(repr(float(fraction))).limit_denominator(1_000_000)
+    return max(1, math.floor(fraction * count + Fraction(1, 2)))

@@ -9,7 +9,7 @@ ReCAST ranks by, and rankings of step 0 are compared.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +76,7 @@ def paint_prompts(sample: Sample) -> list[str]:
 def agreement(
     cases: Sequence[Case],
     profiles: Sequence[AttentionProfile],
-    painted: dict[str, list[AttentionProfile]],
+    painted: Mapping[str, list[AttentionProfile]],
     blocks: str,
 ) -> Agreement:
     """Agreement of the cases' own rankings of step 0 and of those of `paint_profiles`."""

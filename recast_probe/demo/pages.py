@@ -184,8 +184,10 @@ def words(interval: Mapping[str, Any] | None) -> str:
     """ "0.812 [0.790, 0.835, n=4]"; says so where the ends cannot be told."""
     if interval is None or interval["mean"] is None:
         return "not defined"
-    ends = [math.nan if interval[end] is None else interval[end] for end in ("low", "high")]
-    return interval_text(interval["mean"], *ends, interval["count"])
+    low, high = (
+        math.nan if interval[end] is None else float(interval[end]) for end in ("low", "high")
+    )
+    return interval_text(interval["mean"], low, high, interval["count"])
 
 
 def _gain(gains: Mapping[str, Any], arm: str) -> str:

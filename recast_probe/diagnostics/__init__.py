@@ -11,6 +11,7 @@ from recast_probe.diagnostics.inference import (
     bootstrap_mean,
     paired_difference,
     sign_flip_p_value,
+    toroidal_shifts,
 )
 from recast_probe.diagnostics.intervals import (
     Interval,
@@ -20,7 +21,7 @@ from recast_probe.diagnostics.intervals import (
     ratio_interval,
 )
 from recast_probe.diagnostics.jackknife import mean_of_pairs, spearman_interval
-from recast_probe.diagnostics.nulls import center_prior, toroidal_shifts
+from recast_probe.diagnostics.nulls import center_prior
 from recast_probe.diagnostics.overlap import Overlap, mask_to_grid, overlap
 from recast_probe.diagnostics.position import PositionControl, position_control
 from recast_probe.diagnostics.reading import reading

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
+
+from recast_probe.checks import share_of
 
 # rows are taken so many numbers at a time, which stay in a processor's cache
 CACHED_NUMBERS = 2**17
@@ -23,12 +24,15 @@ def _in_parts(measure: Callable[[np.ndarray], np.ndarray], score: np.ndarray) ->
 
 
 def top_count(tokens: int, fraction: float) -> int:
-    """How many tokens a fraction means: rounded half up, at least one."""
-    return max(1, math.floor(fraction * tokens + 0.5))
+    """How many tokens a fraction means, by `checks.share_of`: rounded half up, at least one."""
+    return share_of(tokens, fraction)
 
 
 def top_share(score: np.ndarray, fraction: float) -> np.ndarray:
-    """Share of the mass on the top `fraction` of tokens, 0..1; NaN where there is no mass."""
+    """Share of the mass on the top `fraction` of tokens, 0..1; NaN where there is no mass.
+
+    Of 10 tokens, the top 25 % are 3, which is 30 %: see `checks.share_of`.
+    """
     count = top_count(score.shape[-1], fraction)
 
     def share(rows: np.ndarray) -> np.ndarray:

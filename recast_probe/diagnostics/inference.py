@@ -1,4 +1,4 @@
-"""Tests and intervals of paired values."""
+"""Tests and intervals of paired values, and the null of shifted masks."""
 
 from __future__ import annotations
 
@@ -106,6 +106,41 @@ def paired_difference(
     if len(groups) < 2:
         warnings.warn("One subject has no interval and no p-value; they are NaN.", stacklevel=2)
     return PairedDifference(interval, sign_flip_p_value(groups, draws=draws, seed=seed))
+
+
+def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
+    """The mask moved around its own edges: a null that keeps its shape and size.
+
+    Args:
+        mask: bool (rows, columns).
+        draws: shifts drawn without repetition; all of them when there are no more.
+
+    Returns:
+        bool (shifts, rows, columns); the unmoved mask is not among them.
+
+    Raises:
+        InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
+            seed.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or not mask.size:
+        raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
+    count = min(whole_number("draws", draws, 0), mask.size - 1)
+    seed = whole_number("seed", seed, 0)
+    return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
+
+
+def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The mask (rows, columns) moved so that its first token lies on each of the offsets.
+
+    Returns:
+        bool (offsets, rows, columns), wrapped around the edges.
+    """
+    rows, columns = mask.shape
+    down, right = np.divmod(offsets, columns)
+    row = (np.arange(rows)[None, :, None] - down[:, None, None]) % rows
+    column = (np.arange(columns)[None, None, :] - right[:, None, None]) % columns
+    return mask[row, column]
 
 
 def by_subject(values: np.ndarray, subjects: Sequence[object]) -> list[np.ndarray]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 
@@ -42,38 +41,3 @@ def center_prior(grid: Grid, spread: float = CENTER_SPREAD) -> np.ndarray:
     down, right = (2 * np.arange(side) + 1 - side for side in (grid.rows, grid.columns))
     distance = (down[:, None] * grid.columns) ** 2 + (right * grid.rows) ** 2
     return np.exp(-distance / (8 * (spread * grid.rows * grid.columns) ** 2))
-
-
-def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
-    """The mask moved around its own edges: a null that keeps its shape and size.
-
-    Args:
-        mask: bool (rows, columns).
-        draws: shifts drawn without repetition; all of them when there are no more.
-
-    Returns:
-        bool (shifts, rows, columns); the unmoved mask is not among them.
-
-    Raises:
-        InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
-            seed.
-    """
-    mask = np.asarray(mask)
-    if mask.ndim != 2 or not mask.size:
-        raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
-    count = min(whole_number("draws", draws, 0), mask.size - 1)
-    seed = whole_number("seed", seed, 0)
-    return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
-
-
-def shifted(mask: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """The mask (rows, columns) moved so that its first token lies on each of the offsets.
-
-    Returns:
-        bool (offsets, rows, columns), wrapped around the edges.
-    """
-    rows, columns = mask.shape
-    down, right = np.divmod(offsets, columns)
-    row = (np.arange(rows)[None, :, None] - down[:, None, None]) % rows
-    column = (np.arange(columns)[None, None, :] - right[:, None, None]) % columns
-    return mask[row, column]

@@ -13,8 +13,9 @@ import xarray as xr
 
 from recast_probe.checks import whole_number
 from recast_probe.diagnostics import arrays
+from recast_probe.diagnostics.inference import shifted, toroidal_shifts
 from recast_probe.diagnostics.intervals import Interval
-from recast_probe.diagnostics.nulls import center_prior, shifted, toroidal_shifts
+from recast_probe.diagnostics.nulls import center_prior
 from recast_probe.diagnostics.results import (
     Result,
     checked_fraction,

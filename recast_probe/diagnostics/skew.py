@@ -39,10 +39,10 @@ class Skew(Result):
     """Concentration of the scores, in two readings that the paper does not tell apart.
 
     Attributes:
-        fraction: the top share of tokens that is asked about.
+        fraction: the top share of tokens that is asked about; `counted` is the share that whole
+            tokens make of it.
         tokens: reference tokens.
-        top_tokens: how many of them are the top, a whole number: its share of all tokens differs
-            a little from `fraction` where that is not one.
+        top_tokens: how many of them are the top.
         top_share_of_mean_score: mass on the top tokens of the score averaged over steps, blocks
             and heads (Eq. 3), 0..1.
         mean_of_block_top_shares: the same for each step and block (mean over heads), then
@@ -67,13 +67,14 @@ class Skew(Result):
     selection: str
 
     @property
-    def counted_fraction(self) -> float:
-        """The share of the tokens that the top tokens really are, and that even scores give."""
+    def counted(self) -> float:
+        """Share of the tokens that was counted as the top: 3 of 10 for the top 25 %."""
         return self.top_tokens / self.tokens
 
     def summary(self) -> dict[str, float]:
         return {
-            "fraction": self.counted_fraction,
+            "fraction": self.fraction,
+            "counted_fraction": self.counted,
             "top_share_of_mean_score": self.top_share_of_mean_score,
             "mean_of_block_top_shares": self.mean_of_block_top_shares,
             "gini_of_mean_score": self.gini_of_mean_score,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from recast_probe.checks import share_of
 from recast_probe.errors import InputError
 from recast_probe.selection.rankings import Ranking
 
@@ -39,7 +40,7 @@ def token_counts(tokens: int, shares: tuple[float, ...]) -> list[int]:
     """
     if not shares or not all(0 < share < 1 for share in shares):
         raise InputError(f"shares lie between 0 and 1 (which are always there), not {shares}.")
-    counts = sorted({int(min(max(np.floor(s * tokens + 0.5), 1), tokens - 1)) for s in shares})
+    counts = sorted({min(share_of(tokens, share), tokens - 1) for share in shares})
     if tokens < 2:
         raise InputError(f"Curves need at least 2 tokens, got {tokens}.")
     return counts
@@ -154,7 +155,7 @@ class Curves:
         return dose_response(np.minimum(held[self.counts], 1), (self.full - self.deletion) / gap)
 
     def _point(self, share: float) -> int:
-        count = int(np.floor(share * self.counts[-1] + 0.5))
+        count = share_of(int(self.counts[-1]), share)
         found = np.flatnonzero(self.counts == count)
         if not len(found):
             raise InputError(

@@ -52,11 +52,11 @@ def lorenz(result: Skew | Mapping[str, Skew]) -> Chart:
             if len(named) == 1:
                 axes.fill_between(share, share, mass, color=colour, alpha=0.08, linewidth=0)
             top = skew.top_share_of_mean_score
-            place = skew.counted_fraction
+            place = skew.counted
             axes.plot([place], [top], "o", markersize=7, color=colour, markeredgecolor="white")
         if len(named) == 1:
             top = first.top_share_of_mean_score
-            place = first.counted_fraction
+            place = first.counted
             axes.plot([place] * 2, [0, top], color=PALETTE[0], linewidth=0.9, alpha=0.6)
             lines = (
                 (f"The {top_words(first.tokens, first.fraction)}", INK, "bold"),

@@ -43,7 +43,7 @@ def faithfulness_curves(
             for name, intervals in curves.items():
                 low, high = ([getattr(i, end) for i in intervals] for end in ("low", "high"))
                 mean = [interval.mean for interval in intervals]
-                if np.isfinite(low).all():
+                if np.isfinite(low).any():  # no band where an end cannot be told
                     axes.fill_between(
                         shares, low, high, color=colours[name], alpha=0.07, linewidth=0
                     )

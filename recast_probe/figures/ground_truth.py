@@ -44,7 +44,8 @@ def overlap(
 
     `score` and `mask` are (rows, columns) on the reference grid, as `profile.reference_map` and
     `mask_to_grid` give them; `image` is laid under the map. A grey bar is the interval in which
-    the number lies when the mask is shifted at random. Raises InputError for unequal shapes.
+    the number lies when the mask is shifted at random, which keeps its shape and size and loses its
+    position; the note says what position alone reaches. Raises InputError for unequal shapes.
     """
     score, mask = np.asarray(score, dtype=float), np.asarray(mask) >= 0.5
     if score.shape != mask.shape or score.ndim != 2:
@@ -61,7 +62,8 @@ def overlap(
             note=f"The mask covers {result.base_rate:.0%} of the reference and receives "
             f"{result.mass_share:.0%} of the attention ({result.enrichment:.1f} times its share). "
             f"k = {result.k} tokens."
-            + ("" if np.isnan(result.p_value) else f" AUROC p = {result.p_value:.2g}."),
+            + ("" if np.isnan(result.p_value) else f" AUROC p = {result.p_value:.2g}, by shifts.")
+            + _position(result),
             selection=result.selection,
         )
         picture, metrics, by_block = figure.subplots(1, 3, width_ratios=[1, 1.1, 1])
@@ -111,9 +113,17 @@ def overlap(
         by_block.plot(range(len(blocks)), values, "o", color=GREEN, markersize=5.5)
         every = max(1, round(len(blocks) / 10))
         by_block.set_xticks(range(0, len(blocks), every), blocks[::every])
-        by_block.set(xlabel="Block", ylabel="AUROC (0.5: chance)", ylim=(0, 1.02))
+        by_block.set(xlabel="Block", ylabel="AUROC (0.5: no order)", ylim=(0, 1.02))
         by_block.set_title("In every block")
     return figure
+
+
+def _position(result: Overlap) -> str:
+    """What the middle of the image, and masks of other subjects, reach."""
+    text = f" The middle alone has an AUROC of {result.center_auroc:.2f}"
+    if len(result.other_masks_auroc):
+        text += f"; masks of other subjects give {result.other_masks_auroc.mean():.2f}"
+    return f"{text}."
 
 
 def outline(mask: np.ndarray) -> list[tuple[tuple[int, int], tuple[int, int]]]:

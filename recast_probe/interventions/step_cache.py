@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe.checks import whole_number
+from recast_probe.checks import share_of, whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
 from recast_probe.layout import TokenLayout
@@ -94,7 +94,7 @@ class StepCache(Intervention):
         count = self.computed
         if isinstance(count, float):
             # a short run computes at least what it must
-            count = max(round(count * steps), len(fixed))
+            count = max(share_of(steps, count), len(fixed))
         if not len(fixed) <= count <= steps:
             raise InputError(
                 f"computed={self.computed} does not fit this run: of its {steps} steps "

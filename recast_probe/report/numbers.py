@@ -21,9 +21,10 @@ class Number:
 
 # Label, explanation and unit for the names that diagnostics use in their summaries.
 KNOWN = {
-    "fraction": (
-        "Top tokens counted",
-        "Share of the reference tokens called the top; an even spread would give them as much.",
+    "fraction": ("Top tokens counted", "Share of the reference tokens called the top.", ""),
+    "counted_fraction": (
+        "Share of the tokens counted",
+        "What whole tokens make of that share; an even spread would give them as much attention.",
         "",
     ),
     "top_share_of_mean_score": (
@@ -65,8 +66,18 @@ KNOWN = {
     ),
     "auroc": (
         "Subject told from background (AUROC)",
-        "Chance that a token of the subject gets more attention than another: 0.5 for a map that "
-        "knows nothing, more for one that only prefers the middle.",
+        "Chance that a token of the subject gets more attention than another; 0.5 where attention "
+        "knows neither the subject nor where subjects are.",
+        "",
+    ),
+    "center_auroc": (
+        "AUROC of the middle alone",
+        "What a map that only prefers the middle of the image would reach on the same mask.",
+        "",
+    ),
+    "other_masks_auroc": (
+        "AUROC against other subjects' masks",
+        "The same attention held against masks of other subjects: what position alone explains.",
         "",
     ),
     "average_precision": (
@@ -77,8 +88,8 @@ KNOWN = {
     "k": ("Top tokens", "Number of reference tokens called the top.", "tokens"),
     "p_value": (
         "p-value",
-        "How often a randomly shifted mask agrees as well or better; shifts lose the position, so "
-        "a map that only prefers the middle gets a small one too.",
+        "How often a randomly shifted mask agrees as well or better; shifts keep its shape and "
+        "size, and lose its position.",
         "",
     ),
     "first": (

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal, Protocol
 
 import numpy as np
 
+from recast_probe.checks import share_of
 from recast_probe.errors import InputError
 
 PAPER_TOKENS, PAPER_MINIMUM, PAPER_MAXIMUM = 4096, 256, 1024
@@ -59,7 +61,8 @@ class Adaptive(StepBudget):
     """Eq. 4: N(t) = minimum + (maximum - minimum) * (1 - t / T) ** gamma; few tokens at first.
 
     Args:
-        minimum, maximum: tokens at the highest and at the lowest noise.
+        minimum, maximum: tokens at the highest and at the lowest noise. The last step that a model
+            is evaluated at has some noise left, so the "sigma" clock ends below the maximum.
         gamma: exponent; 2 in the paper.
         clock: what t / T is. "step": 1 - i / (n - 1) for step index i of n, the default.
             "sigma": the scheduler's sigma relative to the first step's.
@@ -89,10 +92,11 @@ class Adaptive(StepBudget):
 
     @classmethod
     def paper(cls, tokens: int, clock: Literal["step", "sigma"] = "step") -> Adaptive:
-        """The paper's 256 to 1,024 of 4,096 with gamma 2, scaled to `tokens` reference tokens."""
+        """The paper's 256 to 1,024 of 4,096 with gamma 2, scaled to `tokens` reference tokens,
+        rounded half up."""
         _at_least_one("tokens", tokens)
-        minimum = max(1, round(tokens * PAPER_MINIMUM / PAPER_TOKENS))
-        maximum = max(1, round(tokens * PAPER_MAXIMUM / PAPER_TOKENS))
+        minimum = share_of(tokens, Fraction(PAPER_MINIMUM, PAPER_TOKENS))
+        maximum = share_of(tokens, Fraction(PAPER_MAXIMUM, PAPER_TOKENS))
         return cls(minimum, maximum, gamma=2.0, clock=clock)
 
     def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import diagnostics, peers, plans, readout, runs, scaling, timing
+from benchmarks import coverage, diagnostics, peers, plans, readout, runs, scaling, timing
 from recast_probe.arithmetic import RunPlan
 
 
@@ -176,3 +177,16 @@ def test_an_arm_that_fails_is_named_only_where_that_is_allowed():
     assert rows["broken"] == {"error": "ValueError: no such kernel"}
     with pytest.raises(ValueError, match="no such kernel"):
         timing.alternate(arms, 1, "cpu", "full")
+
+
+def test_coverage_is_that_of_the_docs(capsys):
+    found = coverage.main(["--studies", "8", "--counts", "4", "12"])
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    for name, by_count in found["coverage"].items():
+        assert f"| {name} " in page
+        assert list(by_count) == [4, 12]
+    bounded = found["coverage"]["mean: 10 % fail"][4]
+    assert bounded["covered"] == 1
+    assert 0 < bounded["width"] < 1
+    assert found["coverage"]["mean: normal"][12]["covered"] >= 0.7
+    assert "cannot tell" in capsys.readouterr().out

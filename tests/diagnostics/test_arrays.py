@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 import pytest
@@ -33,6 +34,18 @@ def scores_and_mask(draw):
 def test_top_count_rounds_half_up_and_keeps_one():
     assert [arrays.top_count(10, f) for f in (0.01, 0.25, 0.34, 1.0)] == [1, 3, 3, 10]
     assert arrays.top_count(4096, 0.25) == 1024
+    # 0.29 * 50 is 14.499999999999998 in floats, and exactly 14.5
+    assert [arrays.top_count(50, f) for f in (0.29, 0.57, 0.07)] == [15, 29, 4]
+    assert arrays.top_count(9, 1 / 6) == 2
+    assert arrays.top_count(3, 2 / 3) == 2
+    assert arrays.top_count(10, np.float32(0.25)) == 3
+
+
+@given(st.integers(1, 5000), st.integers(1, 1000))
+def test_top_counts_are_exact_decimal_arithmetic(tokens, thousandths):
+    exact = Decimal(thousandths) * tokens / 1000
+    wanted = max(1, int(exact.quantize(Decimal(1), ROUND_HALF_UP)))
+    assert arrays.top_count(tokens, thousandths / 1000) == wanted
 
 
 def test_concentration_by_hand():

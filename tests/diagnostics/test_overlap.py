@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recast_probe.diagnostics import mask_to_grid, overlap
-from recast_probe.diagnostics.nulls import toroidal_shifts
+from recast_probe.diagnostics.inference import toroidal_shifts
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 from tests.diagnostics.planted import planted

@@ -68,7 +68,7 @@ def test_the_top_quarter_says_what_it_really_counts(tokens, top, words):
     found = skew(planted(np.ones(tokens), (Grid(1, tokens),)))
     assert (found.top_tokens, found.tokens) == (top, tokens)
     assert found.top_share_of_mean_score == pytest.approx(top / tokens)
-    assert found.summary()["fraction"] == found.counted_fraction == top / tokens
+    assert found.summary()["counted_fraction"] == found.counted == top / tokens
     assert words in repr(found)
     assert top_words(tokens, 1.0) == "top 100 %"
 

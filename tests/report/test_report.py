@@ -227,10 +227,13 @@ def test_known_names_bring_an_explanation_and_own_words_win():
     known = explained("auroc", 0.93)
     assert known.value == 0.93
     assert known.label != "auroc"
-    assert "the middle" in known.explanation
+    assert "0.5" in known.explanation
     own = explained("auroc", Number(0.93, "My words.", "My label"))
     assert (own.explanation, own.label) == ("My words.", "My label")
     assert explained("Speed-up", Number(1.4)).label == "Speed-up"
+
+
+CORNER = np.array([[True, False], [False, False]])
 
 
 def test_every_diagnostic_number_is_explained():
@@ -240,6 +243,7 @@ def test_every_diagnostic_number_is_explained():
             score=scores + shift * np.arange(4),
             mass=np.full((1, 2, 2, 1, 3, 3), 1 / 3),
             conditional_entropy=np.ones((1, 2, 2, 1)),
+            mass_weighted_conditional_entropy=np.ones((1, 2, 2, 1)),
             steps=[0, 1],
             timesteps=[1000, 500],
             sigmas=[1, 0.5],
@@ -253,7 +257,7 @@ def test_every_diagnostic_number_is_explained():
     summaries = {
         **diagnostics.skew(made[0]).summary(),
         **diagnostics.entropy(made[0]).summary(),
-        **diagnostics.overlap(made[0], np.array([[1, 0], [0, 0]])).summary(),
+        **diagnostics.overlap(made[0], CORNER, other_masks=[~CORNER]).summary(),
         **diagnostics.stability(made).summary(),
     }
     assert set(summaries) == set(KNOWN)

@@ -95,6 +95,9 @@ def test_equation_four_of_the_paper():
     assert (np.diff(schedule) >= 0).all()
     assert Adaptive.paper(4096) == budget
     assert Adaptive.paper(256) == Adaptive(16, 64)
+    # 12.5 and 50: half up, as everywhere
+    assert Adaptive.paper(200) == Adaptive(13, 50)
+    assert Adaptive.paper(10) == Adaptive(1, 3)
 
 
 def test_the_sigma_clock_uses_the_schedulers_noise_levels():

@@ -70,6 +70,19 @@ def test_holm_by_hand():
     assert found[1] == 0.02
 
 
+def test_the_percentile_interval_is_scipys():
+    values = np.random.default_rng(0).gamma(2, size=25)
+    ours = bootstrap([np.array([v]) for v in values], draws=40_000, seed=1, method="percentile")
+    theirs = stats.bootstrap(
+        (values,), np.mean, n_resamples=40_000, method="percentile", rng=2
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.02 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.02 * width)
+    with pytest.raises(InputError, match="not 'normal'"):
+        bootstrap([np.ones(2)], method="normal")
+
+
 def test_the_sign_flip_test_is_scipys():
     rng = np.random.default_rng(3)
     values = rng.normal(0.3, 1, 9)

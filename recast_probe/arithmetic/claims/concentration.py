@@ -85,7 +85,10 @@ def concentration(found: Measured) -> list[Verdict]:
 def _readings(found: Measured) -> str:
     parts = [
         f"{found.text(name, '.1%')} ({words})"
-        for name, words in (("top25", "of the mean score"), ("top25_of_blocks", "per block"))
+        for name, words in (
+            ("top25", "of the mean score"),
+            ("top25_of_blocks", "of each block, mean over blocks"),
+        )
         if found.get(name) is not None
     ]
     return "; ".join(parts) or "-"

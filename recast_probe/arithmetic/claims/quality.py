@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from recast_probe.arithmetic.claims.judging import (
     Judged,
     all_of,
@@ -120,7 +122,8 @@ def _kept(found: Measured) -> str:
     kept, gain = found.text("retention", ".1%"), found.get("reference_gain")
     if kept == "-" or gain is None:
         return kept
-    return f"{kept}; {gain.text('.0%')} of what the reference adds"
+    added = replace(gain, count=None).text(".0%")
+    return f"{kept}; {added} of what the reference adds"
 
 
 def _toca_costs_little(found: Measured) -> Judged:
