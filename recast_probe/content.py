@@ -32,6 +32,7 @@ from recast_probe.module_content import BOOKKEEPING, ModuleContents, State
 from recast_probe.tensor_digest import has_content, tensor_content
 
 SIMPLE = (bool, int, float, str, type(None))
+SIMPLE_TYPES = frozenset(SIMPLE)
 _BY_REPR = (
     bool,
     int,
@@ -92,13 +93,17 @@ class Contents:
         Raises:
             NoContent: it, or something in it, has no content; the message names it.
         """
-        if isinstance(value, _BY_REPR) and not isinstance(value, Enum):
-            kind = next(each for each in type(value).__mro__ if each in _BY_REPR)
-            text = f"{kind.__name__} {kind.__str__(value) if kind is str else kind.__repr__(value)}"
+        kind = type(value)
+        if kind in SIMPLE_TYPES:
+            text = f"{kind.__name__} {value if kind is str else repr(value)}"
             return _short_digest(text) if len(text) < 200 else _text_digest(text)
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
+        if isinstance(value, _BY_REPR) and not isinstance(value, Enum):
+            kind = next(each for each in type(value).__mro__ if each in _BY_REPR)
+            text = f"{kind.__name__} {kind.__str__(value) if kind is str else kind.__repr__(value)}"
+            return _short_digest(text) if len(text) < 200 else _text_digest(text)
         if id(value) in self._open:  # a cycle: how far back it leads
             return self.of("cycle", len(self._open) - self._open.index(id(value)))
         self._open.append(id(value))

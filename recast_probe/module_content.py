@@ -4,7 +4,7 @@ they compute. Where their weights lie (on a device, offloaded) decides nothing a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ _PLACING = {
     "LayerExecutionTrackerHook",
     "LazyPrefetchGroupOffloadingHook",
 }
+_COLLECTING = "install_output_capuring_hook.<locals>.output_capturing_hook"
 # where something was loaded from, what a run leaves behind, what only training or placing asks for
 BOOKKEEPING = {
     "_auto_class",
@@ -42,8 +43,11 @@ BOOKKEEPING = {
     "_feat_map",
     "_gradient_checkpointing_func",
     "_hf_peft_config_loaded",
+    "_internal_dict",
     "_is_hf_initialized",
     "_name_or_path",
+    "_original_object_hash",
+    "_output_capturing_hooks_installed",
     "_use_default_values",
     "all_tied_weights_keys",
     "architectures",
@@ -135,7 +139,7 @@ class ModuleContents:
             for name, value in own.items()
             if name not in _APART and name not in BOOKKEEPING
         }
-        hooks = [list(own[name].values()) for name in _HOOKS if own[name]]
+        hooks = [_changing(own[name].values()) for name in _HOOKS if _changing(own[name].values())]
         facts = {
             "hooks": hooks,
             "forward": _own_forward(module),
@@ -154,6 +158,11 @@ class State:
 
     def __init__(self, made: type, attributes: dict[str, Any]) -> None:
         self.made, self.attributes = made, attributes
+
+
+def _changing(hooks: Iterable[Any]) -> list[Any]:
+    """Hooks that a user or a tool registered, not those by which transformers collects states."""
+    return [hook for hook in hooks if getattr(hook, "__qualname__", "") != _COLLECTING]
 
 
 def _own_forward(module: torch.nn.Module) -> Any:
