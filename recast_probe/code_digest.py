@@ -16,7 +16,9 @@ _KNOWN: dict[int, tuple[CodeType, bytes]] = {}
 
 def code_digest(code: CodeType) -> bytes:
     """SHA-256 of bytecode, constants and names; files, line numbers and comments do not count."""
-    known = _KNOWN.get(id(code))  # code never changes, and is kept here so that its id stays its own
+    known = _KNOWN.get(
+        id(code)
+    )  # code never changes, and is kept here so that its id stays its own
     if known is not None:
         return known[1]
     digest = hashlib.sha256(code.co_code)
@@ -93,9 +95,7 @@ def is_installed(module: str | None) -> bool:
 
 @lru_cache(maxsize=4096)
 def _global_names(code: CodeType) -> frozenset[str]:
-    names = {
-        each.argval for each in dis.get_instructions(code) if each.opname in _LOADS_GLOBAL
-    }
+    names = {each.argval for each in dis.get_instructions(code) if each.opname in _LOADS_GLOBAL}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= _global_names(constant)

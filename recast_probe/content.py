@@ -10,7 +10,7 @@ import copyreg
 import datetime
 import hashlib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
@@ -49,6 +49,8 @@ _BY_REPR = (
     torch.layout,
     torch.memory_format,
     datetime.date,
+    datetime.datetime,
+    datetime.time,
     datetime.timedelta,
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
@@ -101,8 +103,8 @@ class Contents:
         if known is not None:
             return known[1]
         if isinstance(value, _BY_REPR) and not isinstance(value, Enum):
-            kind = next(each for each in type(value).__mro__ if each in _BY_REPR)
-            text = f"{kind.__name__} {kind.__str__(value) if kind is str else kind.__repr__(value)}"
+            kind = next(each for each in kind.__mro__ if each in _BY_REPR)
+            text = f"{kind.__name__} {kind.__str__(value) if kind is str else repr(value)}"
             return _short_digest(text) if len(text) < 200 else _text_digest(text)
         if id(value) in self._open:  # a cycle: how far back it leads
             return self.of("cycle", len(self._open) - self._open.index(id(value)))
@@ -331,8 +333,8 @@ class Contents:
             raise NoContent(f"{name_of(type(value))} ({error})") from error
         if isinstance(state, str):
             return self.of("named", getattr(value, "__module__", ""), state)
-        made, arguments, *more = state
-        inside = [list(each) if hasattr(each, "__next__") else each for each in more]
+        made, arguments, *more = tuple(state)
+        inside: list[Any] = [list(each) if isinstance(each, Iterator) else each for each in more]
         return self.of("reduced", name_of(type(value)), name_of(made), arguments, inside)
 
 
@@ -386,11 +388,24 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
         if strict:
             raise NoContent(
                 f"{name or 'A value'} cannot be told from another one by its content ({error}), so "
-                "results that depend on it cannot be stored; give plain functions, numbers, "
-                "arrays or objects of them, or run without a folder."
+                "results that depend on it cannot be stored. Give plain functions, numbers, arrays "
+                "or objects of them (or the metric a metric_name), or run without a folder."
             ) from error
         digest = None
     return {"is": _in_words(value), "sha256": digest}
+
+
+def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:
+    """A metric by its content, for the settings of a study.
+
+    Args:
+        name: what its user calls it. Where it has no content, the name has to tell it from others.
+
+    Raises:
+        NoContent: it has neither content nor a name.
+    """
+    found = described(metric, strict=name is None, name="The metric")
+    return {"name": name or getattr(metric, "__name__", ""), **found}
 
 
 def _in_words(value: Any) -> str:

@@ -48,6 +48,7 @@ BOOKKEEPING = {
     "_name_or_path",
     "_original_object_hash",
     "_output_capturing_hooks_installed",
+    "_safe_fusing",
     "_use_default_values",
     "all_tied_weights_keys",
     "architectures",
@@ -55,6 +56,7 @@ BOOKKEEPING = {
     "gradient_checkpointing",
     "hf_device_map",
     "init_kwargs",
+    "lora_scale",
     "name_or_path",
     "peft_config",
     "rope_deltas",
@@ -186,11 +188,15 @@ def _acting(hook: Any) -> Any:
 def _acting_hooks(registry: Any) -> list[Any]:
     """The same of diffusers' hooks: names, classes and settings, without the state of a run."""
     return [
-        (name, type(hook), {
-            key: value
-            for key, value in vars(hook).items()
-            if key != "fn_ref" and type(value).__name__ != "StateManager"
-        })
+        (
+            name,
+            type(hook),
+            {
+                key: value
+                for key, value in vars(hook).items()
+                if key != "fn_ref" and type(value).__name__ != "StateManager"
+            },
+        )
         for name, hook in getattr(registry, "hooks", {}).items()
         if type(hook).__name__ not in _PLACING
     ]

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from recast_probe.code_digest import names_set_by_methods
 from recast_probe.content import Contents, NoContent, described, name_of
 from recast_probe.errors import InputError
-from recast_probe.module_content import ModuleContents
+from recast_probe.module_content import BOOKKEEPING, ModuleContents
 from recast_probe.provenance import attention_backend
-
 
 
 def model_fingerprint(pipeline: Any) -> str:
@@ -34,53 +34,53 @@ def model_fingerprint(pipeline: Any) -> str:
     return ModuleContents(Contents(), _modules(pipeline)).weights().hex()
 
 
-def pipeline_identity(pipeline: Any) -> dict[str, Any]:
+def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
     """Everything of a pipeline that decides its images, ready for JSON.
 
+    Args:
+        strict: refuse a part that has no content, as needed where results are stored; else its
+            entry in "parts" says so in words.
+
     Returns:
-        "pipeline": its class; "weights": ``model_fingerprint``; "adapters": by part, the scale of
-        each LoRA adapter in use, and what IP-Adapters are scaled by; "scheduler": class and config;
-        "attention": processors and backend; "parts": by name, a digest of what each part is beyond
-        its weights (class, code, attributes, hooks, config, vocabulary); "device" and "autocast".
+        "pipeline": its class; "fingerprint": ``model_fingerprint``; "adapters": by part, the scales
+        of each LoRA adapter, "off" where it is not in use, and what IP-Adapters are scaled by;
+        "scheduler": class and config; "attention": processors and backend; "parts": by name, a
+        digest of what each part is beyond its weights (class, code, attributes, hooks, config,
+        vocabulary); "device" and "autocast".
 
     Raises:
-        InputError: something in it has no content; the message names it.
+        InputError: see ``strict``; also a weight whose numbers cannot be had. The message names it.
     """
-    modules = _modules(pipeline)
-    contents = Contents()
+    modules, contents = _modules(pipeline), Contents()
     found = ModuleContents(contents, modules)
-    weights = found.weights().hex()
+    states: dict[str, Any] = {"pipeline": _pipeline_state(pipeline)}
+    for name, part in pipeline.components.items():
+        state = found.state(name) if name in modules else _without_weights(part)
+        states[name] = {"": state, "config": _config(part)}
     parts: dict[str, str] = {}
-    for name, part in sorted(pipeline.components.items()):
-        if part is None or name == "scheduler":
-            continue
+    for name, state in sorted(states.items()):
         try:
-            state = found.state(name) if name in modules else part
-            parts[name] = contents.named(name, {"": state, "config": _config(part)}).hex()
+            parts[name] = contents.named(name, state).hex()
         except NoContent as error:
-            raise InputError(
-                f"The part {name} of the pipeline cannot be told from another one by its content "
-                f"({error}), so results of it cannot be vouched for. Take off what was hung on it."
-            ) from error
-    own = {
-        name: value
-        for name, value in vars(pipeline).items()
-        if not name.startswith("_") and name not in pipeline.components
-    }
-    parts["pipeline"] = contents.named("pipeline", {**_config(pipeline), **_simple(own)}).hex()
+            if strict:
+                raise InputError(
+                    f"The part {name} of the pipeline cannot be told from another one by its "
+                    f"content ({error}), so results of it cannot be stored. Take off what was hung "
+                    "on it, or run without a folder."
+                ) from error
+            parts[name] = f"without content: {error}"
     transformer = modules.get("transformer")
     device = torch.device(getattr(pipeline, "_execution_device", None) or pipeline.device).type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return {
         "pipeline": type(pipeline).__name__,
-        "weights": weights,
+        "fingerprint": found.weights().hex(),
         "adapters": {name: each for name in modules if (each := _adapters(modules[name]))},
         "scheduler": _scheduler(pipeline),
         "attention": {} if transformer is None else _attention(transformer),
         "parts": parts,
         "device": device,
-        "autocast": str(torch.get_autocast_dtype(device)).removeprefix("torch.")
-        if torch.is_autocast_enabled(device)
-        else None,
+        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
     }
 
 
@@ -97,20 +97,37 @@ def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:
     }
 
 
+def _pipeline_state(pipeline: Any) -> dict[str, Any]:
+    """What belongs to no part: settings and tools of the pipeline, replaced methods, its config,
+    and hooks on all modules there are."""
+    own = {
+        name: value
+        for name, value in vars(pipeline).items()
+        if name not in pipeline.components and (not name.startswith("_") or callable(value))
+    }
+    everywhere = torch.nn.modules.module
+    hooks = (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks)
+    found = {**own, "class": type(pipeline), "hooks": [list(each.values()) for each in hooks]}
+    config = _config(pipeline)
+    return found | {f"config {k}": v for k, v in config.items() if k not in pipeline.components}
+
+
+def _without_weights(part: Any) -> Any:
+    """A part that is no module: as it is, but a scheduler without what its last run left."""
+    if not hasattr(part, "set_timesteps"):
+        return part
+    kind: Any = type(part)
+    left = names_set_by_methods(kind, ("__init__", "set_shift"))
+    own = {name: v for name, v in vars(part).items() if name == "_shift" or name not in left}
+    return {"class": type(part), **{n: v for n, v in own.items() if n not in BOOKKEEPING}}
+
+
 def _scheduler(pipeline: Any) -> dict[str, Any] | None:
     scheduler = pipeline.components.get("scheduler")
     if scheduler is None:
         return None
-    contents = Contents()
-    return {
-        "class": name_of(type(scheduler)),
-        "code": contents.class_(type(scheduler)).hex(),
-        "config": {
-            name: described(value)
-            for name, value in sorted(scheduler.config.items())
-            if not name.startswith("_")
-        },
-    }
+    config = sorted(_config(scheduler).items())
+    return {"class": name_of(type(scheduler)), "config": {k: described(v) for k, v in config}}
 
 
 def _config(part: Any) -> dict[str, Any]:
@@ -118,12 +135,7 @@ def _config(part: Any) -> dict[str, Any]:
     config = getattr(part, "config", None)
     if not isinstance(config, Mapping):
         return {}
-    return {f"config {k}": v for k, v in config.items() if not str(k).startswith("_")}
-
-
-def _simple(values: Mapping[str, Any]) -> dict[str, Any]:
-    simple = (bool, int, float, str, type(None), tuple, list, dict)
-    return {name: value for name, value in values.items() if isinstance(value, simple)}
+    return {str(k): v for k, v in config.items() if not str(k).startswith("_")}
 
 
 def _attention(transformer: torch.nn.Module) -> dict[str, Any]:
@@ -143,7 +155,8 @@ def _adapters(module: torch.nn.Module) -> dict[str, Any]:
     for part in module.modules():
         scaling = getattr(part, "scaling", None)
         if isinstance(scaling, dict) and hasattr(part, "active_adapters"):
-            active = () if getattr(part, "disable_adapters", False) else part.active_adapters
+            off = bool(getattr(part, "disable_adapters", False))
+            active = [] if off else list(part.active_adapters)  # type: ignore[arg-type]
             for name, scale in scaling.items():
                 found.setdefault(name, set()).add(float(scale) if name in active else "off")
         processor = getattr(part, "processor", None)

@@ -113,7 +113,7 @@ def entropy(
     information = None
     if WEIGHTED in profile.dataset:
         found = mutual_information(profile, blocks, steps, heads, branch)
-        information = labelled(mean_over(found, "block", "head"), score, found.name, "step")
+        information = labelled(mean_over(found, "block", "head"), score, str(found.name), "step")
     warn_if_nan(
         np.append(block_marginal, per_query.values),
         "Some blocks have no attention to the reference, or no conditional entropy: entropies that "
