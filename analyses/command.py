@@ -76,7 +76,7 @@ def open_store(chosen: Any, probe: Probe, folder: Path | None = None, **settings
     """The runs of this script with these settings, in `folder`/runs, by default `--out`/runs."""
     facts = {
         "model": probe.name,
-        "fingerprint": probe.fingerprint,
+        **probe.identity(),
         "versions": versions(),
         "steps": chosen.steps,
         "seed": chosen.seed,

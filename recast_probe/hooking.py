@@ -62,7 +62,8 @@ class HookedCalls:
         for module, processor in self._blocks:
             if module.processor is processor:
                 # an attention backend that was set in the meantime stays
-                processor.original._attention_backend = processor._attention_backend
+                if processor.original._attention_backend != processor._attention_backend:
+                    processor.original._attention_backend = processor._attention_backend
                 module.processor = processor.original
         self._hooks, self._blocks = [], []
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from recast_probe.errors import InputError
 from recast_probe.input_files import is_file, is_folder
+from recast_probe.whole_weights import load_whole
 
 WEIGHTS = "ip_adapter.safetensors"
 IMAGE_ENCODER = "openai/clip-vit-large-patch14"
@@ -51,9 +52,11 @@ class IPAdapter:
         from transformers import CLIPVisionModelWithProjection
 
         try:
-            encoder = CLIPVisionModelWithProjection.from_pretrained(
-                self.image_encoder, dtype=pipeline.transformer.dtype, use_safetensors=True
+            encoder = load_whole(
+                CLIPVisionModelWithProjection, self.image_encoder, dtype=pipeline.transformer.dtype
             )
+        except InputError:
+            raise
         except Exception as error:  # the hub client raises a different class for every cause
             raise InputError(
                 f"The image encoder {self.image_encoder!r} could not be loaded: {error}\nGive a "

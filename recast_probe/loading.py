@@ -14,6 +14,7 @@ from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families import Family, family_of_class, refused, supported_pipelines
 from recast_probe.input_files import is_folder
 from recast_probe.ip_adapter import IPAdapter
+from recast_probe.whole_weights import whole_parts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -114,9 +115,12 @@ def load_pipeline(
     pipeline_class = getattr(diffusers, class_name)
     try:
         folder = Path(name) if local else Path(pipeline_class.download(name, use_safetensors=True))
+        chosen = _as_dtype(dtype, folder)
         pipeline = pipeline_class.from_pretrained(
-            folder, dtype=_as_dtype(dtype, folder), use_safetensors=True
+            folder, dtype=chosen, use_safetensors=True, **whole_parts(folder, chosen)
         )
+    except InputError:
+        raise
     except ImportError as error:
         raise InputError(
             f"{str(name)!r} is there, but a part of it needs a package that is not installed: "

@@ -15,7 +15,6 @@ from recast_probe.diagnostics.drift import Drift
 from recast_probe.diagnostics.overlap import WITHOUT_PLACES
 from recast_probe.errors import InputError
 from recast_probe.families import find_family
-from recast_probe.fingerprint import model_fingerprint, weights_state
 from recast_probe.images import ImageSource, ImageSources, MaskSource, load_image, load_mask_of
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.drift import RecordDrift
@@ -30,6 +29,7 @@ from recast_probe.provenance import model_name
 from recast_probe.recording import Selection
 from recast_probe.request import Request, make_request
 from recast_probe.result import RunResult
+from recast_probe.run_identity import model_fingerprint, pipeline_identity
 from recast_probe.runs import run, run_context
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.verification import Certificate, verify_run
@@ -69,7 +69,6 @@ class Probe:
         self._calls = self.family.attention_calls(pipe)
         self.block_kinds = [call.kind for call in self._calls]
         self.heads = self.family.heads(pipe)
-        self._fingerprint: tuple[int, str] | None = None
 
     @classmethod
     def pocket(cls) -> Probe:
@@ -97,11 +96,17 @@ class Probe:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights of all parts, sampled; see ``model_fingerprint``."""
-        state = weights_state(self.pipe)
-        if self._fingerprint is None or self._fingerprint[0] != state:
-            self._fingerprint = (state, model_fingerprint(self.pipe))
-        return self._fingerprint[1]
+        """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``."""
+        return model_fingerprint(self.pipe)
+
+    def identity(self, *, strict: bool = True) -> dict[str, Any]:
+        """All of the pipeline that decides its images, as it is now: weights, adapters and their
+        scales, scheduler, attention, and every part's settings; see ``pipeline_identity``.
+
+        Raises InputError for a part that cannot be told from another one by its content, unless
+        ``strict`` is false.
+        """
+        return pipeline_identity(self.pipe, strict=strict)
 
     def layout(
         self, image: ImageSources, prompt: str | None = None, **pipeline_arguments: Any

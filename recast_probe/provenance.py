@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -41,21 +40,6 @@ def attention_backend(transformer: torch.nn.Module) -> str:
     processors = getattr(transformer, "attn_processors", {}).values()
     backends = {getattr(each, "_attention_backend", None) or active for each in processors}
     return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in backends))
-
-
-def plain(value: Any) -> Any:
-    """A value in JSON's own types; tensors and objects become a short description."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, torch.Tensor):
-        return f"tensor {tuple(value.shape)} {value.dtype}"
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    return f"{type(value).__module__}.{type(value).__name__}"
 
 
 def now() -> str:

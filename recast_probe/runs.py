@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from recast_probe.content import described
 from recast_probe.errors import InputError
 from recast_probe.families.base import Family
 from recast_probe.hooking import hook_calls
 from recast_probe.images import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.prune import describe_ranking
-from recast_probe.provenance import attention_backend, now, plain, versions
+from recast_probe.provenance import attention_backend, now, versions
 from recast_probe.recorder import Recorder
 from recast_probe.recording import (
     Selection,
@@ -155,8 +156,8 @@ def run(
     if recorder is not None:
         recorder.check_complete()
     facts["verification"] = session.facts()
-    for described, acted in zip(facts["interventions"], attached, strict=True):
-        described |= {} if acted is None else acted.facts()
+    for settings, acted in zip(facts["interventions"], attached, strict=True):
+        settings |= {} if acted is None else acted.facts()
     if context.ranking is not None:
         facts["ranking"] = describe_ranking(context.ranking)
     profiles = []
@@ -222,6 +223,7 @@ def provenance(
     """Everything a result should say about how it was made, ready for JSON."""
     transformer = probe.family.transformer(probe.pipe)
     first = next(transformer.parameters())
+    identity = probe.identity(strict=False)
     skipped = {"image", "prompt", "num_inference_steps", *probe.family.reserved}
     facts: dict[str, Any] = {
         "created": now(),
@@ -230,7 +232,8 @@ def provenance(
             "name": probe.name,
             "family": probe.family.name,
             "pipeline": type(probe.pipe).__name__,
-            "fingerprint": probe.fingerprint,
+            "fingerprint": identity["fingerprint"],
+            "identity": identity,
             "dtype": str(first.dtype).removeprefix("torch."),
             "device": str(probe.pipe.device),
             "attention_backend": attention_backend(transformer),
@@ -241,7 +244,7 @@ def provenance(
         "steps": len(request.schedule),
         "layout": request.layout.to_dict(),
         **probe.family.call_facts(probe.pipe, request.arguments),
-        "arguments": {k: plain(v) for k, v in request.arguments.items() if k not in skipped},
+        "arguments": {k: described(v) for k, v in request.arguments.items() if k not in skipped},
         "interventions": [intervention.describe() for intervention in interventions],
     }
     if request.remarks:
@@ -250,9 +253,9 @@ def provenance(
         {"sha256": image_digest(image), "width": image.width, "height": image.height}
         for image in request.images
     ]
-    for described, own, size in zip(images, request.images, request.given_sizes, strict=True):
+    for facts_of, own, size in zip(images, request.images, request.given_sizes, strict=True):
         if own.size != size:
-            described["scaled_by_the_probe_from"] = list(size)
+            facts_of["scaled_by_the_probe_from"] = list(size)
     if images:
         facts |= {"image": images[0]} if len(images) == 1 else {"images": images}
     if recorder is not None:

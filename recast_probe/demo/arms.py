@@ -114,7 +114,7 @@ def _generate(probe: Probe, case: Case, arm: str, steps: int) -> RunResult:
 def _identity(probe: Probe, case: Case, steps: int) -> dict[str, Any]:
     """Everything that decides the outcome of a case's runs."""
     return {
-        "fingerprint": probe.fingerprint,
+        **probe.identity(),
         "image": image_digest(case.sample.image),
         "prompt": case.prompt,
         "seed": case.seed,

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from recast_probe.errors import InputError, MissingWeightsError
-from recast_probe.fingerprint import model_fingerprint
+from recast_probe.run_identity import model_fingerprint
+from recast_probe.whole_weights import load_whole
 
 # files that hold the same: weights in parts, and a processor's settings as newer tools save them
 INSTEAD = {
@@ -106,13 +107,7 @@ def _load_model(part: Any, name: str, source: str | Path) -> Any:
             f"{str(source)!r} holds a model of the kind {config.get('model_type')!r}; {name} needs "
             f"{wanted!r}."
         )
-    model, facts = part.from_pretrained(str(source), use_safetensors=True, output_loading_info=True)
-    gaps = sorted(facts["missing_keys"]) + sorted(map(str, facts.get("mismatched_keys", ())))
-    if gaps:
-        raise InputError(
-            f"The weights in {str(source)!r} lack {len(gaps)} tensors that {name} needs, such as "
-            f"{gaps[0]}; the file is cut short or of another model."
-        )
+    model = load_whole(part, source)
     return model.float().eval().requires_grad_(False)
 
 
@@ -141,5 +136,5 @@ def source_name(source: str | Path) -> str:
 
 
 def weights_digest(model: Any) -> str:
-    """SHA-256 of a model's sampled weights (hexadecimal); see `model_fingerprint`."""
+    """SHA-256 of a model's weights (hexadecimal); see `model_fingerprint`."""
     return model_fingerprint(SimpleNamespace(components={"model": model}))

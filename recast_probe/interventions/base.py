@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from recast_probe.content import described
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
-from recast_probe.provenance import plain
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ class Recording:
 
 def describe_blocks(blocks: Any) -> Any:
     """A block selection, ready for JSON."""
-    return plain(blocks if isinstance(blocks, str | int | np.integer) else list(blocks))
+    return described(blocks if isinstance(blocks, str | int | np.integer) else list(blocks))
 
 
 def _unknown_padding() -> Mapping[str, np.ndarray]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from recast_probe.checks import whole_number
+from recast_probe.content import described
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
-from recast_probe.provenance import plain
 from recast_probe.selection.baselines import RandomPerStep
 from recast_probe.selection.budgets import Fixed
 from recast_probe.selection.mass import MassShare
@@ -80,7 +80,7 @@ def describe_ranking(ranking: Ranking | RandomPerStep) -> dict[str, Any]:
         "name": ranking.name,
         "tokens": int(ranking.tokens),
         "sha256": hashlib.sha256(order.tobytes()).hexdigest(),
-        "details": plain(ranking.details),
+        "details": described(ranking.details),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recast_probe.envelope import check_folder
 from recast_probe.errors import InputError
 
 from .shipped import Sample, samples
@@ -31,9 +32,15 @@ def folder() -> Path:
 
 
 def load() -> FluxKontextPipeline:
-    """The shipped model as an unmodified `diffusers.FluxKontextPipeline`, float32 on the CPU."""
+    """The shipped model as an unmodified `diffusers.FluxKontextPipeline`, float32 on the CPU.
+
+    Raises:
+        InputError: this installation has no weights.
+        DamagedFileError: a file of the model is not as it was shipped.
+    """
     from diffusers import FluxKontextPipeline
 
+    check_folder(folder())
     pipeline = FluxKontextPipeline.from_pretrained(folder(), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from recast_probe.blocks import select_blocks
 from recast_probe.checks import whole_number
+from recast_probe.content import described, metric_identity
 from recast_probe.errors import InputError
 from recast_probe.images import image_digest, load_images
 from recast_probe.interventions import Knockout
 from recast_probe.interventions.base import Intervention
-from recast_probe.provenance import plain, versions
+from recast_probe.provenance import versions
 from recast_probe.request import as_indices
 from recast_probe.result import RunResult
 from recast_probe.studies.attribution_result import Attribution, exact_effects, sampled_effects
@@ -98,21 +99,21 @@ def attribution(
     check_no_callback(pipeline_arguments)
     cuts = _drawn(found, sample, share, sample_seed)
     name = metric_name or getattr(metric, "__name__", "metric" if metric else "")
-    settings = {"edge": list(edge), "removal": removal, "cut_steps": plain(cut_steps)}
+    settings = {"edge": list(edge), "removal": removal, "cut_steps": described(cut_steps)}
     kept = None
     if store is not None:
         facts = {
             "model": probe.name,
-            "fingerprint": probe.fingerprint,
+            **probe.identity(),
             "versions": versions(),
             "images": [image_digest(each) for each in load_images(image)],
             "prompt": prompt,
             "steps": steps,
-            "metric": name,
+            "metric": metric and metric_identity(metric, metric_name),
             **settings,
             "over": over,
             "sample": None if sample is None else [sample, share, sample_seed, len(found)],
-            "arguments": plain(pipeline_arguments),
+            "arguments": described(pipeline_arguments, strict=True),
         }
         kept = Store(store, facts)
 

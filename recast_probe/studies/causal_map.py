@@ -17,13 +17,14 @@ from PIL import Image
 
 from recast_probe.activations import Activations
 from recast_probe.blocks import select_blocks
+from recast_probe.content import described
 from recast_probe.errors import InputError
 from recast_probe.images import ImageSources, image_digest, load_images
 from recast_probe.interventions import Intervention, Patch, Record
 from recast_probe.interventions.places import checked_what
 from recast_probe.interventions.record import LIMIT, checked_steps, describe_indices
 from recast_probe.probe import Probe
-from recast_probe.provenance import plain, versions
+from recast_probe.provenance import versions
 from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.store import Record as Stored
 from recast_probe.studies.store import Store
@@ -151,7 +152,7 @@ def causal_map(
     record = Record(what, tokens, chosen, blocks, map_steps, limit)
     settings = {
         "model": probe.name,
-        "fingerprint": probe.fingerprint,
+        **probe.identity(),
         "versions": versions(),
         "images": [_digests(image), _digests(source_image)],
         "prompts": [prompt, source_prompt],
@@ -160,7 +161,7 @@ def causal_map(
         "indices": describe_indices(chosen),
         "steps": steps,
         "seed": seed,
-        "arguments": {name: plain(value) for name, value in pipeline_arguments.items()},
+        "arguments": described(pipeline_arguments, strict=folder is not None),
     }
     if settings["images"][0] == settings["images"][1] and prompt == source_prompt:
         raise InputError("The source run is the run itself; give another image or prompt.")

@@ -140,9 +140,11 @@ class Store:
             provenance: how the run was made.
 
         Raises:
-            InputError: a suffix that is no plain suffix, or values that are no JSON.
+            InputError: a suffix that is no plain suffix, values that are no JSON, or a run of a
+                pipeline that was changed since the study began.
             OSError: the disk is full; earlier records stay.
         """
+        self._check_pipeline(provenance or {})
         facts = {
             "key": dict(key),
             "study": self._study,
@@ -162,6 +164,17 @@ class Store:
             digests[suffix] = file_digest(path)
         write_json(record, sealed({**facts, "files": digests}, "Record"))
         return Record(facts["values"], {suffix: self._path(key, suffix) for suffix in digests})
+
+    def _check_pipeline(self, provenance: Mapping[str, Any]) -> None:
+        """Refuse a run whose pipeline is not that of the settings any more."""
+        found = plain(dict(provenance.get("model") or {}).get("identity") or {})
+        changed = [n for n in found if n in self.settings and found[n] != self.settings[n]]
+        if changed:
+            raise InputError(
+                f"The pipeline was changed while the study ran ({', '.join(changed)}), so this run "
+                f"does not belong to the others in {self.folder} and was not stored. Put it back, "
+                "or choose another folder."
+            )
 
     def _path(self, key: Mapping[str, str], suffix: str) -> Path:
         """Readable, and safe whatever the key holds; a digest keeps like names apart."""

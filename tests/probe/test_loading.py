@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.fingerprint import SAMPLES, model_fingerprint
 from recast_probe.probe import Probe
 from recast_probe.provenance import model_name
+from recast_probe.run_identity import model_fingerprint
 from tests import tiny
 
 
@@ -94,7 +94,6 @@ def test_the_fingerprint_follows_the_weights(tiny_folder):
     assert first == probe.fingerprint
     assert len(first) == 64
     weight = probe.pipe.transformer.x_embedder.weight
-    assert weight.numel() <= SAMPLES
     with torch.no_grad():
         weight[3, 5] += 1e-3
     changed = probe.fingerprint
