@@ -34,8 +34,7 @@ def not_finite_attention(
     if not names:
         return None
     return VerificationError(
-        f"{' and '.join(names).capitalize()} of block {block} hold NaN or inf in {where}. "
-        f"{_cause(inputs)}"
+        f"NaN or inf in the {' and '.join(names)} of block {block}, {where}. {_cause(inputs)}"
     )
 
 
@@ -48,7 +47,7 @@ def check_output(output: Any, tokens: int, where: str, inputs: Mapping[str, Any]
     states = output[0]
     if isinstance(states, Tensor) and not finite(states[:, :tokens]):
         raise VerificationError(
-            f"The transformer's output holds NaN or inf in {where}. {_cause(inputs)}"
+            f"NaN or inf in the transformer's output, {where}. {_cause(inputs)}"
         )
 
 
@@ -79,9 +78,69 @@ def finite_images(pipeline: Any) -> Iterator[None]:
         hook.remove()
 
 
+def all_finite(inputs: Mapping[str, Any]) -> bool:
+    """Whether every number that the transformer was given is finite."""
+    return not _wrong(inputs)
+
+
+def origin(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> str:
+    """Where in the transformer NaN or infinity arise, found by one more call of it.
+
+    Args:
+        inputs: the call's, all finite.
+
+    Returns:
+        A sentence that names the first block whose output is not finite, and a weight of it.
+    """
+    stacks = [each for each in transformer.named_children() if _is_stack(each[1])]
+    blocks = [(f"{name}.{k}", block) for name, stack in stacks for k, block in enumerate(stack)]
+    found: list[int] = []
+
+    def note(index: int, output: Any) -> None:
+        states = output if isinstance(output, tuple) else (output,)
+        if not all(finite(each) for each in states if isinstance(each, Tensor)):
+            found.append(index)
+
+    hooks = [
+        block.register_forward_hook(lambda _, __, output, index=index: note(index, output))
+        for index, (_, block) in enumerate(blocks)
+    ]
+    try:
+        with torch.no_grad():
+            transformer(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        weight = _damaged_weight(transformer)
+        return f"The transformer's weight {weight} holds them." if weight else ""
+    path, block = blocks[found[0]]
+    weight = _damaged_weight(block)
+    which = f"weight {weight} holds them" if weight else "weights are finite"
+    return (
+        f"The first block whose output is not finite is block {found[0]} (transformer.{path}), "
+        f"and its {which}."
+    )
+
+
+def _is_stack(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.ModuleList)
+
+
+def _damaged_weight(module: torch.nn.Module) -> str | None:
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point() and not weight.is_meta and not finite(weight):
+            return name
+    return None
+
+
+def _wrong(inputs: Mapping[str, Any]) -> list[str]:
+    return [name for name, each in inputs.items() if isinstance(each, Tensor) and not finite(each)]
+
+
 def _cause(inputs: Mapping[str, Any]) -> str:
     """What of the transformer's inputs is not finite already, and what to do."""
-    wrong = [name for name, each in inputs.items() if isinstance(each, Tensor) and not finite(each)]
+    wrong = _wrong(inputs)
     text = [name for name in wrong if name in TEXT_INPUTS]
     if text:
         return (

@@ -19,8 +19,8 @@ from recast_probe.pipeline_check import check_computation, check_replaceable
 from recast_probe.tracing import CallHandler, miscounted
 
 OTHER_TRANSFORMER = (
-    "Another transformer was put into the pipeline after it was accelerated, and nothing is done to "
-    "that one; call restore() first, and accelerate the pipeline again."
+    "Another transformer was put into the pipeline after it was accelerated, and nothing is done "
+    "to that one; call restore() first, and accelerate the pipeline again."
 )
 
 

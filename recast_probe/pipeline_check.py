@@ -149,12 +149,8 @@ def _refuse_caches(transformer: torch.nn.Module) -> None:
 
 
 def _refuse_replaced_functions(family: Family, pipeline: Any) -> None:
-    """Refuse a call of the pipeline, the transformer, a block or its attention that is not
-    diffusers' own, be it replaced on the object or on its class."""
-    for owner in type(pipeline).__mro__:
-        call = vars(owner).get("__call__")
-        if call is not None and owner.__module__.startswith("diffusers."):
-            _refuse(f"{owner.__name__}.__call__", foreign_layer(call))
+    """Refuse a call of the transformer, a block or its attention that is not diffusers' own, be it
+    replaced on the object or on its class."""
     transformer = family.transformer(pipeline)
     lists = [each for each in transformer.children() if isinstance(each, torch.nn.ModuleList)]
     blocks = [block._modules.get("_orig_mod") or block for each in lists for block in each]

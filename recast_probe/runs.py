@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import Family
-from recast_probe.finite import finite_images
+from recast_probe.finite import finite_images, origin
 from recast_probe.hooking import hook_calls
 from recast_probe.images import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
@@ -132,6 +132,12 @@ def run(
         stack.callback(checked.remove)
         try:
             output = _observed(attachment, family, pipeline, request, session)
+        except VerificationError as error:
+            if session.suspect is None:
+                raise
+            stack.close()  # nothing of this run is left on the transformer
+            found = origin(transformer, session.suspect)
+            raise VerificationError(f"{error} {found}".rstrip()) from None
         finally:
             session.close()
             if stop_early:

@@ -16,7 +16,7 @@ from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
-from recast_probe.finite import check_output, finite, not_finite_attention
+from recast_probe.finite import all_finite, check_output, finite, not_finite_attention
 from recast_probe.interventions.base import (
     Attachment,
     Intervention,
@@ -76,6 +76,8 @@ class Session:
         self._seen: set[str] = set()
         self._keep: np.ndarray | None = None
         self._reused = False
+        # inputs of a call in which NaN or infinity arose, itself given none
+        self.suspect: Mapping[str, Any] | None = None
         self._bar = tqdm(total=self.last_step + 1, disable=not progress, desc="Steps")
 
     @property
@@ -299,7 +301,14 @@ class Session:
 
     def _not_finite(self, block: int, inputs: AttentionInputs) -> VerificationError | None:
         found = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
-        return not_finite_attention(found, block, self._where(), self._inputs)
+        error = not_finite_attention(found, block, self._where(), self._inputs)
+        if error is not None:
+            self._keep_suspect()
+        return error
+
+    def _keep_suspect(self) -> None:
+        if all_finite(self._inputs):
+            self.suspect = self._inputs
 
     def _where(self) -> str:
         return f"step {self.step} of the {self.branch} branch"
@@ -310,7 +319,11 @@ class Session:
         Raises:
             VerificationError: it holds NaN or infinity.
         """
-        check_output(output, self.run.layout.generation.size, self._where(), self._inputs)
+        try:
+            check_output(output, self.run.layout.generation.size, self._where(), self._inputs)
+        except VerificationError:
+            self._keep_suspect()
+            raise
 
     def stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Keys and values of an earlier step that a block attends to in this call."""
