@@ -164,11 +164,17 @@ def _refuse_replaced_functions(family: Family, pipeline: Any) -> None:
         if kind.__call__ is not torch.nn.Module.__call__ and not is_of(kind.__call__, "torch"):
             _refuse(f"{kind.__name__}.__call__ ({whole})", kind.__call__)
         _refuse(f"{kind.__name__}.forward ({whole})", foreign_layer(kind.forward))
-        # what accelerate's hooks put aside is what they call
-        for name in ("forward", "_old_forward"):
-            own = vars(module).get(name)
-            if own is not None:
-                _refuse(f"{whole}.forward", foreign_layer(own))
+        for own in _own_forwards(module):
+            _refuse(f"{whole}.forward", foreign_layer(own))
+
+
+def _own_forwards(module: torch.nn.Module) -> Iterator[Any]:
+    """What was set as this very module's forward, and what hooks have put aside and call."""
+    found = [vars(module).get(name) for name in ("forward", "_old_forward")]
+    registry = getattr(module, "_diffusers_hook", None)
+    for each in getattr(registry, "_fn_refs", ()):
+        found += [each.forward, each.original_forward]
+    yield from (each for each in found if each is not None)
 
 
 def _refuse(place: str, foreign: Any) -> None:

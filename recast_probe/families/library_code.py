@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from types import CodeType
@@ -24,10 +25,14 @@ def _folder(package: str) -> str | None:
 
 
 def code_of(function: Any) -> CodeType | None:
-    """The code that a function, a bound method or a partial runs; None where it has none."""
+    """The code that a function, a bound method, a partial or a callable object runs; None where it
+    has none."""
     while isinstance(function, functools.partial):
         function = function.func
-    return getattr(getattr(function, "__func__", function), "__code__", None)
+    function = getattr(function, "__func__", function)
+    if callable(function) and not (hasattr(function, "__code__") or isinstance(function, type)):
+        function = type(function).__call__
+    return getattr(function, "__code__", None)
 
 
 def is_of(function: Any, *packages: str) -> bool:
@@ -41,14 +46,28 @@ def _layers(function: Any) -> Iterator[Any]:
     """A function and what it says it wraps, outermost first."""
     while function is not None:
         yield function
-        function = getattr(function, "__wrapped__", None)
+        function = _held_by_nnsight(function) or getattr(function, "__wrapped__", None)
+
+
+def _held_by_nnsight(function: Any) -> Any | None:
+    """What a stand-in of nnsight calls: it names the class's function as what it wraps, and runs
+    the one that it found on the object."""
+    if not is_of(function, "nnsight"):
+        return None
+    if inspect.isfunction(function):
+        return inspect.getclosurevars(function).nonlocals.get("forward")
+    return getattr(getattr(function, "state", None), "original", None)
 
 
 def foreign_layer(function: Any) -> Any | None:
     """The outermost of the functions that a call runs through which is neither of diffusers nor a
-    known wrapper; None where there is none."""
-    known = ("diffusers", *WRAPPING)
-    return next((each for each in _layers(function) if not is_of(each, *known)), None)
+    known wrapper of such a one; None where there is none."""
+    layers = list(_layers(function))
+    wrapping, innermost = layers[:-1], layers[-1]
+    for each in wrapping:
+        if not is_of(each, "diffusers", *WRAPPING):
+            return each
+    return None if is_of(innermost, "diffusers") else innermost
 
 
 def whose(function: Any) -> str:
