@@ -9,17 +9,19 @@ from typing import Any
 
 import torch
 
+from recast_probe.callers import OneThread, calling_pipeline
 from recast_probe.checks import share_of
-from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families import find_family
 from recast_probe.fp8 import use_fp8_linears
-from recast_probe.hooking import HookedCalls
+from recast_probe.hooking import OTHER_TRANSFORMER, HookedCalls
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.methods import METHODS, REUSING, WITHOUT_BUDGET
 from recast_probe.interventions.methods import method as named
 from recast_probe.interventions.prune import as_budget
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.live_session import LiveSession
+from recast_probe.pipeline_check import check_pipeline
 from recast_probe.selection.budgets import Adaptive, Aligned, Fixed
 from recast_probe.selection.mass import MassShare
 
@@ -50,11 +52,12 @@ class Acceleration:
     ) -> None:
         self.pipe, self.family = pipe, find_family(pipe, traced=False)
         self._choose, self._name = choose, name
-        _refuse_wholly_compiled(self.family.transformer(pipe))
+        check_pipeline(self.family, pipe, "hooks")
         self._session: LiveSession | None = None
         self._timesteps: torch.Tensor | None = None
         self._restored, self._fp8 = False, fp8
         self._hooked = HookedCalls(self.family, pipe, self)
+        self._one_thread = OneThread(pipe)
         self._weights = ExitStack()
         if fp8:
             try:
@@ -66,7 +69,13 @@ class Acceleration:
     @property
     def report(self) -> dict[str, Any] | None:
         """What was done to the last image, ready for JSON; None before the first and for an image
-        without a reference."""
+        without a reference.
+
+        Raises:
+            UnsupportedPipelineError: another transformer was put in, which nothing was done to.
+        """
+        if not (self._restored or self._hooked.in_place):
+            raise UnsupportedPipelineError(OTHER_TRANSFORMER)
         if self._session is None:
             return None
         return {**self._session.report(), "fp8_linears": self._fp8}
@@ -85,13 +94,29 @@ class Acceleration:
         return self.pipe
 
     def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """A call of the transformer; see ``CallHandler``."""
+        """A call of the transformer; see ``CallHandler``.
+
+        Raises:
+            UnsupportedPipelineError: the pipeline is not as it was when it was accelerated, or
+                another one calls its transformer.
+            VerificationError: two threads call the pipeline at once.
+        """
+        caller = calling_pipeline()
+        if caller is not None and caller is not self.pipe:
+            raise UnsupportedPipelineError(
+                f"The transformer is accelerated as part of a {type(self.pipe).__name__}, and a "
+                f"{type(caller).__name__} that shares it has called it. Call restore() of what "
+                "accelerate() gave, or leave its with block first."
+            )
+        self._check_thread()
         # a scheduler makes new timesteps for every image, and its index says nothing before a step
         timesteps = self.pipe.scheduler.timesteps
         if timesteps is not self._timesteps:
             if self._session is not None:
                 self._session.close()
-            self._session, self._timesteps = None, timesteps
+            self._session, self._timesteps = None, None
+            self._hooked.check()
+            self._timesteps = timesteps
             layout = self.family.observed_layout(inputs)
             if layout.reference_tokens:
                 chosen = self._choose(layout)
@@ -115,7 +140,15 @@ class Acceleration:
 
     def end(self) -> bool:
         """The call is done; never the end of a run."""
+        self._check_thread()
         return self._session is not None and self._session.end()
+
+    def _check_thread(self) -> None:
+        if self._one_thread.disturbed():
+            raise VerificationError(
+                "The accelerated pipeline was called in two threads at once, and it has one "
+                "scheduler and one set of kept keys. Make one image after the other."
+            )
 
     def __enter__(self) -> Acceleration:
         return self
@@ -233,12 +266,3 @@ def _budget_for(budget: Any, tokens: int, align: int | None, method: str) -> Any
     if isinstance(budget, MassShare):
         raise InputError(f"{budget!r} is not known before the run, so it cannot be aligned.")
     return Aligned(budget, align, tokens)
-
-
-def _refuse_wholly_compiled(transformer: torch.nn.Module) -> None:
-    whole = hasattr(transformer, "_orig_mod")
-    if whole or getattr(transformer, "_compiled_call_impl", None) is not None:
-        raise UnsupportedPipelineError(
-            "The transformer is compiled as a whole, so its inputs cannot be changed. Compile its "
-            "blocks instead: pipe.transformer.compile_repeated_blocks()."
-        )

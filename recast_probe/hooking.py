@@ -12,9 +12,16 @@ from typing import Any, Protocol
 
 import torch
 
-from recast_probe.errors import VerificationError
+from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family
-from recast_probe.tracing import CallHandler
+from recast_probe.families.compiled import is_compiled
+from recast_probe.pipeline_check import check_computation, check_replaceable
+from recast_probe.tracing import CallHandler, miscounted
+
+OTHER_TRANSFORMER = (
+    "Another transformer was put into the pipeline after it was accelerated, and nothing is done "
+    "to that one; call restore() first, and accelerate the pipeline again."
+)
 
 
 class HookHandler(CallHandler, Protocol):
@@ -37,10 +44,8 @@ class HookedCalls:
 
     def __init__(self, family: Family, pipeline: Any, handler: HookHandler) -> None:
         self._handler, self._transformer = handler, family.transformer(pipeline)
-        modules = [
-            self._transformer.get_submodule(call.module)
-            for call in family.attention_calls(pipeline)
-        ]
+        self._family, self._pipeline = family, pipeline
+        modules = self._modules()
         hooked = [family.hooked_processor(module.processor) for module in modules]
         self._blocks: list[Any] = list(zip(modules, hooked, strict=True))
         for module, processor in self._blocks:
@@ -52,6 +57,52 @@ class HookedCalls:
         self._eager, self._positions = ExitStack(), ExitStack()
         self._positions.enter_context(family.following_positions(pipeline))
         self.calls = 0
+        self._unreached: set[int] = set()
+
+    def _modules(self) -> list[Any]:
+        """The attention module of every block, as they are now."""
+        calls = self._family.attention_calls(self._pipeline)
+        return [self._transformer.get_submodule(call.module) for call in calls]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the pipeline still has the transformer that the hooks are on."""
+        return getattr(self._pipeline, "transformer", None) is self._transformer
+
+    def check(self) -> None:
+        """Ask before another image whether all is still as it was when the hooks were put in.
+
+        Raises:
+            UnsupportedPipelineError: it is not; the message says what to do.
+        """
+        if not self.in_place:
+            raise UnsupportedPipelineError(OTHER_TRANSFORMER)
+        check_computation(self._family, self._pipeline)
+        modules = self._modules()
+        if len(modules) != len(self._blocks) or any(
+            module is not hooked for module, (hooked, _) in zip(modules, self._blocks, strict=True)
+        ):
+            raise UnsupportedPipelineError(
+                "The transformer's blocks were replaced while the pipeline is accelerated; call "
+                "restore() first, and accelerate it again."
+            )
+        self._check_processors()
+        check_replaceable(
+            self._family,
+            self._family.attention_calls(self._pipeline),
+            [processor.original for _, processor in self._blocks],
+        )
+
+    def _check_processors(self) -> None:
+        replaced = [
+            module for module, processor in self._blocks if module.processor is not processor
+        ]
+        if replaced:
+            raise UnsupportedPipelineError(
+                f"{len(replaced)} of {len(self._blocks)} attention processors were replaced while "
+                "the pipeline is accelerated or observed by hooks; call restore() or leave the "
+                "with block first."
+            )
 
     def remove(self) -> None:
         """Everything as it was before; a second time does nothing."""
@@ -71,16 +122,18 @@ class HookedCalls:
         self, _: Any, arguments: tuple[Any, ...], inputs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         self._eager.close()
+        self._check_processors()
         edited = self._handler.begin(self.calls, inputs)
         self.calls += 1
         asked = set(self._handler.blocks())
-        eager = False
+        self._unreached, eager = set(), False
         for block, (_, processor) in enumerate(self._blocks):
             processor.attend, processor.earlier = None, None
             if block in asked:
                 processor.earlier = self._handler.only_stored_keys(block)
                 if processor.earlier is None:
                     processor.attend, eager = self._attend(block), True
+                    self._unreached.add(block)
         if eager and _compiled(self._transformer):
             # what reads or stores is no part of a compiled graph
             self._eager.enter_context(torch.compiler.set_stance("force_eager"))
@@ -88,6 +141,7 @@ class HookedCalls:
 
     def _attend(self, block: int) -> Callable[..., torch.Tensor]:
         def attend(arguments: Sequence[Any], options: Mapping[str, Any]) -> torch.Tensor:
+            self._unreached.discard(block)
             return self._handler.attend(block, arguments, options)
 
         return attend
@@ -96,7 +150,14 @@ class HookedCalls:
         self._eager.close()
         for _, processor in self._blocks:
             processor.attend, processor.earlier = None, None
-        if output is not None and self._handler.end():
+        if output is None:
+            return
+        if self._unreached:
+            raise VerificationError(
+                f"Attention of block {min(self._unreached)} was not reached in transformer call "
+                f"{self.calls - 1}; something else ran in its place."
+            )
+        if self._handler.end():
             raise _StoppedEarly
 
 
@@ -105,9 +166,7 @@ class _StoppedEarly(Exception):  # noqa: N818 - no error
 
 
 def _compiled(transformer: torch.nn.Module) -> bool:
-    return any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in transformer.modules()
-    )
+    return any(map(is_compiled, transformer.modules()))
 
 
 def hook_calls(
@@ -134,8 +193,5 @@ def hook_calls(
     finally:
         hooked.remove()
     if hooked.calls != calls:
-        raise VerificationError(
-            f"The pipeline called its transformer {hooked.calls} times, and {calls} calls were "
-            "expected; the recorded steps cannot be trusted."
-        )
+        raise miscounted(pipeline, hooked.calls, calls)
     return output

@@ -94,8 +94,9 @@ class LiveSession(Session):
         follows = step in (self.step, self.step + 1) and step < self.run.steps
         if not follows or self._calls_of_step > len(BRANCHES):
             raise VerificationError(
-                f"The transformer was called for step {step} after step {self.step}, "
-                f"{self._calls_of_step} times; the accelerated pipeline does not call it so."
+                f"The transformer was called for step {step} of {self.run.steps} after step "
+                f"{self.step}, {self._calls_of_step} times in it; the accelerated pipeline does "
+                "not call it so. Call restore() before the transformer is used elsewhere."
             )
         return step, self._calls_of_step - 1
 

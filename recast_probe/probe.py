@@ -45,8 +45,9 @@ Attachment = Literal["nnsight", "hooks"]
 class Probe:
     """Reads and changes how a pipeline uses its reference tokens.
 
-    The pipeline is traced with nnsight and is left untouched after every call. Runs of several
-    threads wait for one another.
+    The pipeline is traced with nnsight and is left untouched after every call; what it is like is
+    asked anew before each. Runs of several threads wait for one another, but neither for calls of
+    the pipeline itself nor for accelerated ones.
 
     Args:
         pipe: a built diffusers pipeline: with LoRA, quantised, offloaded, on any device.
@@ -55,8 +56,6 @@ class Probe:
     Attributes:
         pipe, name: as given.
         family: the family that the pipeline belongs to.
-        block_kinds: "double" or "single", by global index, of blocks that attend to a reference.
-        heads: attention heads in a block.
 
     Raises:
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are unusual.
@@ -66,9 +65,6 @@ class Probe:
         self.family = find_family(pipe)
         self.pipe = pipe
         self.name = name or model_name(pipe)
-        self._calls = self.family.attention_calls(pipe)
-        self.block_kinds = [call.kind for call in self._calls]
-        self.heads = self.family.heads(pipe)
 
     @classmethod
     def pocket(cls) -> Probe:
@@ -93,6 +89,16 @@ class Probe:
         """
         pipe = load_pipeline(name, dtype, device, cpu_offload=cpu_offload, **adapter)
         return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
+
+    @property
+    def block_kinds(self) -> list[str]:
+        """ "double" or "single", by global index, of blocks that attend to a reference."""
+        return [call.kind for call in self.family.attention_calls(self.pipe)]
+
+    @property
+    def heads(self) -> int:
+        """Attention heads in a block."""
+        return self.family.heads(self.pipe)
 
     @property
     def fingerprint(self) -> str:

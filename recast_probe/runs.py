@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from recast_probe.content import described
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import Family
+from recast_probe.finite import finite_images, origin
 from recast_probe.hooking import hook_calls
 from recast_probe.images import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.prune import describe_ranking
+from recast_probe.pipeline_check import check_pipeline, unreadable_blocks
 from recast_probe.provenance import attention_backend, now, versions
 from recast_probe.recorder import Recorder
 from recast_probe.recording import (
@@ -41,6 +43,8 @@ ATTACHMENTS = ("nnsight", "hooks")
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
 _ONE_RUN = threading.RLock()
+# pipelines that are being observed, by the thread that holds the lock
+_OBSERVED: list[Any] = []
 
 
 _FORKED_IN_A_RUN = False
@@ -106,6 +110,7 @@ def run(
 
     Raises:
         InputError: the interventions or the selection do not fit the run; nothing has run.
+        UnsupportedPipelineError: the pipeline is not as it must be; see ``pipeline_check``.
         VerificationError: a check of exactness failed.
     """
     if mass_table not in MASS_TABLES:
@@ -116,6 +121,7 @@ def run(
         if not isinstance(intervention, Intervention):
             raise InputError(f"{intervention!r} is not an intervention, such as Prune(...).")
     family, pipeline = probe.family, probe.pipe
+    check_before_run(family, pipeline, attachment)
     context = run_context(probe, request)
     check_together(interventions)
     context.demanded = demanded_steps(interventions, selection, context)
@@ -129,6 +135,7 @@ def run(
     transformer = family.transformer(pipeline)
     _check_not_forked()
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
+        stack.enter_context(_observing(pipeline))
         attached = [
             stack.enter_context(intervention.attached(family, pipeline, context))
             for intervention in interventions
@@ -146,8 +153,17 @@ def run(
             stop_early=stop_early,
             progress=progress,
         )
+        stack.enter_context(finite_images(pipeline))
+        checked = transformer.register_forward_hook(lambda _, __, made: session.check_output(made))
+        stack.callback(checked.remove)
         try:
             output = _observed(attachment, family, pipeline, request, session)
+        except VerificationError as error:
+            if session.suspect is None:
+                raise
+            stack.close()  # nothing of this run is left on the transformer
+            found = origin(transformer, session.suspect)
+            raise VerificationError(f"{error} {found}".rstrip()) from None
         finally:
             session.close()
             if stop_early:
@@ -192,6 +208,31 @@ def run_context(probe: Probe, request: Request) -> RunContext:
     )
 
 
+def check_before_run(family: Family, pipeline: Any, attachment: str = "nnsight") -> None:
+    """See ``check_pipeline``; waits for the run of another thread, which has hooks in place.
+
+    Raises:
+        InputError: this very thread is in a run of the pipeline already.
+        UnsupportedPipelineError: the pipeline is not as it must be.
+    """
+    with _ONE_RUN:
+        if any(pipeline is each for each in _OBSERVED):
+            raise InputError(
+                "The pipeline is in an observed run already, and a callback of it cannot start "
+                "another one; wait until it is done."
+            )
+        check_pipeline(family, pipeline, attachment)
+
+
+@contextmanager
+def _observing(pipeline: Any) -> Iterator[None]:
+    _OBSERVED.append(pipeline)
+    try:
+        yield
+    finally:
+        _OBSERVED.remove(pipeline)
+
+
 def _observed(
     attachment: str, family: Family, pipeline: Any, request: Request, session: Session
 ) -> Any:
@@ -204,7 +245,15 @@ def _observed(
         return hook_calls(family, pipeline, session.calls, call, session)
     calls = family.attention_calls(pipeline)
     with family.following_positions(pipeline):
-        return trace_calls(family.transformer(pipeline), calls, session.calls, call, session)
+        return trace_calls(
+            family.transformer(pipeline),
+            calls,
+            session.calls,
+            call,
+            session,
+            pipeline,
+            unreadable_blocks(family, pipeline),
+        )
 
 
 def _clock(transformer: torch.nn.Module) -> float:

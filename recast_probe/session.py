@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from tqdm.auto import tqdm
 
 from recast_probe.attention.inputs import AttentionInputs
@@ -15,6 +16,7 @@ from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import Family, Schedule
+from recast_probe.finite import all_finite, check_output, finite, not_finite_attention
 from recast_probe.interventions.base import (
     Attachment,
     Intervention,
@@ -74,6 +76,8 @@ class Session:
         self._seen: set[str] = set()
         self._keep: np.ndarray | None = None
         self._reused = False
+        # inputs of a call in which NaN or infinity arose, itself given none
+        self.suspect: Mapping[str, Any] | None = None
         self._bar = tqdm(total=self.last_step + 1, disable=not progress, desc="Steps")
 
     @property
@@ -90,7 +94,7 @@ class Session:
         step, order = self._place(call)
         if order == 0:
             self._begin_step(step)
-        self._device = inputs["hidden_states"].device
+        self._device, self._inputs = inputs["hidden_states"].device, inputs
         self._check_timestep(inputs)
         self.branch = self._which_branch(order, inputs)
         self._check_layout(inputs)
@@ -158,7 +162,8 @@ class Session:
         if not bool(((observed - expected).abs() <= tolerance).all()):
             raise VerificationError(
                 f"Step {self.step} should run at timestep {expected:.3f}, but the transformer was "
-                f"given {observed.tolist()}; the recorded steps cannot be trusted."
+                f"given {observed.tolist()}: a step was left out or made twice, or the scheduler "
+                "was changed during the run."
             )
         self.timesteps_checked += 1
 
@@ -187,7 +192,8 @@ class Session:
                 branch = names[int(np.argmin(distances))]
         if branch in self._seen:
             raise VerificationError(
-                f"Step {self.step} called the transformer twice with the {branch} prompt."
+                f"Step {self.step} called the transformer twice with the {branch} prompt, and once "
+                "is expected: the pipeline has a guidance of its own, or a step was made twice."
             )
         self._seen.add(branch)
         return branch
@@ -258,17 +264,24 @@ class Session:
             for attachment in changing:
                 output = attachment.attention_output(block, output)
             return output
-        readout: Readout = self.family.read_attention(
-            inputs.query,
-            inputs.key,
-            inputs.value,
-            self._present_layout(),
-            pairs=tuple(dict.fromkeys(pairs)),
-            mass_table="queried" if recorder is None else self.mass_table,  # type: ignore[arg-type]
-            scale=options.get("scale"),
-            heads=heads,
-            **({"cuts": inputs.cuts} if inputs.cuts else {}),
-        )
+        try:
+            readout: Readout = self.family.read_attention(
+                inputs.query,
+                inputs.key,
+                inputs.value,
+                self._present_layout(),
+                pairs=tuple(dict.fromkeys(pairs)),
+                mass_table="queried" if recorder is None else self.mass_table,
+                scale=options.get("scale"),
+                heads=heads,
+                **({"cuts": inputs.cuts} if inputs.cuts else {}),
+            )
+        except VerificationError as error:
+            raise self._not_finite(block, inputs) or error from None
+        # a value that is not finite leaves the probabilities as they are
+        wrong = None if finite(readout.output) else self._not_finite(block, inputs)
+        if wrong is not None:
+            raise wrong
         if self.kernel_difference is None:
             whole = readout.output if not inputs.cuts else _uncut(inputs)
             self._compare_kernels(whole, (inputs.query, inputs.key, inputs.value), options)
@@ -285,6 +298,32 @@ class Session:
         for attachment in changing:
             output = attachment.attention_output(block, output)
         return output
+
+    def _not_finite(self, block: int, inputs: AttentionInputs) -> VerificationError | None:
+        found = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
+        error = not_finite_attention(found, block, self._where(), self._inputs)
+        if error is not None:
+            self._keep_suspect()
+        return error
+
+    def _keep_suspect(self) -> None:
+        if all_finite(self._inputs):
+            self.suspect = self._inputs
+
+    def _where(self) -> str:
+        return f"step {self.step} of the {self.branch} branch"
+
+    def check_output(self, output: Any) -> None:
+        """Check what the transformer gave in this call.
+
+        Raises:
+            VerificationError: it holds NaN or infinity.
+        """
+        try:
+            check_output(output, self.run.layout.generation.size, self._where(), self._inputs)
+        except VerificationError:
+            self._keep_suspect()
+            raise
 
     def stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Keys and values of an earlier step that a block attends to in this call."""
@@ -389,6 +428,9 @@ def _is_native(options: Mapping[str, Any]) -> bool:
     """PyTorch chooses the kernel, as it does for the readout: both have the same output."""
     from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 
+    # other kernels are put in PyTorch's place by replacing this very function
+    if functional.scaled_dot_product_attention is not torch._C._nn.scaled_dot_product_attention:
+        return False
     backend = options.get("backend") or _AttentionBackendRegistry.get_active_backend()[0]
     return str(getattr(backend, "value", backend)) == "native"
 

@@ -63,14 +63,43 @@ def _attention_operation(model: NNsight, call: AttentionCall) -> Any:
     """Follow the operations of a call down to attention; only inside a trace."""
     operation = model.get(call.module)
     for name in call.operations:
-        try:
-            operation = getattr(operation.source, name)
-        except AttributeError as error:
-            raise UnsupportedPipelineError(
-                f"No call {name} was found in {call.module} ({error}). The attention processor of "
-                "this block is not the one that the probe knows; set the default processor."
-            ) from error
+        operation = getattr(operation.source, name)
     return operation
+
+
+@contextmanager
+def _reached(block: int, call: int, module: str) -> Iterator[None]:
+    """Say which block it was where nnsight finds no call of attention."""
+    try:
+        yield
+    except Exception as error:
+        own = isinstance(error, AttributeError) or type(error).__module__.startswith("nnsight.")
+        if not own:
+            raise
+        raise UnsupportedPipelineError(
+            f"Attention of block {block} ({module}) was not reached in transformer call {call}: "
+            f"{error}. Something else runs in its place; set diffusers' own processor with "
+            "pipe.transformer.set_attn_processor()."
+        ) from error
+
+
+def miscounted(pipeline: Any, made: int, expected: int) -> VerificationError:
+    """The error for a pipeline that called its transformer another number of times."""
+    counted = f"The pipeline called its transformer {made} times, and {expected} calls were "
+    if getattr(pipeline, "_interrupt", False):
+        return VerificationError(
+            f"The pipeline was interrupted: a callback set pipe._interrupt after {made} of "
+            f"{expected} transformer calls. Leave the callback out, or ask for fewer steps."
+        )
+    if made < expected:
+        return VerificationError(
+            f"{counted}expected: something made the image in fewer, such as a cache that answers "
+            "in the transformer's place, or a pipeline that skips steps. Switch it off."
+        )
+    return VerificationError(
+        f"{counted}expected: the scheduler makes more steps than it is told, or the pipeline has "
+        "a guidance of its own. Use diffusers' own pipeline and scheduler."
+    )
 
 
 def _projected(model: NNsight, call: AttentionCall) -> tuple[list[Any], dict[str, Any]]:
@@ -92,6 +121,8 @@ def trace_calls(
     calls: int,
     run: Callable[[], Any],
     handler: CallHandler,
+    pipeline: Any = None,
+    unreadable: Mapping[int, str] | None = None,
 ) -> Any:
     """Run a pipeline and hand every call of its transformer to a handler.
 
@@ -105,12 +136,15 @@ def trace_calls(
         calls: how many times the run calls the transformer.
         run: calls the pipeline.
         handler: see CallHandler.
+        pipeline: asked why, where the number of calls is another one.
+        unreadable: blocks whose attention cannot be followed, each with the reason.
 
     Returns:
         What ``run`` returned, or None when the handler had it stopped early.
 
     Raises:
         VerificationError: the pipeline called the transformer another number of times.
+        UnsupportedPipelineError: a block's attention cannot be followed, or was not reached.
     """
     outcome: list[Any] = []
 
@@ -128,18 +162,21 @@ def trace_calls(
                 if edited is not None:
                     model.inputs = (arguments, dict(edited))
                 for block in handler.blocks():
-                    if attention_calls[block].projections:
-                        handler.attend(block, *_projected(model, attention_calls[block]))
-                        continue
-                    operation = _attention_operation(model, attention_calls[block])
-                    attention_arguments, options = operation.inputs
-                    operation.skip(handler.attend(block, attention_arguments, options))
+                    where = attention_calls[block]
+                    if unreadable and block in unreadable:
+                        raise UnsupportedPipelineError(unreadable[block])
+                    with _reached(block, call, where.module):
+                        if where.projections:
+                            operation, given = None, _projected(model, where)
+                        else:
+                            operation = _attention_operation(model, where)
+                            given = operation.inputs
+                    output = handler.attend(block, *given)
+                    if operation is not None:
+                        operation.skip(output)
                 if handler.end():
                     tracer.stop()
         made = model.interleaver.counts.get("model.input", 0)
     if outcome and made != calls:
-        raise VerificationError(
-            f"The pipeline called its transformer {made} times, and {calls} calls were expected; "
-            "the recorded steps cannot be trusted."
-        )
+        raise miscounted(pipeline, made, calls)
     return outcome[0] if outcome else None

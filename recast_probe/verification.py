@@ -14,7 +14,7 @@ import torch
 from recast_probe.layout import TokenLayout
 from recast_probe.recording import Selection
 from recast_probe.request import Request
-from recast_probe.runs import quiet, run
+from recast_probe.runs import check_before_run, quiet, run
 
 if TYPE_CHECKING:
     from recast_probe.probe import Probe
@@ -181,6 +181,7 @@ def pixel_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
 def verify_run(probe: Probe, request: Request, selection: Selection) -> Certificate:
     """Run plain, traced, and watched through the backends of diffusers, and compare."""
     family, pipeline = probe.family, probe.pipe
+    check_before_run(family, pipeline)
     transformer = family.transformer(pipeline)
     before = patches(transformer)
     with quiet(pipeline):

@@ -64,6 +64,7 @@ FLOORS = [
         "recorder",
         "recording",
         "row_recorder",
+        "pipeline_check",
         "tracing",
         "hooking",
         "fp8",

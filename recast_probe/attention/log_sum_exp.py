@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend
 
+from recast_probe.attention.autocast import outside_autocast
+
 ROWS_AT_A_TIME = 256
 
 
@@ -22,6 +24,7 @@ class AttentionResult(NamedTuple):
     backend: str
 
 
+@outside_autocast
 def attention_with_log_sum_exp(
     query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
 ) -> AttentionResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.cuts import HiddenKeys, effective_cuts
 from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.attention.log_sum_exp import at_least_float32, default_scale
@@ -24,9 +25,22 @@ def query_rows(
     Returns:
         At least float32, (batch, head, query, key). A query that sees no key has zeros.
     """
-    query = inputs.query.permute(0, 2, 1, 3)
-    all_keys = at_least_float32(inputs.key).permute(0, 2, 3, 1)
-    scale = default_scale(inputs.query) if inputs.scale is None else inputs.scale
+    return _rows(inputs.query, inputs.key, inputs.value, inputs, queries, keys, chunk)
+
+
+@outside_autocast
+def _rows(
+    query: Tensor,
+    key: Tensor,
+    _: Tensor,
+    inputs: AttentionInputs,
+    queries: Tensor,
+    keys: Tensor,
+    chunk: int | None,
+) -> Tensor:
+    scale = default_scale(query) if inputs.scale is None else inputs.scale
+    query = query.permute(0, 2, 1, 3)
+    all_keys = at_least_float32(key).permute(0, 2, 3, 1)
     device, count = query.device, all_keys.shape[-1]
     heads = query.shape[1]
     cuts = effective_cuts(inputs.cuts, query.shape[2], count, heads)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.cuts import HIDDEN, HiddenKeys, attention_with_cuts, effective_cuts
 from recast_probe.attention.inputs import Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
@@ -76,6 +77,7 @@ class Readout:
     backend: str
 
 
+@outside_autocast
 def attend(
     query: Tensor,
     key: Tensor,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
 from recast_probe.attention.rows import distance_from_one, pair_entropies
@@ -22,6 +23,7 @@ from recast_probe.layout import TokenLayout
 PAIR = GENERATION_TO_REFERENCE[0]
 
 
+@outside_autocast
 def attend_to_reference(
     query: Tensor,
     key: Tensor,

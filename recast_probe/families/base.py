@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from recast_probe.attention.readout import Readout, attend
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.families.compiled import refuse_compiled
 from recast_probe.families.feature_cache import FeatureCache
+from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -88,6 +89,8 @@ class Family(ABC):
     text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
     texts: Mapping[str, TextInput]  # by branch
     leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
+    # name of diffusers' class of the attention processor, by kind of block
+    processors: ClassVar[Mapping[str, str]]
     # arguments of the pipeline that the probe sets itself, and what to use in their place
     reserved: Mapping[str, str] = {}
     query_groups: tuple[str, ...] = ("generation", "reference", "text")
@@ -106,7 +109,10 @@ class Family(ABC):
     def check(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
         missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        if missing := missing or self.lacking(pipeline):
+        if not missing:
+            refuse_accelerated(self.transformer(pipeline))
+            missing = self.lacking(pipeline)
+        if missing:
             raise UnsupportedPipelineError(
                 f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
                 f"{'; '.join(missing)}."
@@ -115,6 +121,22 @@ class Family(ABC):
     @abstractmethod
     def lacking(self, pipeline: Any) -> list[str]:
         """What the transformer should have and has not, where the pipeline has its parts."""
+
+    def processor_of(self, pipeline: Any, call: AttentionCall) -> Any:
+        """The attention processor of a block."""
+        module = self.transformer(pipeline).get_submodule(call.module)
+        return getattr(module, "processor", None)
+
+    def other_processors(self, pipeline: Any, remedy: str = "") -> list[str]:
+        """Where a processor is of another class than diffusers' own; one that inherits counts as
+        such. What it runs is asked by ``pipeline_check``."""
+        found = []
+        for call in self.attention_calls(pipeline):
+            names = [each.__name__ for each in type(self.processor_of(pipeline, call)).__mro__]
+            if self.processors[call.kind] not in names:
+                expected = "; ".join(filter(None, (self.processors[call.kind], remedy)))
+                found.append(f"transformer.{call.module}.processor ({expected})")
+        return found
 
     def check_traceable(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError where the blocks cannot be traced, being compiled."""

@@ -1,21 +1,34 @@
-"""A compiled transformer cannot be traced; said before anything runs."""
+"""A compiled transformer cannot be traced, nor its inputs changed; said before anything runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from recast_probe.errors import UnsupportedPipelineError
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether this very module is compiled, in place or by a wrapper."""
+    wrapped = "_orig_mod" in module._modules
+    return wrapped or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def refuse_compiled(pipeline: Any) -> None:
     """Raise UnsupportedPipelineError where the transformer, or a block of it, is compiled."""
     transformer = getattr(pipeline, "transformer", None)
-    if transformer is None:
-        return
-    if hasattr(transformer, "_orig_mod") or any(
-        getattr(module, "_compiled_call_impl", None) is not None for module in transformer.modules()
-    ):
+    if transformer is not None and any(map(is_compiled, transformer.modules())):
         raise UnsupportedPipelineError(
             "The transformer is compiled with torch.compile, and a compiled block cannot "
             "be traced. Probe the pipeline before compiling it."
+        )
+
+
+def refuse_wholly_compiled(transformer: torch.nn.Module) -> None:
+    """Raise UnsupportedPipelineError where the transformer is compiled as one."""
+    if is_compiled(transformer):
+        raise UnsupportedPipelineError(
+            "The transformer is compiled as a whole, so its inputs cannot be changed. Compile its "
+            "blocks instead: pipe.transformer.compile_repeated_blocks()."
         )

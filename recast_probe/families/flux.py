@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from recast_probe.errors import InputError, VerificationError
-from recast_probe.families.base import AttentionCall, Family, Schedule
+from recast_probe.families.base import Family, Schedule
 from recast_probe.families.flow_schedule import shifted_schedule, unshifted_sigmas
 from recast_probe.layout import Grid, TokenLayout
 
@@ -49,11 +49,6 @@ class Flux(Family):
         for kind, stack in self.stacks:
             for index in range(len(getattr(self.transformer(pipeline), stack))):
                 yield kind, stack, index
-
-    def processor_of(self, pipeline: Any, call: AttentionCall) -> Any:
-        """The attention processor of a block."""
-        module = self.transformer(pipeline).get_submodule(call.module)
-        return getattr(module, "processor", None)
 
     def transformer(self, pipeline: Any) -> torch.nn.Module:
         return pipeline.transformer

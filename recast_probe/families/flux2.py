@@ -66,7 +66,8 @@ class Flux2(FluxSequence):
         return type(self)(pipeline)
 
     def hooked_processor(self, processor: Any) -> HookedProcessor:
-        return HOOKED[type(processor).__name__](processor)
+        names = [each.__name__ for each in type(processor).__mro__]
+        return next(HOOKED[name] for name in names if name in HOOKED)(processor)
 
     def longest_sequence(self, pipeline: Any) -> int | None:
         if pipeline.text_encoder is None:  # the text is given as embeddings

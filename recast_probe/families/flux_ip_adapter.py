@@ -15,7 +15,7 @@ added to the block's output. Three things follow for a profile:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class FluxIPAdapter(Flux1):
     name = "flux-ip-adapter"
     pipelines = ("FluxPipeline",)
     parts = (*Flux1.parts, "feature_extractor", "image_encoder")
-    processor = "FluxIPAdapterAttnProcessor"
+    processors: ClassVar[dict[str, str]] = {"double": "FluxIPAdapterAttnProcessor"}
     projections = ("norm_q", "processor.to_k_ip.0", "processor.to_v_ip.0")
     query_groups = ("generation",)
     reserved: Mapping[str, str] = {
@@ -83,11 +83,7 @@ class FluxIPAdapter(Flux1):
             ]
         if not layers or not hasattr(layers[0], "num_image_text_embeds"):
             return ["transformer.encoder_hid_proj.image_projection_layers.0 (ImageProjection)"]
-        return [
-            f"transformer.{call.module}.processor ({self.processor})"
-            for call in self.attention_calls(pipeline)
-            if type(self.processor_of(pipeline, call)).__name__ != self.processor
-        ]
+        return self.other_processors(pipeline)
 
     def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
         return [

@@ -18,7 +18,6 @@ from recast_probe.families.base import AttentionCall
 from recast_probe.families.cached_blocks import CachedBlock, cached_blocks
 from recast_probe.families.feature_cache import FeatureCache
 from recast_probe.families.flux import Flux
-from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.merging import Groups
 
@@ -27,23 +26,16 @@ class FluxSequence(Flux):
     """Shared by FLUX.1 Kontext and FLUX.2; no family of its own.
 
     Attributes:
-        processors: name of the attention processor's class, by kind of block.
         cached_types: how a block runs from a cache, by kind of block.
         remedy: what a user does about another processor.
     """
 
     operations = ("self_processor_0", "dispatch_attention_fn_0")
-    processors: ClassVar[Mapping[str, str]]
     cached_types: ClassVar[Mapping[str, type[CachedBlock]]]
     remedy: ClassVar[str]
 
     def lacking(self, pipeline: Any) -> list[str]:
-        refuse_accelerated(self.transformer(pipeline))
-        return super().lacking(pipeline) or [
-            f"transformer.{call.module}.processor ({self.processors[call.kind]}; {self.remedy})"
-            for call in self.attention_calls(pipeline)
-            if type(self.processor_of(pipeline, call)).__name__ != self.processors[call.kind]
-        ]
+        return super().lacking(pipeline) or self.other_processors(pipeline, self.remedy)
 
     def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
         return [

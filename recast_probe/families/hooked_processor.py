@@ -57,8 +57,8 @@ def refuse_accelerated(transformer: torch.nn.Module) -> None:
     processors = (getattr(module, "processor", None) for module in transformer.modules())
     if any(isinstance(processor, HookedProcessor) for processor in processors):
         raise UnsupportedPipelineError(
-            "The pipeline is accelerated already; call restore() of what accelerate() gave, "
-            "or leave its with block first."
+            "The pipeline, or another one with the same transformer, is accelerated already; call "
+            "restore() of what accelerate() gave, or leave its with block first."
         )
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.families.base import AttentionCall, Family, TextInput
-from recast_probe.families.hooked_processor import refuse_accelerated
 from recast_probe.families.qwen_positions import KeptShapes, positions_of_kept
 from recast_probe.families.qwen_processor import HookedQwenProcessor
 from recast_probe.layout import Grid, TokenLayout
@@ -34,7 +33,7 @@ class QwenTransformer(Family):
         ),
     }
     operations = ("self_processor_0", "dispatch_attention_fn_0")
-    processor = "QwenDoubleStreamAttnProcessor2_0"
+    processors: ClassVar[dict[str, str]] = {"double": "QwenDoubleStreamAttnProcessor2_0"}
     takes_attention_mask = False
 
     def longest_sequence(self, pipeline: Any) -> int | None:
@@ -54,13 +53,7 @@ class QwenTransformer(Family):
             return ["transformer.transformer_blocks"]
         if type(getattr(transformer, "pos_embed", None)).__name__ != "QwenEmbedRope":
             return ["transformer.pos_embed (QwenEmbedRope)"]
-        processors = [block.attn.processor for block in transformer.transformer_blocks]
-        refuse_accelerated(transformer)
-        return [
-            f"transformer.transformer_blocks.{index}.attn.processor ({self.processor})"
-            for index, processor in enumerate(processors)
-            if type(processor).__name__ != self.processor
-        ]
+        return self.other_processors(pipeline)
 
     def transformer(self, pipeline: Any) -> torch.nn.Module:
         return pipeline.transformer

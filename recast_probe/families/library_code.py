@@ -1,0 +1,97 @@
+"""Whether a call runs a library's own code, or somebody else's in its place.
+
+Tools that change a model replace a function on an instance or on a class. Names survive that, so
+the code itself is asked: the file it was compiled from, and the name it was defined under.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
+
+# what wraps forwards without changing what they compute
+WRAPPING = ("accelerate", "nnsight", "torch")
+
+
+@functools.cache
+def _folder(package: str) -> str | None:
+    found = importlib.util.find_spec(package)
+    return None if found is None or found.origin is None else os.path.dirname(found.origin) + os.sep
+
+
+def code_of(function: Any) -> CodeType | None:
+    """The code that a function, a bound method, a partial or a callable object runs; None where it
+    has none."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if callable(function) and not (hasattr(function, "__code__") or isinstance(function, type)):
+        function = type(function).__call__
+    return getattr(function, "__code__", None)
+
+
+def is_of(function: Any, *packages: str) -> bool:
+    """Whether the function was compiled from a file of one of these packages."""
+    code = code_of(function)
+    folders = [_folder(package) for package in packages]
+    return code is not None and any(each and code.co_filename.startswith(each) for each in folders)
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """A function and what it says it wraps, outermost first."""
+    while function is not None:
+        yield function
+        function = _held_by_nnsight(function) or getattr(function, "__wrapped__", None)
+
+
+def _held_by_nnsight(function: Any) -> Any | None:
+    """What a stand-in of nnsight calls: it names the class's function as what it wraps, and runs
+    the one that it found on the object."""
+    if not is_of(function, "nnsight"):
+        return None
+    if inspect.isfunction(function):
+        return inspect.getclosurevars(function).nonlocals.get("forward")
+    return getattr(getattr(function, "state", None), "original", None)
+
+
+def foreign_layer(function: Any) -> Any | None:
+    """The outermost of the functions that a call runs through which is neither of diffusers nor a
+    known wrapper of such a one; None where there is none."""
+    layers = list(_layers(function))
+    wrapping, innermost = layers[:-1], layers[-1]
+    for each in wrapping:
+        if not is_of(each, "diffusers", *WRAPPING):
+            return each
+    return None if is_of(innermost, "diffusers") else innermost
+
+
+def whose(function: Any) -> str:
+    """Where a function was defined, for a message."""
+    code = code_of(function)
+    if code is None:
+        return f"{function!r:.80}"
+    return f"{code.co_qualname} ({os.path.basename(code.co_filename)})"
+
+
+def runs(processor: Any, name: str) -> bool:
+    """Whether calling this attention processor runs the ``__call__`` of diffusers' class of that
+    name, with diffusers' own functions in it: nothing was patched, and a subclass inherits it."""
+    call = type(processor).__call__
+    code = code_of(call)
+    if code is None or code.co_qualname != f"{name}.__call__" or not is_of(call, "diffusers"):
+        return False
+    return foreign_function(call) is None
+
+
+def foreign_function(call: Callable[..., Any]) -> Any | None:
+    """A function that this one calls by name, of its own module, and that is not diffusers'."""
+    code, names = code_of(call), getattr(call, "__globals__", {})
+    for name in () if code is None else code.co_names:
+        if code_of(names.get(name)) is not None and not is_of(names[name], "diffusers"):
+            return names[name]
+    return None
