@@ -18,7 +18,7 @@ PACKAGE = ROOT / "recast_probe"
 # From the ground up; names on one line may import each other.
 FLOORS = [
     {"errors", "wording", "__init__"},
-    {"io", "layout", "blocks", "checks", "windows", "memory"},
+    {"io", "layout", "blocks", "checks", "windows", "memory", "callers", "finite"},
     {"attention", "profile", "profile_file", "maps", "activations"},
     {"diagnostics"},
     {"selection", "budget"},
