@@ -92,8 +92,12 @@ def origin(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> str:
     Returns:
         A sentence that names the first block whose output is not finite, and a weight of it.
     """
-    stacks = [each for each in transformer.named_children() if _is_stack(each[1])]
-    blocks = [(f"{name}.{k}", block) for name, stack in stacks for k, block in enumerate(stack)]
+    blocks = [
+        (f"{name}.{index}", block)
+        for name, stack in transformer.named_children()
+        if isinstance(stack, torch.nn.ModuleList)
+        for index, block in enumerate(stack)
+    ]
     found: list[int] = []
 
     def note(index: int, output: Any) -> None:
@@ -121,10 +125,6 @@ def origin(transformer: torch.nn.Module, inputs: Mapping[str, Any]) -> str:
         f"The first block whose output is not finite is block {found[0]} (transformer.{path}), "
         f"and its {which}."
     )
-
-
-def _is_stack(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.ModuleList)
 
 
 def _damaged_weight(module: torch.nn.Module) -> str | None:

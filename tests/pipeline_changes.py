@@ -32,6 +32,8 @@ def cache_configs(pipe: Any) -> dict[str, Any]:
         ),
         "PAB": diffusers.PyramidAttentionBroadcastConfig(**everywhere, **timestep),
         "TaylorSeer": TAYLOR,
+        "SeaCache": diffusers.SeaCacheConfig(),
+        "TextKVCache": diffusers.TextKVCacheConfig(),
     }
 
 

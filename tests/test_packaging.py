@@ -38,6 +38,8 @@ FLOORS = [
         "mask_values",
         "devices",
         "seeding",
+        "callers",
+        "finite",
     },
     {"attention", "profile", "profile_file", "profile_reading", "maps", "activations"},
     {"diagnostics"},

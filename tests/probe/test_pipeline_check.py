@@ -168,15 +168,24 @@ def test_hooks_that_move_weights_are_no_hindrance(own, image, attachment):
     check()
     remove_hook_from_module(transformer, recurse=True)
     here.pipe.enable_model_cpu_offload(device="cpu")
-    wrapper = NNsight(transformer)
     check()
-    del wrapper
     here.pipe.remove_all_hooks()
     apply_layerwise_casting(transformer, torch.float32, torch.float32, skip_modules_pattern=())
     check()
     device = torch.device("cpu")
     apply_group_offloading(transformer, onload_device=device, offload_type="leaf_level")
     check()
+
+
+@pytest.mark.parametrize("attachment", ATTACHMENTS)
+def test_neither_is_nnsight_around_them(own, image, attachment):
+    here = Probe(tiny.build_tiny_pipeline())
+    cpu_offload(here.pipe.transformer, torch.device("cpu"))
+    wrapper = NNsight(here.pipe.transformer)
+    found = here.generate(image, "fox", profile=True, attachment=attachment, **QUIET)
+    assert wrapper.path == "model"
+    expected = own.generate(image, "fox", **QUIET)
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected.image))
 
 
 def test_fused_projections_are_no_hindrance(image):
