@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 import tempfile
 import time
@@ -54,8 +55,6 @@ def shares(classes: list[FuzzClass], inputs: int) -> dict[str, int]:
 
 
 def _alone(each: FuzzClass, seed: int, index: int, base: Path, place: Path) -> int:
-    import random
-
     os.environ["XDG_CACHE_HOME"] = str(place / "cache")
     (place / "work").mkdir()
     print(

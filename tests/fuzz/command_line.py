@@ -102,7 +102,7 @@ def measured(rng: random.Random, state: dict[str, Any]) -> str:
     if code:
         return f"RAW exit code {code}"
     model = str(values.get("model")) if isinstance(values, dict) else ""
-    if re.search(r"\b(nan|inf)\b", out.replace(f"({model})", ""), flags=re.IGNORECASE):
+    if re.search(r"\b(nan|inf)\b", out.replace(model, ""), flags=re.IGNORECASE):
         return "SILENT: nan or inf is printed"
     for name, (least, most) in POSSIBLE.items():
         for value in _named(values, name):
