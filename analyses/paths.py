@@ -147,7 +147,7 @@ def draw(rows: list[dict[str, Any]], selection: str) -> Figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
             places = np.arange(len(rows)) + (index - (len(names) - 1) / 2) * 0.18
-            mean, low, high = np.array([row[name] for row in rows]).T
+            mean, low, high, _ = np.array([row[name] for row in rows]).T
             axes.hlines(places, low, high, color=COLOURS[name], linewidth=2.4)
             axes.plot(mean, places, "o", color=COLOURS[name], label=name)
         for place in (0, 1):
