@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import run_arms
-from recast_probe.ending import run_program
 from recast_probe.figures.style import BLUE, GREEN, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES
@@ -157,4 +156,4 @@ def draw(rows: list[dict[str, Any]], selection: str) -> Figure:
 
 
 if __name__ == "__main__":
-    run_program(main, "paths")
+    main()

@@ -75,7 +75,9 @@ def test_categories_have_tables_of_their_own(whole, capsys):
     wanted = runs[runs["arm"] == "recast"]["identity"].mean()
     (row,) = stored[stored["arm"] == "recast"].to_dict("records")
     assert row["mean"] == pytest.approx(wanted)
-    assert row["low"] <= row["mean"] <= row["high"]
+    # so few subjects leave everything possible
+    assert row["subjects"] <= 2
+    assert pd.isna([row["low"], row["high"]]).all()
 
 
 def test_style_reference_is_judged_by_the_target():

@@ -58,7 +58,6 @@ def labels(subject: int, other: int, border: int) -> np.ndarray:
         palette(255, 255, 255, 255, 255, 255, 0, 0, 0).point(lambda value: 2 - 2 * value),
         palette(0, 0, 0, 255, 255, 255),
     ],
-    ids=str,
 )
 def test_two_values_are_read_exactly(source, tmp_path):
     np.testing.assert_array_equal(load_mask(source), INSIDE)

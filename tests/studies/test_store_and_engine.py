@@ -148,7 +148,9 @@ def test_tables_come_back_with_their_provenance(tmp_path):
 
 def test_tables_in_words():
     assert with_interval(0.41234, 0.36, 0.4711) == "0.412 [0.360, 0.471]"
-    assert with_interval(0.4, np.nan, np.nan) == "0.400"
+    assert with_interval(0.4, np.nan, np.nan) == "0.400 [cannot tell]"
+    assert with_interval(0.41234, 0.36, 0.4711, 24.0) == "0.412 [0.360, 0.471, n=24]"
+    assert with_interval(0.4, np.nan, np.nan, 5) == "0.400 [cannot tell, n=5]"
     assert [p_value(p) for p in (0.0001, 0.0042, 0.25, np.nan)] == ["< 0.001", "0.004", "0.25", "-"]
     assert markdown([{"arm": "a|b", "mean": 0.5}, {"arm": "none", "mean": 0.25}]).split("\n") == [
         "| arm  |  mean |",
