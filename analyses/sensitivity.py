@@ -159,7 +159,7 @@ def draw(runs: pd.DataFrame, agreed: dict[str, Any], seed: int, model: str) -> F
         for place, arm in enumerate(arms):
             for name, colour, shift in (("spearman", BLUE, -0.12), ("jaccard", ORANGE, 0.12)):
                 if arm in agreed:
-                    mean, low, high = agreed[arm][name]
+                    mean, low, high, _ = agreed[arm][name]
                     left.hlines(place + shift, low, high, color=colour, linewidth=2.4)
                     label = AGREEMENT[name] if place == 0 else None
                     left.plot(mean, place + shift, "o", color=colour, label=label)
