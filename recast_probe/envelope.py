@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from recast_probe import input_files
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.io import write_json
 
@@ -33,7 +34,9 @@ def plain(values: Any) -> Any:
     try:
         text = json.dumps(values, ensure_ascii=False, allow_nan=False)
         text.encode()
-        return json.loads(text, object_pairs_hook=_unique)
+        return input_files.parse_json(text, "What is to be stored", any_text=True)
+    except InputError:
+        raise
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"This cannot be stored as JSON: {error}.") from None
 
@@ -108,13 +111,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
         DamagedFileError: no such JSON; `where` says what was read.
     """
     try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        found = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
-        json.dumps(found, allow_nan=False)  # 1e999 is infinite
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{where} is no JSON that can be read: {error}.") from None
-    return found
+        return input_files.parse_json(text, where, any_text=True)
+    except InputError as error:
+        raise DamagedFileError(f"{where} cannot be read as JSON: {error}") from None
 
 
 def read_json(path: str | Path, max_bytes: int = MAX_BYTES) -> Any:
@@ -213,16 +212,3 @@ def check_folder(folder: Path) -> None:
 def _contents(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if not path.is_dir())
     return digests([path for path in files if path != folder / CONTENTS], folder)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object")
-    return found
-
-
-def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")

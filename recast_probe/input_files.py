@@ -155,8 +155,12 @@ def parse_json(text: str | bytes, where: str, any_text: bool = False) -> Any:
         return number if math.isfinite(number) else no_number(text)
 
     try:
+        # json would take bytes of half a surrogate pair
         found = json.loads(
-            text, object_pairs_hook=once, parse_constant=no_number, parse_float=finite
+            text.decode() if isinstance(text, bytes) else text,
+            object_pairs_hook=once,
+            parse_constant=no_number,
+            parse_float=finite,
         )
     except _RefusedError as refusal:
         raise InputError(str(refusal)) from None

@@ -54,6 +54,7 @@ def _after_fork() -> None:
     """In a child: the lock anew, since the thread that may hold it is not there to release it."""
     global _ONE_RUN, _FORKED_IN_A_RUN
     _FORKED_IN_A_RUN |= not _ONE_RUN.acquire(blocking=False)
+    _OBSERVED.clear()
     _ONE_RUN = threading.RLock()
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recast_probe.arithmetic.possible import check_possible
+from recast_probe.envelope import read_json
 from recast_probe.errors import InputError
-from recast_probe.input_files import parse_json, read_text
+from recast_probe.input_files import LARGEST_TEXT
 
 
 def collect(files: Sequence[str | Path]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in files:
         try:
-            summary = parse_json(read_text(path, "It"), "it")
+            summary = read_json(path, LARGEST_TEXT)
             model, numbers = summary["model"], _numbers(summary)
             if not isinstance(model, str) or not model.strip():
                 raise InputError(f"its model is {model!r:.60}")

@@ -85,13 +85,11 @@ class Store:
             raise InputError(
                 f"{described} cannot be read ({error}); choose another folder, or remove this one."
             ) from error
-        names = sorted(set(found) | set(self.settings))
-        other = [name for name in names if found.get(name) != self.settings.get(name)]
-        if other:
-            name = other[0]
+        if other := differences(found, self.settings):
+            name, (before, now) = next(iter(other.items()))
             raise InputError(
                 f"The folder {self.folder} holds runs with other settings: {', '.join(other)} "
-                f"({name} was {_short(found.get(name))}, now {_short(self.settings.get(name))}). "
+                f"({name} was {_short(before)}, now {_short(now)}). "
                 "Choose another folder; the runs there were left as they are."
             )
 
@@ -152,6 +150,9 @@ class Store:
             "provenance": plain(without_nan(dict(provenance or {}))),
         }
         record = self._path(key, ".json")
+        for path in (record, *(self._path(key, suffix) for suffix in files or {})):
+            if path.is_dir():
+                raise InputError(f"{path} is a folder, and a run is to be stored there; remove it.")
         # an older record would vouch for files that are replaced now
         record.unlink(missing_ok=True)
         digests = {}
@@ -168,7 +169,8 @@ class Store:
     def _check_pipeline(self, provenance: Mapping[str, Any]) -> None:
         """Refuse a run whose pipeline is not that of the settings any more."""
         found = plain(dict(provenance.get("model") or {}).get("identity") or {})
-        changed = [n for n in found if n in self.settings and found[n] != self.settings[n]]
+        begun = {name: each for name, each in self.settings.items() if name in found}
+        changed = differences({name: found[name] for name in begun}, begun)
         if changed:
             raise InputError(
                 f"The pipeline was changed while the study ran ({', '.join(changed)}), so this run "
@@ -210,6 +212,16 @@ def _held(path: Path, wait: bool) -> Iterator[bool]:
             with suppress(OSError):
                 path.unlink()
             lock.release()
+
+
+def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
+    """Where two settings differ: the dotted names of the entries, with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in sorted({*one, *other}):
+            found |= differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+        return found
+    return {} if one == other else {name: (one, other)}
 
 
 def _short(value: Any) -> str:
