@@ -11,6 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from recast_probe.diagnostics import difference_interval, reading, spearman_interval
+from recast_probe.diagnostics.intervals import FEWEST_EQUAL
 from recast_probe.diagnostics.results import Result
 from recast_probe.errors import InputError
 
@@ -179,8 +180,9 @@ def _difference(cut: np.ndarray, left: np.ndarray) -> tuple[float, float, float]
     mean = float(cut.mean() - left.mean())
     parts = [each.var(ddof=1) / len(each) for each in (cut, left)]
     variance = sum(parts)
-    if variance == 0:  # equal values show no spread
-        return mean, np.nan, np.nan
+    if variance == 0:  # a few equal values show no spread
+        known = len(cut) + len(left) >= FEWEST_EQUAL
+        return (mean, mean, mean) if known else (mean, np.nan, np.nan)
     freedom = variance**2 / sum(
         part**2 / (len(each) - 1) for part, each in zip(parts, (cut, left), strict=True)
     )
