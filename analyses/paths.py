@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import run_arms
+from recast_probe.ending import run_program
 from recast_probe.figures.style import BLUE, GREEN, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES
@@ -156,4 +157,4 @@ def draw(rows: list[dict[str, Any]], selection: str) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "paths")

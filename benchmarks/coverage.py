@@ -23,6 +23,7 @@ from recast_probe.diagnostics import (
     sign_flip_p_value,
     spearman_interval,
 )
+from recast_probe.ending import run_program
 from recast_probe.io import write_json
 from recast_probe.studies.tables import markdown
 
@@ -217,4 +218,4 @@ def _words(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, "coverage")

@@ -97,7 +97,7 @@ def written(folder: Path, options: Any) -> list[Path]:
         AttentionProfile.build(
             score=score,
             mass=np.full((*shape, 3, 3), 1 / 3),
-            conditional_entropy=np.full(shape, 8.0),
+            conditional_entropy=np.full(shape, np.log2(grid.size) / 2),
             steps=range(options.steps),
             timesteps=np.linspace(1000, 1, options.steps),
             sigmas=np.linspace(1, 0.001, options.steps),

@@ -54,6 +54,7 @@ _BY_REPR = (
     datetime.timedelta,
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_MAKING = {"__init__", "__setstate__", "__getstate__"}
 # whose objects also remember where they came from
 _LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
 # a back reference, or a mark of a library's loader
@@ -273,7 +274,9 @@ class Contents:
         for name, attribute in vars(value).items():
             functions = functions_of(attribute)
             if installed:
-                found += [self(name) + code_tree(each) for each in functions]
+                # what only makes objects says nothing of one that is there; torch.compile tags it
+                if name not in _MAKING:
+                    found += [self(name) + code_tree(each) for each in functions]
             elif functions:
                 found.append(self(name) + self.of("methods", *functions))
             elif not name.startswith("__") and isinstance(attribute, (*SIMPLE, list, tuple, dict)):

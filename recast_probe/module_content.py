@@ -50,6 +50,7 @@ BOOKKEEPING = {
     "_output_capturing_hooks_installed",
     "_safe_fusing",
     "_use_default_values",
+    "deprecation_warnings",
     "all_tied_weights_keys",
     "architectures",
     "dtype",

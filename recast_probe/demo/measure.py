@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from recast_probe.diagnostics import Entropy, Overlap, Skew, entropy, overlap, s
 from recast_probe.diagnostics.inference import PairedDifference, sign_flip_p_value
 from recast_probe.diagnostics.intervals import Interval, difference_interval, mean_interval
 from recast_probe.diagnostics.position import position_control
+from recast_probe.errors import InputError
 from recast_probe.identity import IdentityScorer
 from recast_probe.images import fit_mask
 from recast_probe.probe import Probe
@@ -82,17 +84,17 @@ def measure(
 def _overlap(probe: Probe, case: Case, profile: AttentionProfile) -> Overlap:
     """With its own mask, and with those of the other shipped samples."""
     sample = case.sample
-    others = [
-        probe.reference_mask(each.mask, sample.image)
-        for each in pocket.samples()
-        if each.name != sample.name
-    ]
+    others = []
+    for each in pocket.samples():
+        # on a coarse grid a small subject may cover no token
+        with suppress(InputError):
+            if each.name != sample.name:
+                others.append(probe.reference_mask(each.mask, sample.image))
     return overlap(
         profile,
         probe.reference_mask(sample.mask, sample.image),
         blocks=BLOCKS,
-        # on a coarse grid a small subject may cover no token
-        other_masks=[mask for mask in others if 0 < mask.sum() < mask.size],
+        other_masks=[mask for mask in others if not mask.all()],
     )
 
 

@@ -117,13 +117,16 @@ def test_overlap_stands_beside_what_position_alone_reaches(finished, probe):
     for path in sorted((out / "runs").glob("*.nc")):
         profile = rp.AttentionProfile.load(path)
         own = next(each for each in samples if path.name.startswith(each.name))
-        masks = {each.name: probe.reference_mask(each.mask, each.image) for each in samples}
+        masks = {}
+        for each in samples:
+            with suppress(InputError):  # no token of so coarse a grid inside
+                masks[each.name] = probe.reference_mask(each.mask, each.image)
         found.append(
             rp.overlap(
                 profile,
                 masks.pop(own.name),
                 blocks="single",
-                other_masks=[mask for mask in masks.values() if 0 < mask.sum() < mask.size],
+                other_masks=[mask for mask in masks.values() if not mask.all()],
             )
         )
     where = summary["overlap"]

@@ -205,7 +205,7 @@ def test_accelerated_images_begin_anew(qwen_probes):
         assert layout["references"] == [[6, 9], [12, 5]]
         with pytest.raises(UnsupportedPipelineError, match="accelerated already"):
             accelerate(pipe, "reuse")
-    assert accelerated.report["reference_tokens_per_step"] == [114, 28, 28]
+    assert accelerated.report["reference_tokens_per_step"] == [114, 29, 29]
     assert np.abs(first.astype(int) - full).max() > 0
     assert state(pipe) == before
     np.testing.assert_array_equal(image(), full)

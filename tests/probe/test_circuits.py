@@ -123,7 +123,7 @@ class TestAttribution:
         )
         assert found.top() == [(1, 1)]
         named = found.data.sel(block=1, head=1)
-        assert float(named["distance_low"]) > 0.1
+        assert float(named["distance"]) > 0.1
         assert float(found.data["runs"].sum()) == pytest.approx(16 * 10 * 0.3, rel=0.4)
 
     def test_the_head_reads_and_copies_nothing_by_place(self, probes, image):

@@ -66,7 +66,7 @@ def test_an_incomplete_folder(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, tmp_path / "half")
     for file in (tmp_path / "half" / "transformer").glob("*.safetensors"):
         file.unlink()
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="transformer"):
         Probe.from_pretrained(tmp_path / "half")
 
 
@@ -75,7 +75,7 @@ def test_pickled_weights_are_not_loaded(tiny_folder, tmp_path):
     shutil.copytree(tiny_folder, folder)
     for file in (folder / "transformer").glob("*.safetensors"):
         file.rename(file.with_name("diffusion_pytorch_model.bin"))
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(InputError, match="transformer"):
         Probe.from_pretrained(folder)
 
 

@@ -40,6 +40,12 @@ def scene(left: int = 10, size=(64, 64), colour=RED) -> Image.Image:
     return image
 
 
+def left_half() -> Image.Image:
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    return mask
+
+
 @pytest.fixture
 def case_of(tmp_path):
     def make(reference=None, target=None, mask=None, finder=reddish, category="all") -> FileCase:
@@ -61,7 +67,7 @@ def test_subjects_are_found_where_nothing_says_where_they_should_be(case_of):
     np.testing.assert_array_equal(area.full, reddish(full))
     np.testing.assert_array_equal(area.wanted, reddish(scene()))
     assert area.words == "reddish masks"
-    given = case_of(mask=Image.new("L", (64, 64), 255))
+    given = case_of(mask=left_half())
     assert scored_area(given, output, full, reddish).words == "given and reddish masks"
 
 
@@ -87,7 +93,7 @@ def test_whole_images_are_compared_with_whole_images(case_of, reference, full, f
 
 
 def test_a_mask_of_the_reference_alone_is_not_enough(case_of):
-    case = case_of(mask=Image.new("L", (64, 64), 255), finder=None)
+    case = case_of(mask=left_half(), finder=None)
     assert scored_area(case, scene(), scene(), None).words == "whole images (no masks of outputs)"
 
 
