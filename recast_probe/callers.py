@@ -35,7 +35,8 @@ def threads_within(pipeline: Any) -> dict[int, int]:
     found = {}
     for thread, top in sys._current_frames().items():
         for frame in _outwards(top):
-            if frame.f_code in calls and frame.f_locals.get("self") is pipeline:
+            known = frame.f_code in calls or frame.f_code.co_name == "__call__"
+            if known and frame.f_locals.get("self") is pipeline:
                 found[thread] = id(frame)
                 break
     return found

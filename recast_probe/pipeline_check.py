@@ -18,7 +18,7 @@ import torch
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family
 from recast_probe.families.compiled import refuse_wholly_compiled
-from recast_probe.families.library_code import foreign_layer, is_of, runs, whose
+from recast_probe.families.library_code import code_of, foreign_layer, is_of, runs, whose
 
 # diffusers' hooks that move or cast weights and leave what is computed as it is
 HARMLESS_HOOKS = ("diffusers.hooks.group_offloading", "diffusers.hooks.layerwise_casting")
@@ -109,7 +109,8 @@ def _dispatches_once(processor: Any) -> bool:
     """Whether a processor's source names diffusers' dispatch exactly once, and not in a loop."""
     call = type(processor).__call__
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(call)))
+        # of the code itself: what it says it wraps is another function
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code_of(call))))  # type: ignore[arg-type]
     except (OSError, TypeError, SyntaxError):
         return False
     loops = (ast.For, ast.While, ast.comprehension, ast.FunctionDef, ast.Lambda)

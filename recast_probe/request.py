@@ -131,7 +131,9 @@ def make_request(
 
     Raises:
         InputError: an argument that cannot be used; nothing has run.
+        UnsupportedPipelineError: a component of the pipeline is missing.
     """
+    family.check_parts(pipeline)
     overrides = {name: value for name, value in overrides.items() if value is not None}
     _check_names(family, pipeline, overrides)
     prompts = given_prompts(family, prompt, overrides)

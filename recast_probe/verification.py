@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from recast_probe.attention.autocast import as_cast
 from recast_probe.layout import TokenLayout
 from recast_probe.recording import Selection
 from recast_probe.request import Request
@@ -199,8 +200,8 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
         block = own.get(attention)
         if call < len(layouts) and block in blocks:
             dense = dense_scores(
-                arguments["query"],
-                arguments["key"],
+                as_cast(arguments["query"]),
+                as_cast(arguments["key"]),
                 layouts[call],
                 arguments.get("scale"),
                 range(probe.heads),

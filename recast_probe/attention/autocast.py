@@ -30,7 +30,7 @@ def outside_autocast(function: OfTensors[P, R]) -> OfTensors[P, R]:
         device = query.device.type
         if not active(device):
             return function(query, key, value, *arguments, **named)
-        query, key, value = (as_cast(each, device) for each in (query, key, value))
+        query, key, value = (as_cast(each) for each in (query, key, value))
         with torch.autocast(device, enabled=False):
             return function(query, key, value, *arguments, **named)
 
@@ -42,8 +42,10 @@ def active(device: str) -> bool:
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
-def as_cast(tensor: Tensor, device: str) -> Tensor:
-    """A tensor as autocast hands it to attention: float64 and whole numbers stay as they are."""
-    if not tensor.is_floating_point() or tensor.dtype == torch.float64:
+def as_cast(tensor: Tensor) -> Tensor:
+    """A query, key or value as attention sees it in here: under autocast all are cast but float64
+    and whole numbers."""
+    device = tensor.device.type
+    if not active(device) or not tensor.is_floating_point() or tensor.dtype == torch.float64:
         return tensor
     return tensor.to(torch.get_autocast_dtype(device))

@@ -108,10 +108,16 @@ class Family(ABC):
 
     def check(self, pipeline: Any) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
+        self.check_parts(pipeline)
+        refuse_accelerated(self.transformer(pipeline))
+        self._refuse_lacking(pipeline, self.lacking(pipeline))
+
+    def check_parts(self, pipeline: Any) -> None:
+        """Raise UnsupportedPipelineError, naming every component that is missing."""
         missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        if not missing:
-            refuse_accelerated(self.transformer(pipeline))
-            missing = self.lacking(pipeline)
+        self._refuse_lacking(pipeline, missing)
+
+    def _refuse_lacking(self, pipeline: Any, missing: list[str]) -> None:
         if missing:
             raise UnsupportedPipelineError(
                 f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "

@@ -62,14 +62,14 @@ class FluxIPAdapter(Flux1):
     def for_pipeline(self, pipeline: Any) -> FluxIPAdapter:
         return FluxIPAdapter(pipeline)
 
-    def check(self, pipeline: Any) -> None:
+    def check_parts(self, pipeline: Any) -> None:
         transformer = getattr(pipeline, "transformer", None)
         if transformer is not None and getattr(transformer, "encoder_hid_proj", None) is None:
             raise UnsupportedPipelineError(
                 f"This {type(pipeline).__name__} has no IP-Adapter, so it has no reference tokens "
                 f"to probe. Load one first: {HOW_TO_LOAD}."
             )
-        super().check(pipeline)
+        super().check_parts(pipeline)
 
     def lacking(self, pipeline: Any) -> list[str]:
         missing = super().lacking(pipeline)

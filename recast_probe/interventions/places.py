@@ -189,7 +189,8 @@ class Visitor(Attachment):
         given = self.visit(place, held)
         if given is None:
             return streams
+        # autocast may have made a stream narrower than what was recorded of it
         return [
-            stream.index_copy(1, part, new) if len(part) else stream
+            stream.index_copy(1, part, new.to(stream.dtype)) if len(part) else stream
             for stream, part, new in zip(streams, parts, given, strict=True)
         ]

@@ -46,15 +46,23 @@ def describe_indices(indices: Sequence[int] | None) -> Any:
 
 
 class Recorder(Visitor):
-    """Copies what it is shown to the CPU."""
+    """Copies what it is shown to the CPU.
 
-    def __init__(self, *arguments: Any) -> None:
+    Args:
+        dtype: the transformer's. Narrower numbers, as autocast makes them, are widened to it, which
+            changes none of them.
+    """
+
+    def __init__(self, *arguments: Any, dtype: torch.dtype) -> None:
         super().__init__(*arguments)
+        self._dtype = dtype
         self.values: dict[Place, Tensor] = {}
 
     def visit(self, place: Place, values: list[Tensor]) -> None:
         # these are copies of their own already
-        self.values[place] = torch.cat([each.detach().cpu() for each in values], dim=1)
+        found = torch.cat([each.detach().cpu() for each in values], dim=1)
+        narrower = found.element_size() < self._dtype.itemsize
+        self.values[place] = found.to(self._dtype) if narrower else found
 
     def facts(self) -> dict[str, Any]:
         return {"bytes": sum(each.numel() * each.element_size() for each in self.values.values())}
@@ -141,6 +149,7 @@ class Record(Intervention):
             select_blocks(self.blocks, run.block_kinds),
             checked_steps(self.steps, run.steps),
             run.branches,
+            dtype=next(family.transformer(pipeline).parameters()).dtype,
         )
         run.activations = Activations(
             recorder.values,

@@ -14,7 +14,15 @@ from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import ReuseReference
 from recast_probe.probe import Probe
 from tests import tiny
-from tests.pipeline_changes import FORWARDS, PROCESSORS, Interrupt, cache_configs, cached
+from tests.pipeline_changes import (
+    FORWARDS,
+    PROCESSORS,
+    Interrupt,
+    cache_configs,
+    cached,
+    replaced,
+    wrapping,
+)
 
 STEPS = 3
 CACHES = list(cache_configs(None))
@@ -167,3 +175,41 @@ def test_two_threads_are_refused_and_never_wrong(pipe, make):
         np.testing.assert_array_equal(each, expected)
     errors = [each for each in outcomes if isinstance(each, Exception)]
     assert any(isinstance(each, VerificationError) for each in errors), outcomes
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_thread_that_begins_within_another_ones_image(pipe, make, wrapped):
+    """Both are refused; also where the pipeline's own call was wrapped, under whatever name."""
+    entered, refused = threading.Event(), threading.Event()
+    outcomes: dict[str, object] = {}
+    own = type(pipe).__call__
+
+    def wait(pipe, step, timestep, tensors):
+        if step == 1:
+            entered.set()
+            assert refused.wait(30)
+        return tensors
+
+    def call(name: str, **settings) -> None:
+        try:
+            outcomes[name] = make(pipe, **settings)
+        except VerificationError as error:
+            outcomes[name] = error
+
+    with (
+        replaced(type(pipe), "__call__", wrapping(own) if wrapped else own),
+        accelerate(pipe, interventions=[ReuseReference()]),
+    ):
+        expected = make(pipe)
+        first = threading.Thread(
+            target=call, args=("first",), kwargs={"callback_on_step_end": wait}
+        )
+        first.start()
+        assert entered.wait(30)
+        call("second")
+        refused.set()
+        first.join(30)
+        np.testing.assert_array_equal(make(pipe), expected)
+    for outcome in outcomes.values():
+        assert "two threads" in str(outcome), outcomes
+    assert len(outcomes) == 2
