@@ -135,6 +135,9 @@ class _Probe:
         self.name = "stub"
         self.pipe = SimpleNamespace()
 
+    def identity(self) -> dict[str, Any]:
+        return {"fingerprint": self.fingerprint}
+
     def layout(self, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(reference_tokens=256)
 
