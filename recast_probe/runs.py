@@ -134,7 +134,6 @@ def run(
     check_recordable(interventions, recorder, context)
     facts = provenance(probe, request, interventions, recorder)
     transformer = family.transformer(pipeline)
-    _check_not_forked()
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
         stack.enter_context(_observing(pipeline))
         attached = [
@@ -213,9 +212,11 @@ def check_before_run(family: Family, pipeline: Any, attachment: str = "nnsight")
     """See ``check_pipeline``; waits for the run of another thread, which has hooks in place.
 
     Raises:
-        InputError: this very thread is in a run of the pipeline already.
+        InputError: this very thread is in a run of the pipeline already, or the process was forked
+            in the middle of one.
         UnsupportedPipelineError: the pipeline is not as it must be.
     """
+    _check_not_forked()
     with _ONE_RUN:
         if any(pipeline is each for each in _OBSERVED):
             raise InputError(
