@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from recast_probe.code_digest import names_set_by_methods
-from recast_probe.content import Contents, NoContent, described, name_of
+from recast_probe.content import Contents, NoContent, name_of
+from recast_probe.description import described
 from recast_probe.errors import InputError
 from recast_probe.module_content import BOOKKEEPING, ModuleContents
 from recast_probe.provenance import attention_backend

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recast_probe.content import described
+from recast_probe.description import described
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.families.base import Family
 from recast_probe.finite import finite_images, origin

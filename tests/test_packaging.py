@@ -34,6 +34,7 @@ FLOORS = [
         "code_digest",
         "module_content",
         "content",
+        "description",
         "hdf5_heaps",
         "mask_values",
         "devices",

@@ -13,7 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recast_probe.content import NoContent, content_digest, described, metric_identity
+from recast_probe.content import NoContent, content_digest
+from recast_probe.description import described, metric_identity
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.probe import Probe
 from recast_probe.run_identity import identity_digest, model_fingerprint, pipeline_identity

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from recast_probe.content import described
+from recast_probe.description import described
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recast_probe.blocks import select_blocks
 from recast_probe.checks import whole_number
-from recast_probe.content import described, metric_identity
+from recast_probe.description import described, metric_identity
 from recast_probe.errors import InputError
 from recast_probe.images import image_digest, load_images
 from recast_probe.interventions import Knockout

@@ -17,7 +17,7 @@ from PIL import Image
 
 from recast_probe.activations import Activations
 from recast_probe.blocks import select_blocks
-from recast_probe.content import described
+from recast_probe.description import described
 from recast_probe.errors import InputError
 from recast_probe.images import ImageSources, image_digest, load_images
 from recast_probe.interventions import Intervention, Patch, Record
