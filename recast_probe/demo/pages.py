@@ -94,7 +94,10 @@ def write_page(
             "arm": TITLES[arm],
             "identity to the reference": words(arms[arm]["identity"]),
             "of what the reference adds": _gain(summary["reference_gain"], arm),
-            "identity to the full run": words(arms[arm]["identity_to_full"]),
+            # of the full run with itself there is nothing to estimate
+            "identity to the full run": "1"
+            if arm == "full"
+            else words(arms[arm]["identity_to_full"]),
             "colour": words(arms[arm]["colour"]),
             "reference tokens per step": f"{arms[arm]['mean_budget']:.1f}",
             "seconds per image": f"{arms[arm]['seconds_per_image']:.2f}",
