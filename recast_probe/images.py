@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from recast_probe.errors import InputError
-from recast_probe.mask_values import Inside, check_divides, mask_values
+from recast_probe.mask_values import FEWEST, Inside, check_divides, mask_values
 from recast_probe.pictures import ImageSource, as_rgba, has_alpha, open_picture
 
 ImageSources = ImageSource | Sequence[ImageSource]
@@ -163,7 +163,7 @@ def read_mask(source: MaskSource, inside: Inside = None) -> np.ndarray:
         return alpha
     if image.mode.startswith("I;16"):
         return mask_values(np.asarray(image, dtype=np.uint16), what)
-    return mask_values(_grey(image, what), what)
+    return mask_values(_grey(image, what), what, lossy=image.format in ("JPEG", "MPO"))
 
 
 def _alpha(image: Image.Image, what: str) -> np.ndarray | None:
@@ -173,8 +173,9 @@ def _alpha(image: Image.Image, what: str) -> np.ndarray | None:
     if alpha.min() == alpha.max():
         return None
     visible = layer[alpha > 127][:, :3]
-    drawn = np.unique(visible, axis=0) if len(visible) else visible
-    if {tuple(each) for each in drawn[:3]} == {(0, 0, 0), (255, 255, 255)}:
+    # an outline that was smoothed leaves both as they are in most places
+    shares = [(visible == value).all(-1).sum() / max(len(visible), 1) for value in (0, 255)]
+    if min(shares) >= FEWEST and sum(shares) > 0.5:
         raise InputError(
             f"{what} is black and white and has an alpha channel too, so two things could be its "
             "inside; save it without alpha, or as alpha alone."

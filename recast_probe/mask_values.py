@@ -33,13 +33,17 @@ FEWEST, MOST_LABELS = 0.01, 128
 can be."""
 
 
-def mask_values(values: Any, what: str = "The mask", inside: Inside = None) -> np.ndarray:
+def mask_values(
+    values: Any, what: str = "The mask", inside: Inside = None, *, lossy: bool = False
+) -> np.ndarray:
     """A mask as float32 in 0..1; the shape is kept.
 
     Args:
         values: numbers or booleans, shape (height, width) or any other that is not empty.
         what: what it is, for messages.
         inside: the value that marks the inside; all others are outside.
+        lossy: they come from a JPEG, which turns black areas into values next to it and holds no
+            labels that are that close.
 
     Raises:
         InputError: no numbers, not finite, negative, or numbers that do not say where the inside
@@ -77,7 +81,7 @@ def mask_values(values: Any, what: str = "The mask", inside: Inside = None) -> n
         if levels[0] > NEAR * scale and (len(levels) == 2 or top < scale * (1 - NEAR)):
             raise _unclear(given, what, "none of its values is black, 0")
         return (given > scale / 2).astype(np.float32)
-    _check_smooth(given, levels, counts, scale, what)
+    _check_smooth(given, levels, counts, scale, what, black=NEAR * scale if lossy else 0)
     return given.astype(np.float32) / np.float32(scale)
 
 
@@ -119,7 +123,12 @@ def _scale(kind: np.dtype, top: float) -> int | None:
 
 
 def _check_smooth(
-    given: np.ndarray, levels: np.ndarray, counts: np.ndarray, scale: int, what: str
+    given: np.ndarray,
+    levels: np.ndarray,
+    counts: np.ndarray,
+    scale: int,
+    what: str,
+    black: float,
 ) -> None:
     """Refuse label maps and photographs: between outside and inside lies an outline at most."""
     if levels[-1] < 0.9 * scale:
@@ -131,7 +140,7 @@ def _check_smooth(
     if given.ndim != 2 or min(given.shape) < 2 or len(levels) > MOST_LABELS:
         return
     frequent = counts >= FEWEST * given.size
-    for level in levels[frequent & (levels > 0) & (levels < scale * (1 - NEAR))]:
+    for level in levels[frequent & (levels > black) & (levels < scale * (1 - NEAR))]:
         same = given == level
         if 2 * _in_squares(same).sum() > same.sum():
             raise _unclear(given, what, f"the value {level:g} fills areas, as a label does")

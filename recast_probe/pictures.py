@@ -60,8 +60,7 @@ def _of_pil(image: Image.Image, what: str) -> Image.Image:
             f"load() first if you trust it, or give one of {', '.join(FORMATS)}."
         )
     try:
-        image.load()
-        return ImageOps.exif_transpose(image)
+        return _upright(image)
     except Exception as error:
         raise InputError(
             f"{what} is a PIL image that cannot be read ({_reason(error)}); it was closed, or its "
@@ -103,7 +102,10 @@ def _decoded(file: BinaryIO, what: str, named: str) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     image.load()
-    return ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image)
+    # a copy forgets it, and masks are read by it
+    upright.format = image.format
+    return upright
 
 
 def _check_size(image: Image.Image, what: str) -> None:

@@ -69,11 +69,13 @@ def test_two_values_are_read_exactly(source, tmp_path):
         np.testing.assert_array_equal(mask_to_grid(source, Grid(96, 96)), INSIDE)
 
 
-@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("quality", [20, 40, 50, 75, 95])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_lossy_and_smoothed_outlines(tmp_path, quality, mode):
     GREY.convert(mode).save(tmp_path / "mask.jpg", quality=quality)
     assert ((load_mask(tmp_path / "mask.jpg") > 0.5) != INSIDE).mean() < 0.01
+    with Image.open(tmp_path / "mask.jpg") as opened:
+        assert ((load_mask(opened) > 0.5) != INSIDE).mean() < 0.01
     soft = np.asarray(GREY.filter(ImageFilter.GaussianBlur(3)))
     np.testing.assert_array_equal(load_mask(soft), soft / np.float32(255))
     # a share of a pixel is one in floats, whatever its largest value
@@ -128,8 +130,19 @@ def test_the_inside_can_be_named():
         load_mask(green, "the fox")
 
 
-def test_black_and_white_with_alpha_is_ambiguous():
-    layer = GREY.convert("RGBA")
+@pytest.mark.parametrize("corner", [0, 10])
+@pytest.mark.parametrize("quality", [25, 40, 60])
+def test_a_jpeg_whose_black_is_no_zero(tmp_path, quality, corner):
+    inside = np.zeros((200, 300), bool)
+    inside[40:161, 61 + corner : 200] = True
+    Image.fromarray(inside).convert("L").save(tmp_path / "mask.jpg", quality=quality)
+    found = load_mask(tmp_path / "mask.jpg") > 0.5
+    assert (found != inside).mean() < 0.01
+
+
+@pytest.mark.parametrize("smooth", [0, 1])
+def test_black_and_white_with_alpha_is_ambiguous(smooth):
+    layer = GREY.filter(ImageFilter.GaussianBlur(smooth)).convert("RGBA")
     layer.putalpha(Image.linear_gradient("L").resize(layer.size))
     with pytest.raises(InputError, match="alpha channel too"):
         load_mask(layer)
