@@ -45,7 +45,7 @@ Steps = Annotated[
     typer.Option(help="Denoising steps.", parser=whole("--steps", 1, MOST_STEPS), metavar=WHOLE),
 ]
 Seed = Annotated[
-    int, typer.Option(help="Seed of the initial noise.", parser=whole("--seed"), metavar=WHOLE)
+    int, typer.Option(help="Seed of the whole run.", parser=whole("--seed"), metavar=WHOLE)
 ]
 MaskInside = Annotated[
     str | None,

@@ -27,7 +27,7 @@ class Case(Protocol):
         subject: names the reference; cases of one subject share it.
         prompt: the instruction.
         category: of the edit or of the subject, as the benchmark says.
-        seed: of the initial noise; the same for all arms.
+        seed: of the whole run; the same for all arms.
         reference: upright RGB picture.
         reference_mask: where the subject is in it, bool (height, width); None for not known.
         target: the true answer; None where there is none.

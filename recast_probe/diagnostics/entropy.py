@@ -152,11 +152,11 @@ def mutual_information(
 
     Raises:
         InputError: a profile that does not hold the weighted conditional entropy, as those of
-            format 1.
+            format 1; scores that are NaN, since tokens were pruned.
     """
     if WEIGHTED not in profile.dataset:
         raise InputError(MISSING)
-    score = profile.select(blocks, steps, heads, branch)
+    score = checked_scores(profile, blocks, steps, heads, branch)
     per_query = profile.select(blocks, steps, heads, branch, variable=WEIGHTED)
     bits = arrays.entropy_bits(score.values) - per_query.values.astype(np.float64)
     faint = score.values.sum(-1, dtype=np.float64) < FAINT

@@ -213,6 +213,8 @@ def _studentized(
         method = "studentized bootstrap, at least Student's t"
         picks = np.random.default_rng(seed).integers(count, size=(draws, count))
         tops, bottoms = top[picks], bottom[picks]
+        possible = bottoms.sum(1) != 0  # else there is no ratio
+        tops, bottoms = tops[possible], bottoms[possible]
         errors = _standard_error(tops, bottoms)
         usable = errors > 1e-6 * error  # the same subject again and again has no error
         drawn = tops[usable].sum(1) / bottoms[usable].sum(1)

@@ -51,7 +51,7 @@ class Overlap(Result):
 
     Attributes:
         mass_share: share of the attention inside the mask, 0..1.
-        base_rate: share of the tokens inside the mask: what chance gives.
+        base_rate: share of the tokens inside the mask: what an even spread gives.
         enrichment: mass_share / base_rate.
         precision_at_k, iou_at_k: of the best k tokens against the mask; of equal scores the first
             tokens.

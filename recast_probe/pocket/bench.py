@@ -41,7 +41,7 @@ class BenchCase:
         category: one of `CATEGORIES`.
         reference, target: what the model is given, and the true answer, 128 x 128.
         reference_mask, target_mask: where the subject is in each, bool (128, 128).
-        seed: of the initial noise; the same for all arms.
+        seed: of the whole run; the same for all arms.
     """
 
     subject: str

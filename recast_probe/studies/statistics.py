@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from recast_probe.diagnostics.intervals import ROUNDING
 from recast_probe.errors import InputError
 from recast_probe.studies.limits import Limits, limits_of
 from recast_probe.studies.resampling import (
@@ -112,6 +113,7 @@ def compare(
         )
         subject_means = np.array([group.mean() for group in groups])
         spread = subject_means.std(ddof=1) if len(groups) > 1 else 0.0
+        spread = 0.0 if spread <= ROUNDING * np.abs(subject_means).max() else spread
         rows.append(
             {
                 arm: name,
@@ -190,7 +192,8 @@ def paired(table: pd.DataFrame, value: str, arm: str, units: Sequence[str]) -> p
     """Values (unit, arm), every unit with every arm.
 
     Raises:
-        InputError: a missing column, runs that are missing or there twice (named), no rows.
+        InputError: a missing column, rows without a name, runs that are missing or there twice
+            (named), no rows.
     """
     wanted = [*units, arm, value]
     missing = [name for name in wanted if name not in table.columns]
@@ -198,6 +201,11 @@ def paired(table: pd.DataFrame, value: str, arm: str, units: Sequence[str]) -> p
         raise InputError(
             f"The table lacks {', '.join(missing) or 'rows'}; it has {', '.join(table.columns)}."
         )
+    # pandas leaves rows without a name out of its groups, and says nothing
+    nameless = table[[*units, arm]].isna()
+    if nameless.any(axis=None):
+        counts = ", ".join(f"{n} of {name}" for name, n in nameless.sum().items() if n)
+        raise InputError(f"Rows without a name cannot be paired: {counts} are missing.")
     twice = table.duplicated([*units, arm])
     if twice.any():
         raise InputError(f"Runs are there twice, such as {_named(table[twice], units, arm)}.")

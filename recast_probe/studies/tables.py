@@ -48,7 +48,7 @@ def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, A
 
 
 def load_table(stem: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """A table that `save_table` wrote, and its provenance.
+    """A table that `save_table` wrote, and its provenance; copies may have another name.
 
     Raises:
         DamagedFileError: one of the three files is missing or is not as it was written.
@@ -56,10 +56,11 @@ def load_table(stem: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     stem = Path(stem)
     described = read_sealed(stem.with_name(f"{stem.name}.json"), "Table")
     for name, wanted in described["files"].items():
-        if file_digest(stem.with_name(name)) != wanted:
+        # the file that is read, not the one that bore this name when it was written
+        path = stem.with_name(f"{stem.name}{Path(name).suffix}")
+        if file_digest(path) != wanted:
             raise DamagedFileError(
-                f"{stem.with_name(name)} is not as it was written with its table; run the script "
-                "again."
+                f"{path} is not as it was written with its table; run the script again."
             )
     return pd.read_parquet(stem.with_name(f"{stem.name}.parquet")), described["provenance"]
 

@@ -380,3 +380,23 @@ def test_summaries_are_read(tmp_path):
         collect([files[3]])
     with pytest.raises(InputError, match="is no summary"):
         collect([tmp_path / "missing.json"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"mean": 0.5, "low": 0.96, "high": 1.0}, "does not hold its mean"),
+        ({"mean": 0.97, "low": 0.96, "high": 0.98, "count": -3}, "-3 subjects"),
+        ({"mean": 0.97, "low": 0.96, "high": 0.98, "subjects": 2.7}, "2.7 subjects"),
+        ({"mean": 0.97, "low": 0.96, "high": 0.98, "count": 10**400}, "no finite number"),
+    ],
+)
+def test_quantities_that_contradict_themselves(value, message):
+    with pytest.raises(InputError, match=message):
+        check_claims(FLUX, {"retention": value})
+
+
+def test_a_mean_whose_interval_cannot_be_told_decides_nothing():
+    found = judged({"retention": {"mean": 0.99, "low": None, "high": None, "count": 1}}, "97.3 %")
+    assert (found.verdict, found.measured) == ("not decided", "99.0%, n = 1")
+    assert "no interval" in found.test

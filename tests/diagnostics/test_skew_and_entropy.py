@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recast_probe.diagnostics import entropy, skew
+from recast_probe.diagnostics import entropy, mutual_information, skew
 from recast_probe.diagnostics.skew import top_words
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
@@ -129,3 +129,12 @@ def test_information_of_equal_masses_is_never_negative(seed, queries):
     found = entropy(planted(rows.mean(0), conditional=[[[conditional]]]))
     information = float(found.mutual_information[0])
     assert -1e-5 <= information <= math.log2(queries) + 1e-5
+
+
+def test_information_of_pruned_steps_is_refused():
+    score = np.full((2, 16), 1 / 48)[:, None, None]
+    score[1, ..., :4] = np.nan
+    profile = planted(score)
+    assert mutual_information(profile, steps=[0]).notnull().all()
+    with pytest.raises(InputError, match="pruned in those steps"):
+        mutual_information(profile)

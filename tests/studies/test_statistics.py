@@ -254,6 +254,11 @@ def test_the_same_seed_gives_the_same_numbers():
         (lambda: compare(TABLE, "identity", "best"), "'best' cannot be compared"),
         (lambda: compare(TABLE, "colour", "full"), "lacks colour"),
         (lambda: means(TABLE.iloc[:0], "identity"), "lacks rows"),
+        (
+            lambda: means(TABLE.replace({"subject": {"s0": None}}), "identity"),
+            "of subject are miss",
+        ),
+        (lambda: means(TABLE.replace({"arm": {"full": None}}), "identity"), "of arm are missing"),
         (lambda: retention(TABLE, "identity", "all"), "no arm 'all'"),
         (lambda: bootstrap([]), "at least one subject"),
         (lambda: bootstrap([np.array([np.nan])]), "not finite"),
@@ -282,6 +287,25 @@ def test_means_end_where_scores_do():
     assert (limits_of("identity_to_target"), limits_of("seconds")) == ((-1, 1), None)
     words = [row_interval(row) for _, row in found.iterrows()]
     assert all(each.endswith(", n=4]") for each in words)
+
+
+def test_equal_differences_have_no_effect_size():
+    rows = [
+        {"subject": str(i), "prompt": 0, "arm": arm, "identity": value + 0.07 * i}
+        for i in range(3)
+        for arm, value in (("full", 0.8), ("none", 0.2))
+    ]
+    found = compare(pd.DataFrame(rows), "identity", "full")
+    assert found["difference"].item() == pytest.approx(-0.6)
+    assert np.isnan(found["effect_size"].item())
+
+
+def test_draws_without_a_ratio_are_left_out():
+    above, below = (
+        [np.array([v]) for v in each] for each in ([1, 2, 1, 2, 1, 1], [1, -1, 2, 2, 1, 2])
+    )
+    with np.errstate(all="raise"):
+        assert np.isfinite(bootstrap_ratio(above, below).mean)
 
 
 def test_a_single_subject_has_no_interval():

@@ -146,6 +146,16 @@ def test_tables_come_back_with_their_provenance(tmp_path):
         save_table(table, tmp_path / "nowhere" / "table", {})
 
 
+def test_a_copied_table_is_checked_itself(tmp_path):
+    table = pd.DataFrame({"arm": ["full", "none"], "mean": [0.5, 0.25]}).set_index("arm")
+    for path in save_table(table, tmp_path / "one", {}):
+        path.with_stem("two").write_bytes(path.read_bytes())
+    pd.testing.assert_frame_equal(load_table(tmp_path / "two")[0], table)
+    (table + 0.1).to_parquet(tmp_path / "two.parquet")
+    with pytest.raises(DamagedFileError, match=r"two\.parquet"):
+        load_table(tmp_path / "two")
+
+
 def test_tables_in_words():
     assert with_interval(0.41234, 0.36, 0.4711) == "0.412 [0.360, 0.471]"
     assert with_interval(0.4, np.nan, np.nan) == "0.400 [cannot tell]"

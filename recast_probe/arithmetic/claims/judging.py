@@ -27,6 +27,8 @@ def level(found: Measured, name: str, least: float, command: str, form: str = ".
     if value.alone:
         verdict = HOLDS if value.mean >= least else FAILS
         return verdict, f"the mean alone against {asked}: no interval was given"
+    if value.low is None:
+        return UNDECIDED, f"{asked} was asked for, and it has no interval"
     return _by_interval(value, least), f"its interval against {asked}"
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from recast_probe.errors import InputError
 
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -35,8 +37,8 @@ class Quantity:
         subjects, as tables call it).
 
         Raises:
-            InputError: anything else, numbers that are not finite, or ends that do not enclose
-                the mean.
+            InputError: anything else, numbers that are not finite, ends that do not enclose the
+                mean, or a count that is no whole number of at least 1.
         """
         if not isinstance(value, Mapping):
             return cls(_number(name, value), alone=True)
@@ -54,10 +56,14 @@ class Quantity:
             None if known["high"] is None else known["low"],
             None if known["low"] is None else known["high"],
             known["p_value"],
-            None if known["count"] is None else int(known["count"]),
+            None if known["count"] is None else _count(name, known["count"]),
         )
         if found.low is not None and found.high is not None and found.low > found.high:
             raise InputError(f"The interval of {name} ends before it begins: {dict(value)}.")
+        if found.low is not None and found.high is not None:
+            rounding = ROUNDING * max(abs(found.low), abs(found.high))
+            if not found.low - rounding <= found.mean <= found.high + rounding:
+                raise InputError(f"The interval of {name} does not hold its mean: {dict(value)}.")
         if found.p_value is not None and not 0 <= found.p_value <= 1:
             raise InputError(f"The p-value of {name} is {found.p_value}; it lies from 0 to 1.")
         return found
@@ -73,6 +79,17 @@ class Quantity:
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"The measured {name} is {value!r}, and no finite number.")
-    return float(value)
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        number = float(value) if known else math.nan
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(f"The measured {name} is {value!r:.60}, and no finite number.")
+    return number
+
+
+def _count(name: str, value: float) -> int:
+    if value < 1 or value != int(value):
+        raise InputError(f"The measured {name} is of {value:g} subjects, and no whole number.")
+    return int(value)
