@@ -49,6 +49,11 @@ def mask_values(
         InputError: no numbers, not finite, negative, or numbers that do not say where the inside
             is; the message gives the values found.
     """
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{what} is a numpy.ma array with masked entries, and nothing says whether "
+            "they are inside; fill them, as with values.filled(0)."
+        )
     given = np.asarray(values)
     if given.dtype.kind not in "buif":
         raise InputError(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recast_probe.arithmetic.possible import check_possible
+from recast_probe.arithmetic.possible import check_possible, check_together
 from recast_probe.envelope import read_json
 from recast_probe.errors import InputError
 from recast_probe.input_files import LARGEST_TEXT
@@ -30,6 +30,7 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
                 raise InputError(f"its model is {model!r:.60}")
             for name, value in numbers.items():
                 check_possible(name, value)
+            check_together(numbers)
         # KeyError and the like: it has another structure
         except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
             reason = str(error).rstrip(".") or type(error).__name__

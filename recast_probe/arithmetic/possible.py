@@ -49,6 +49,26 @@ def check_possible(name: str, value: Any) -> None:
         raise InputError(f"the interval of the measured {name} ends before it begins")
 
 
+def check_together(values: Mapping[str, Any]) -> None:
+    """Check entropies against the largest that there can be, each number being possible by itself.
+
+    Raises:
+        InputError: an entropy, or a fall, beyond it; the message gives name and value.
+    """
+    if (given := values.get("entropy_maximum")) is None:
+        return
+    most = _mean(given)
+    for name in ("entropy_first", "entropy_last", "entropy_fall"):
+        if name in values and abs(_mean(values[name])) > most * (1 + 1e-6):
+            raise InputError(
+                f"the measured {name} is {_mean(values[name]):g}, and its maximum is {most:g} bits"
+            )
+
+
+def _mean(value: Any) -> float:
+    return float(value["mean"] if isinstance(value, Mapping) else value)
+
+
 def _range(name: str) -> tuple[float, float]:
     fits = ((least, most) for part, least, most in RANGES if part in name)
     return next(fits, (-math.inf, math.inf))

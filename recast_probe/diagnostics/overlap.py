@@ -130,7 +130,7 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
         raise InputError(WITHOUT_PLACES)
     if not 0 <= threshold < 1:
         raise InputError(f"threshold must lie from 0 to below 1, got {threshold}.")
-    given = np.asarray(mask)
+    given = np.asanyarray(mask)
     if given.ndim != 2 or not given.size:
         raise InputError(f"A mask has the shape (height, width), got {given.shape}.")
     values = mask_values(given).astype(np.float64)

@@ -400,3 +400,13 @@ def test_a_mean_whose_interval_cannot_be_told_decides_nothing():
     found = judged({"retention": {"mean": 0.99, "low": None, "high": None, "count": 1}}, "97.3 %")
     assert (found.verdict, found.measured) == ("not decided", "99.0%, n = 1")
     assert "no interval" in found.test
+
+
+@pytest.mark.parametrize(
+    "entropies", [{"entropy_fall": {"mean": 0.97}}, {"entropy_first": 8.5}, {"entropy_last": 9}]
+)
+def test_entropies_beyond_their_maximum_are_refused(tmp_path, entropies):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"model": "m", "measured": {"entropy_maximum": 0.5, **entropies}}))
+    with pytest.raises(InputError, match=next(iter(entropies))):
+        collect([path])

@@ -152,3 +152,10 @@ def test_black_and_white_with_alpha_is_ambiguous(smooth):
 def test_an_oracle_of_nothing(value, part):
     with pytest.raises(InputError, match=f"{part} one of its 6 tokens"):
         rank.mask_oracle(np.full((2, 3), value))
+
+
+def test_masked_out_entries_are_neither_inside_nor_outside():
+    values = np.ma.masked_array(np.eye(4), np.tri(4, k=-2))
+    for read in (load_mask, lambda each: mask_to_grid(each, Grid(2, 2))):
+        with pytest.raises(InputError, match="masked"):
+            read(values)
