@@ -17,8 +17,8 @@ import torch
 
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.families.base import AttentionCall, Family
+from recast_probe.families.code_origin import code_of, foreign_layer, is_of, runs, whose
 from recast_probe.families.compiled import refuse_wholly_compiled
-from recast_probe.families.library_code import code_of, foreign_layer, is_of, runs, whose
 
 # diffusers' hooks that move or cast weights and leave what is computed as it is
 HARMLESS_HOOKS = ("diffusers.hooks.group_offloading", "diffusers.hooks.layerwise_casting")

@@ -6,7 +6,6 @@ into a weight, sets the scale of an adapter or puts in another scheduler has ano
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -83,11 +82,6 @@ def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
         "device": device,
         "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
     }
-
-
-def identity_digest(identity: Mapping[str, Any]) -> str:
-    """SHA-256 (hexadecimal) of ``pipeline_identity``."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _modules(pipeline: Any) -> dict[str, torch.nn.Module]:

@@ -15,9 +15,10 @@ from PIL import Image
 
 from recast_probe.content import NoContent, content_digest
 from recast_probe.description import described, metric_identity
+from recast_probe.envelope import digest
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.probe import Probe
-from recast_probe.run_identity import identity_digest, model_fingerprint, pipeline_identity
+from recast_probe.run_identity import model_fingerprint, pipeline_identity
 from recast_probe.studies import Store
 from recast_probe.tensor_digest import SMALL, tensor_content
 from tests import tiny, tiny_flux2, tiny_qwen
@@ -128,11 +129,11 @@ CHANGES = (
 
 
 def test_every_change_of_the_pipeline_is_another_identity():
-    found = {"as built": identity_digest(pipeline_identity(tiny.build_tiny_pipeline()))}
+    found = {"as built": digest(pipeline_identity(tiny.build_tiny_pipeline()))}
     for change in CHANGES:
         pipe = tiny.build_tiny_pipeline()
         change(pipe)
-        found[change.__name__] = identity_digest(pipeline_identity(pipe))
+        found[change.__name__] = digest(pipeline_identity(pipe))
     assert len(set(found.values())) == len(CHANGES) + 1
 
 
@@ -170,13 +171,14 @@ def test_runs_leave_the_identity_as_it_was(name):
 
 def test_another_process_finds_the_same():
     code = (
-        "from tests import tiny; from recast_probe.run_identity import *; "
-        "print(identity_digest(pipeline_identity(tiny.build_tiny_pipeline())))"
+        "from tests import tiny; from recast_probe.envelope import digest; "
+        "from recast_probe.run_identity import pipeline_identity; "
+        "print(digest(pipeline_identity(tiny.build_tiny_pipeline())))"
     )
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True
     )
-    here = identity_digest(pipeline_identity(tiny.build_tiny_pipeline()))
+    here = digest(pipeline_identity(tiny.build_tiny_pipeline()))
     assert run.stdout.split()[-1:] == [here], run.stderr
 
 
