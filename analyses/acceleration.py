@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
-from recast_probe.arithmetic import RunPlan, TransformerConfig, config_of
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import RunPlan, TransformerConfig, config_of
 from recast_probe.diagnostics.drift import Drift
-from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures import drift_by_block
 from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, difference, run_arms, summarise
 from recast_probe import budget, rank
-from recast_probe.arithmetic import (
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import (
     TransformerConfig,
     config_of,
     flux_kontext_dev,
@@ -27,7 +28,6 @@ from recast_probe.arithmetic import (
     run_work,
 )
 from recast_probe.datasets import Case
-from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures.style import BLUE, GREY, INK, chart, house_style
 from recast_probe.interventions import Prune

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import add_set_distances, bench, metric_name, run_arms, summarise
-from recast_probe.arithmetic import config_of, run_work
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import config_of, run_work
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm

@@ -15,15 +15,15 @@ import xarray as xr
 from PIL import Image
 
 from analyses.command import finish, open_probe, open_store, parse
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
+from recast_probe.experiments.causal_map import CausalMap, causal_map
 from recast_probe.figures import causal_heat_map
-from recast_probe.identity import IdentityScorer
-from recast_probe.images import fit_mask
+from recast_probe.images.loading import fit_mask
+from recast_probe.metrics import IdentityScorer
 from recast_probe.pocket.backgrounds import choose
 from recast_probe.pocket.scenes import COLUMNS, ROWS, Placement, View, background_caption
 from recast_probe.pocket.subjects import held_out
 from recast_probe.studies import Outcome, Unit, markdown, run_study
-from recast_probe.studies.causal_map import CausalMap, causal_map
 from recast_probe.studies.resampling import bootstrap
 
 WHAT = ("keys", "values")

@@ -12,11 +12,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analyses.benchmark import add_benchmark, benchmark_settings, takes_everything
-from recast_probe.envelope import digests, sealed
+from recast_probe._utils.provenance import versions
 from recast_probe.figures import save_figure
-from recast_probe.io import without_nan, write_json
+from recast_probe.files.atomic import without_nan, write_json
+from recast_probe.files.envelope import digests, sealed
 from recast_probe.probe import Probe
-from recast_probe.provenance import versions
 from recast_probe.studies import Store, save_table
 
 SIZES = {"subjects": (100, 3), "prompts": (3, 2), "steps": (28, 4)}

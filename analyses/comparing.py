@@ -16,7 +16,7 @@ from analyses.command import finish, open_store
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
 from recast_probe.figures import identity_by_arm
-from recast_probe.identity import Metric, metrics_of
+from recast_probe.metrics import Metric, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.studies import (
     Outcome,

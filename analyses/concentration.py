@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, entropy, overlap, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
-from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, chart, house_style
-from recast_probe.images import fit_mask
+from recast_probe.images.loading import fit_mask
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
 from recast_probe.studies.resampling import bootstrap, difference_interval, sign_flip_p_value

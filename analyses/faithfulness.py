@@ -16,10 +16,10 @@ from PIL import Image
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
 from recast_probe import rank
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
-from recast_probe.ending import run_program
-from recast_probe.faithfulness import (
+from recast_probe.experiments.faithfulness import (
     SHARES,
     Curves,
     Worth,
@@ -28,9 +28,9 @@ from recast_probe.faithfulness import (
     sanity_checks,
 )
 from recast_probe.figures import faithfulness_curves as draw
-from recast_probe.identity import IdentityScorer
-from recast_probe.images import fit_mask
+from recast_probe.images.loading import fit_mask
 from recast_probe.interventions import Similarity
+from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.selection.effects import tiles
 from recast_probe.selection.rankings import Ranking

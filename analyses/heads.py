@@ -13,15 +13,15 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
 from analyses.faithfulness import identity
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, reading
-from recast_probe.ending import run_program
+from recast_probe.experiments.attribution import attribution
+from recast_probe.experiments.attribution_result import related
 from recast_probe.figures import head_map
 from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Unit, markdown, run_study
-from recast_probe.studies.attribution import attribution
-from recast_probe.studies.attribution_result import related
 from recast_probe.studies.comparison import units
 from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import with_interval

@@ -17,14 +17,14 @@ from PIL import Image
 
 from analyses.command import finish, open_store, parse
 from analyses.comparing import bench, difference, kept_by
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import entropy, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
-from recast_probe.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
-from recast_probe.identity import IdentityScorer
 from recast_probe.interventions.methods import method
+from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units

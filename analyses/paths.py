@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import run_arms
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 from recast_probe.figures.style import BLUE, GREEN, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES

@@ -17,8 +17,8 @@ from PIL import Image
 from analyses import table_1
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
-from recast_probe.ending import run_program
 from recast_probe.figures import image_grid
 from recast_probe.studies import Store, markdown
 from recast_probe.studies.comparison import units

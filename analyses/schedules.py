@@ -5,7 +5,7 @@ from __future__ import annotations
 from analyses.command import open_probe, parse
 from analyses.comparing import bench, one_table
 from recast_probe import budget
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 from recast_probe.studies.comparison import Arm
 
 TRIALS = 8

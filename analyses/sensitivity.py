@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
 from recast_probe import budget, rank
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import arrays
-from recast_probe.ending import run_program
 from recast_probe.figures.style import BLUE, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Prune
 from recast_probe.interventions.base import Intervention

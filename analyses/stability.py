@@ -8,11 +8,11 @@ import numpy as np
 
 from analyses.command import finish, open_probe, open_store, parse
 from analyses.comparing import bench
+from recast_probe._utils.ending import run_program
 from recast_probe.datasets import Case, file_label
 from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
-from recast_probe.ending import run_program
 from recast_probe.figures import stability_matrix
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap

@@ -25,7 +25,7 @@ from analyses.comparing import (
     summarise,
 )
 from recast_probe import budget
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 from recast_probe.errors import InputError
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe

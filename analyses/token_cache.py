@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, difference, kept_by, run_arms, summarise
 from recast_probe import budget
-from recast_probe.arithmetic import (
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import (
     TransformerConfig,
     cached_run_work,
     config_of,
@@ -18,7 +19,6 @@ from recast_probe.arithmetic import (
     mean_fresh,
 )
 from recast_probe.datasets import Case
-from recast_probe.ending import run_program
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.interventions import Recast, TokenCache
 from recast_probe.interventions.base import Intervention

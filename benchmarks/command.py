@@ -13,14 +13,14 @@ import torch
 
 import recast_probe as rp
 from benchmarks.timing import Row, print_rows
-from recast_probe import arithmetic
-from recast_probe.arithmetic import DeviceLimits, TransformerConfig
-from recast_probe.arithmetic.devices import limits_of
+from recast_probe import cost_model as arithmetic
+from recast_probe._utils.provenance import now, versions
 from recast_probe.attention import attention_with_log_sum_exp
 from recast_probe.attention.sums import reader
-from recast_probe.envelope import sealed, without_seal
-from recast_probe.io import without_nan, write_json
-from recast_probe.provenance import now, versions
+from recast_probe.cost_model import DeviceLimits, TransformerConfig
+from recast_probe.cost_model.devices import limits_of
+from recast_probe.files.atomic import without_nan, write_json
+from recast_probe.files.envelope import sealed, without_seal
 
 
 def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:

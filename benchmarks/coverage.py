@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from recast_probe._utils.ending import run_program
 from recast_probe.diagnostics import (
     Interval,
     mean_interval,
@@ -23,8 +24,7 @@ from recast_probe.diagnostics import (
     sign_flip_p_value,
     spearman_interval,
 )
-from recast_probe.ending import run_program
-from recast_probe.io import write_json
+from recast_probe.files.atomic import write_json
 from recast_probe.studies.tables import markdown
 
 COUNTS = (4, 5, 8, 12, 24, 50)

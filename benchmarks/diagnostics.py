@@ -21,11 +21,11 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.command import finish, parser
+from recast_probe._utils.ending import run_program
+from recast_probe._utils.memory import peak_memory
 from recast_probe.diagnostics.survey import survey
-from recast_probe.ending import run_program
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.memory import peak_memory
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 PLAIN = "plain loop"
 FRACTION = 0.25

@@ -24,9 +24,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config,
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
 from benchmarks.readout import fill
-from recast_probe.arithmetic.known import CONFIGS
-from recast_probe.ending import run_program
-from recast_probe.io import write_json
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model.published_configs import CONFIGS
+from recast_probe.files.atomic import write_json
 
 CLIP_WORDS, T5_WORDS, T5_EXTRA = 49_408, 32_000, 100
 HEAD = 64  # channels of a head in both text encoders

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from benchmarks.command import add_model, config_of, finish, kernels, open_probe, parser
 from benchmarks.timing import Row, alternate
 from recast_probe import pocket
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 
 FULL = "full"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from recast_probe.arithmetic import RunPlan, TransformerConfig
+from recast_probe.cost_model import RunPlan, TransformerConfig
 from recast_probe.layout import TokenLayout
-from recast_probe.result import RunResult
+from recast_probe.runs.result import RunResult
 
 
 def full_run(layout: TokenLayout, steps: int, calls: int = 1) -> RunPlan:

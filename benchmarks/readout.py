@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from benchmarks.command import finish, kernels, limits, parser
 from benchmarks.timing import alternate
-from recast_probe.arithmetic import FluxConfig, flux_kontext_dev, readout_work, step_work
+from recast_probe._utils.ending import run_program
 from recast_probe.attention import attend, attention_with_log_sum_exp, dense_reference
-from recast_probe.ending import run_program
+from recast_probe.cost_model import FluxConfig, flux_kontext_dev, readout_work, step_work
 from recast_probe.layout import Grid, TokenLayout
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -32,9 +32,9 @@ from benchmarks.command import (
 from benchmarks.plans import full_run, least_work, plan_of, plan_of_run
 from benchmarks.timing import add_speed_ups, alternate
 from recast_probe import pocket
-from recast_probe.arithmetic import RunPlan
-from recast_probe.ending import run_program
-from recast_probe.images import load_image
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import RunPlan
+from recast_probe.images.loading import load_image
 from recast_probe.interventions.methods import METHODS, REUSING, method
 
 FULL = "full (plain pipeline)"

@@ -17,8 +17,8 @@ from benchmarks.command import finish, kernels, limits, open_probe, parser
 from benchmarks.readout import SMALL, inputs, random_transformer
 from benchmarks.timing import Row, alternate
 from recast_probe import pocket
-from recast_probe.arithmetic import flux_kontext_dev, step_work
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
+from recast_probe.cost_model import flux_kontext_dev, step_work
 from recast_probe.layout import Grid, TokenLayout
 
 TOKEN_PIXELS = 16

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from recast_probe.memory import peak_memory
+from recast_probe._utils.memory import peak_memory
 
 Row = dict[str, Any]
 

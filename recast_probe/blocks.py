@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe.checks import share_of
+from recast_probe._utils.checks import share_of
 from recast_probe.errors import InputError
 
 # FLUX.1 has 38 single-stream blocks, 19..56 counted from 0; the paper averages 20..56, which are

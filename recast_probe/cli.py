@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from recast_probe._utils.ending import run_program
 from recast_probe.commands import (
     bound,
     claims,
@@ -19,7 +20,6 @@ from recast_probe.commands import (
     profile,
     score,
 )
-from recast_probe.ending import run_program
 
 app = typer.Typer(
     name="recast-probe",

@@ -10,33 +10,39 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import torch
 
+from recast_probe._utils.provenance import model_name
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.diagnostics.overlap import WITHOUT_PLACES
 from recast_probe.errors import InputError
-from recast_probe.families import find_family
-from recast_probe.images import ImageSource, ImageSources, MaskSource, load_image, load_mask_of
+from recast_probe.images.loading import (
+    ImageSource,
+    ImageSources,
+    MaskSource,
+    load_image,
+    load_mask_of,
+)
+from recast_probe.images.mask_values import Inside
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.drift import RecordDrift
 from recast_probe.interventions.recast import Recast
 from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
-from recast_probe.loading import load_pipeline
-from recast_probe.maps import AttentionMaps
-from recast_probe.mask_values import Inside
-from recast_probe.profile import AttentionProfile
-from recast_probe.provenance import model_name
-from recast_probe.recording import Selection
-from recast_probe.request import Request, make_request
-from recast_probe.result import RunResult
-from recast_probe.run_identity import model_fingerprint, pipeline_identity
-from recast_probe.runs import run, run_context
+from recast_probe.pipelines import find_family
+from recast_probe.pipelines.loading import load_pipeline
+from recast_probe.pipelines.run_identity import model_fingerprint, pipeline_identity
+from recast_probe.profiles.maps import AttentionMaps
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.call import Request, make_request
+from recast_probe.runs.execute import run, run_context
+from recast_probe.runs.recording_plan import Selection
+from recast_probe.runs.result import RunResult
+from recast_probe.runs.verification import Certificate, verify_run
 from recast_probe.selection.budgets import Adaptive
-from recast_probe.verification import Certificate, verify_run
 
 if TYPE_CHECKING:
-    from recast_probe.activations import Activations
-    from recast_probe.lens import TextLens
+    from recast_probe.experiments.text_lens import TextLens
+    from recast_probe.profiles.activations import Activations
 
 MassTable = Literal["all", "queried"]
 Attachment = Literal["nnsight", "hooks"]
@@ -370,7 +376,7 @@ class Probe:
                 nothing has run.
             VerificationError: a check of exactness failed during the run.
         """
-        from recast_probe.attention_maps import attention_maps
+        from recast_probe.runs.attention_maps import attention_maps
 
         return attention_maps(self, image, prompt, queries, steps, seed, **settings)
 
@@ -436,7 +442,7 @@ class Probe:
     ) -> TextLens:
         """What the text tokens of a run with a reference bring into one without; see
         ``lens.text_lens`` for the arguments."""
-        from recast_probe.lens import text_lens
+        from recast_probe.experiments.text_lens import text_lens
 
         return text_lens(self, image, prompt, *arguments, **settings)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recast_probe.causal import causal_oracle
+from recast_probe.experiments.oracle import causal_oracle
 from recast_probe.selection.baselines import RandomPerStep, mask_oracle, uniform_grid
 from recast_probe.selection.rankings import (
     Ranking,

@@ -12,7 +12,7 @@ from diffusers import FluxKontextPipeline, FluxPipeline
 from diffusers.models.attention_dispatch import attention_backend
 from PIL import Image
 
-from recast_probe.loading import load_pipeline
+from recast_probe.pipelines.loading import load_pipeline
 from recast_probe.probe import Probe
 from tests import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 from recast_probe.studies import Outcome, Store, Unit, markdown, run_study, save_table
 
 UNITS = [Unit({"subject": f"s{number}", "prompt": "p"}, number) for number in range(12)]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 from recast_probe.errors import InputError, ProfileFileError, VerificationError
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import os, signal, sys, time
-from recast_probe.ending import run_program
+from recast_probe._utils.ending import run_program
 
 def work():
     try:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recast_probe.envelope import (
+from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.files.atomic import atomic_folder, previous, write_json
+from recast_probe.files.envelope import (
     CONTENTS,
     check_folder,
     file_digest,
@@ -20,8 +22,6 @@ from recast_probe.envelope import (
     seal_folder,
     sealed,
 )
-from recast_probe.errors import DamagedFileError, InputError
-from recast_probe.io import atomic_folder, previous, write_json
 from tests.damage import found_or_same
 
 SCALARS = (

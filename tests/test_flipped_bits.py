@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from recast_probe import AttentionProfile
-from recast_probe.activations import Activations
 from recast_probe.errors import DamagedFileError, InputError, ProfileFileError
 from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
 from recast_probe.pocket.subjects import held_out, load_pack
+from recast_probe.profiles.activations import Activations
 from recast_probe.studies import Store, load_table, save_table
 from tests.damage import FLIPS, found_or_same
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from recast_probe.memory import memory_by_stage, peak_memory
+from recast_probe._utils.memory import memory_by_stage, peak_memory
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 MIB = 2**20

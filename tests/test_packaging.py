@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import os
 import re
 import subprocess
 import sys
@@ -13,128 +13,22 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from recast_probe.doctor import OPTIONAL
+from recast_probe.commands.doctor_checks import OPTIONAL
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "recast_probe"
-# From the ground up; names on one line may import each other.
-FLOORS = [
-    {"errors", "ending", "wording", "__init__"},
-    {
-        "stray",
-        "io",
-        "envelope",
-        "layout",
-        "blocks",
-        "checks",
-        "windows",
-        "memory",
-        "input_files",
-        "tensor_digest",
-        "code_digest",
-        "module_content",
-        "content",
-        "description",
-        "hdf5_heaps",
-        "mask_values",
-        "devices",
-        "seeding",
-        "callers",
-        "finite",
-    },
-    {"attention", "profile", "profile_file", "profile_reading", "maps", "activations"},
-    {"diagnostics"},
-    {"selection", "budget"},
-    {
-        "interventions",
-        "images",
-        "pictures",
-        "ip_adapter",
-        "whole_weights",
-        "provenance",
-        "run_identity",
-        "identity",
-        "figures",
-        "masks",
-    },
-    {"families", "report"},
-    {
-        "loading",
-        "request",
-        "request_values",
-        "text_inputs",
-        "result",
-        "recorder",
-        "recording",
-        "row_recorder",
-        "pipeline_check",
-        "tracing",
-        "hooking",
-        "fp8",
-    },
-    {"session"},
-    {"runs", "live_session"},
-    {"verification"},
-    {
-        "probe",
-        "pocket",
-        "causal",
-        "rank",
-        "path_recording",
-        "attention_maps",
-        "lens",
-        "acceleration",
-    },
-    {"datasets"},
-    {"studies", "arithmetic", "faithfulness"},
-    {"demo", "doctor"},
-    {"commands"},
-    {"cli", "__main__"},
-]
 
 
-def floor(room: str) -> int:
-    for level, rooms in enumerate(FLOORS):
-        if room in rooms:
-            return level
-    raise AssertionError(f"{room} is on no floor: add it to FLOORS and docs/architecture.md")
-
-
-def imported_when_loaded(path: Path) -> set[str]:
-    """Rooms of the package that a module imports at run time, not only for type checkers."""
-    found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            head, *rest = node.module.split(".")
-            if head == "recast_probe":
-                found.update(rest[:1] or {alias.name for alias in node.names})
-        if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found.update(
-                parts[1] if len(parts) > 1 else "__init__"
-                for parts in names
-                if parts[0] == "recast_probe"
-            )
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text()))
-    return found
-
-
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_imports_run_downhill(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room == "__init__":
-        return  # the face loads every room when its names are used
-    for other in imported_when_loaded(path) - {room}:
-        lazily = room in ("probe",) and other == "pocket"
-        assert lazily or floor(other) <= floor(room), f"{room} imports {other}, which is above it"
+def test_imports_run_downhill():
+    """The order of the folders, and no circle in any, are contracts in pyproject.toml."""
+    run = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    assert run.returncode == 0, run.stdout
 
 
 def test_torchvision_is_neither_needed_nor_pulled_in():
@@ -234,7 +128,7 @@ def test_the_wheel_holds_everything(tmp_path):
         ["git", "ls-files", "recast_probe"], cwd=ROOT, capture_output=True, text=True
     )
     wanted = set(listed.stdout.split("\n")) - {""} or {
-        "recast_probe/identity/weights/mobilenet_v2_imagenet.safetensors",
+        "recast_probe/metrics/weights/mobilenet_v2_imagenet.safetensors",
         "recast_probe/figures/fonts/Inter-Regular.ttf",
         "recast_probe/pocket/samples/samples.json",
         "recast_probe/pocket/assets/held_out.webp",

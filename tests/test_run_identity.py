@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from recast_probe.content import NoContent, content_digest
-from recast_probe.description import described, metric_identity
-from recast_probe.envelope import digest
+from recast_probe.content.description import described, metric_identity
+from recast_probe.content.digest import NoContent, content_digest
+from recast_probe.content.tensor_digest import SMALL, tensor_content
 from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.files.envelope import digest
+from recast_probe.pipelines.run_identity import model_fingerprint, pipeline_identity
 from recast_probe.probe import Probe
-from recast_probe.run_identity import model_fingerprint, pipeline_identity
 from recast_probe.studies import Store
-from recast_probe.tensor_digest import SMALL, tensor_content
 from tests import tiny, tiny_flux2, tiny_qwen
 
 
@@ -171,8 +171,8 @@ def test_runs_leave_the_identity_as_it_was(name):
 
 def test_another_process_finds_the_same():
     code = (
-        "from tests import tiny; from recast_probe.envelope import digest; "
-        "from recast_probe.run_identity import pipeline_identity; "
+        "from tests import tiny; from recast_probe.files.envelope import digest; "
+        "from recast_probe.pipelines.run_identity import pipeline_identity; "
         "print(digest(pipeline_identity(tiny.build_tiny_pipeline())))"
     )
     run = subprocess.run(

@@ -9,14 +9,14 @@ import time
 
 import pytest
 
-from recast_probe import stray
-from recast_probe.io import atomic_path
-from recast_probe.stray import sweep, temporary_prefix
+from recast_probe.files import stray
+from recast_probe.files.atomic import atomic_path
+from recast_probe.files.stray import sweep, temporary_prefix
 
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from recast_probe.io import atomic_folder, atomic_path
+from recast_probe.files.atomic import atomic_folder, atomic_path
 with atomic_path(Path(sys.argv[1]) / "a.txt"), atomic_folder(Path(sys.argv[1]) / "b") as folder:
     (folder / "c").touch()
     os.kill(os.getpid(), signal.SIGKILL)

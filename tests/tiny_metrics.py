@@ -17,7 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model
 
-from recast_probe.identity.faces import TEMPLATE
+from recast_probe.metrics.faces import TEMPLATE
 
 # As published with facebook/dinov2-base and openai/clip-vit-large-patch14; the second in the
 # older form with plain numbers for sizes.

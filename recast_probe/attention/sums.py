@@ -9,29 +9,15 @@ import functools
 import importlib.util
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from recast_probe.attention.log_sum_exp import at_least_float32
+from recast_probe.attention.sum_types import PairSums
 
 CHUNK_BYTES = 32 * 2**20
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-class PairSums(NamedTuple):
-    """Sums over the probabilities p of some query rows and key columns, at least float32.
-
-    Attributes:
-        row_mass: (batch, head, row), sum of p over the columns.
-        row_surprise: the same shape, sum of p ln p over the columns; None where not scored.
-        column_sum: float32 (batch, head, column), sum of p over the rows; None where not scored.
-    """
-
-    row_mass: Tensor
-    row_surprise: Tensor | None
-    column_sum: Tensor | None
 
 
 def pair_sums(

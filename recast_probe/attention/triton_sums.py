@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from recast_probe.attention.sums import PairSums
+from recast_probe.attention.sum_types import PairSums
 
 LEAST_BLOCK = 16  # of a matrix product, along every axis
 

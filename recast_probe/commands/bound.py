@@ -12,7 +12,7 @@ from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from recast_probe.arithmetic import Bound, DeviceLimits, TransformerConfig
+    from recast_probe.cost_model import Bound, DeviceLimits, TransformerConfig
 
 # text, generation and reference tokens where none are named
 USUAL_TOKENS = {
@@ -87,9 +87,9 @@ def bound(
     Speed-ups assume that all FLOP take the same time, or attention's the stated multiple of it.
     They hold for the transformer; text encoders and autoencoder come on top in every arm.
     """
-    from recast_probe.arithmetic import RunPlan, readout_work
-    from recast_probe.arithmetic import bound as bound_of
-    from recast_probe.arithmetic.named import paper_rows, planned
+    from recast_probe.cost_model import RunPlan, readout_work
+    from recast_probe.cost_model import bound as bound_of
+    from recast_probe.cost_model.plan_parser import paper_rows, planned
 
     config = transformer_config(model)
     text, generation, reference = _tokens(tokens, model)
@@ -148,7 +148,7 @@ def _tokens(text: str | None, model: str) -> tuple[int, int, int]:
 def _limits(
     device: str | None, peak_tflops: float | None, bandwidth_gb: float | None
 ) -> DeviceLimits | None:
-    from recast_probe.arithmetic.devices import DeviceLimits, device_limits
+    from recast_probe.cost_model.devices import DeviceLimits, device_limits
 
     if peak_tflops is None and bandwidth_gb is None:
         return None if device is None else device_limits(device)

@@ -29,15 +29,15 @@ def claims(
     as_json: Json = False,
 ) -> None:
     """Print each claim of the paper: its number, what arithmetic allows, what was measured."""
-    from recast_probe.arithmetic.claims import (
+    from recast_probe.cost_model.work import step_work
+    from recast_probe.paper_claims import (
         GENERATION,
         REFERENCE,
         TEXT,
         check_claims,
         markdown_table,
     )
-    from recast_probe.arithmetic.measured import collect
-    from recast_probe.arithmetic.work import step_work
+    from recast_probe.paper_claims.measurements import collect
 
     config = transformer_config(model or "flux-kontext")
     numbers = collect(measured or [])

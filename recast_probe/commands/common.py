@@ -14,11 +14,11 @@ import typer
 
 from recast_probe.commands.values import MOST_STEPS, NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
-from recast_probe.input_files import is_file
-from recast_probe.stray import sweep
+from recast_probe.files.input_files import is_file
+from recast_probe.files.stray import sweep
 
 if TYPE_CHECKING:
-    from recast_probe.arithmetic import TransformerConfig
+    from recast_probe.cost_model import TransformerConfig
     from recast_probe.probe import Probe
 
 Model = Annotated[
@@ -115,7 +115,7 @@ def open_probe(
 @contextmanager
 def memory_noted(probe: Probe, device: str) -> Iterator[None]:
     """Note the peak memory of each stage of what runs inside, once a stage, the largest of all."""
-    from recast_probe.memory import memory_by_stage
+    from recast_probe._utils.memory import memory_by_stage
 
     peaks: dict[str, tuple[int, str]] = {}
 
@@ -137,7 +137,7 @@ def transformer_config(model: str) -> TransformerConfig:
     Raises:
         InputError: there is none, or of another class.
     """
-    from recast_probe.arithmetic import PUBLISHED, config_from_dict, published_config
+    from recast_probe.cost_model import PUBLISHED, config_from_dict, published_config
 
     if model in PUBLISHED:
         return published_config(model)

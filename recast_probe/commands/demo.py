@@ -31,7 +31,7 @@ def demo(
     """Profile, diagnose and prune on shipped references; write summary, figures and report."""
     from recast_probe.commands.common import output_folder
     from recast_probe.demo import DemoSettings, run_demo
-    from recast_probe.envelope import without_seal
+    from recast_probe.files.envelope import without_seal
 
     settings = DemoSettings(references=references, prompts=prompts, steps=steps, seed=seed)
     probe = open_probe(model, "auto", "cpu")

@@ -16,14 +16,14 @@ from recast_probe.commands.common import (
     output_folder,
     parse_blocks,
 )
-from recast_probe.envelope import sealed
 from recast_probe.errors import InputError
-from recast_probe.io import without_nan, write_json
+from recast_probe.files.atomic import without_nan, write_json
+from recast_probe.files.envelope import sealed
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.profiles.profile import AttentionProfile
 
 
 def numbers(
@@ -55,9 +55,9 @@ def diagnose(
 ) -> None:
     """Skew, entropy, overlap with a mask, and agreement between several profiles."""
     from recast_probe.diagnostics import mask_to_grid, stability
-    from recast_probe.images import check_same_shape, load_image, read_mask
-    from recast_probe.mask_values import check_divides
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.images.loading import check_same_shape, load_image, read_mask
+    from recast_probe.images.mask_values import check_divides
+    from recast_probe.profiles.profile import AttentionProfile
 
     loaded = [AttentionProfile.load(path) for path in profiles]
     chosen = parse_blocks(blocks)

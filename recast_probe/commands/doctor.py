@@ -7,6 +7,6 @@ from recast_probe.commands.common import Json, emit
 
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, which device and attention backend, and what is missing for what."""
-    from recast_probe.doctor import examine
+    from recast_probe.commands.doctor_checks import examine
 
     emit(examine(), as_json)

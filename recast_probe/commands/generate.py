@@ -130,7 +130,7 @@ def generate(
     With --mask the subject's identity is scored as if it stood in the same place in the output.
     """
     from recast_probe.errors import InputError
-    from recast_probe.images import load_image, load_mask_of
+    from recast_probe.images.loading import load_image, load_mask_of
     from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
     from recast_probe.interventions.methods import method as named
 
@@ -222,8 +222,8 @@ def _oracle(probe: Any, method: Method, mask: Path, image: Any, inside: str | No
 
 
 def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:
-    from recast_probe.identity import IdentityScorer
-    from recast_probe.images import fit_mask
+    from recast_probe.images.loading import fit_mask
+    from recast_probe.metrics import IdentityScorer
 
     return IdentityScorer().score(
         output, fit_mask(mask, output), reference, fit_mask(mask, reference)

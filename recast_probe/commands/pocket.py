@@ -16,7 +16,7 @@ import typer
 from recast_probe.commands.common import Json, Seed, Steps, emit, note
 from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
-from recast_probe.input_files import is_file, opened
+from recast_probe.files.input_files import is_file, opened
 
 app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
@@ -56,7 +56,7 @@ def evaluate(
     from tqdm import tqdm
 
     from recast_probe import pocket
-    from recast_probe.loading import load_pipeline
+    from recast_probe.pipelines.loading import load_pipeline
     from recast_probe.pocket.evaluate import evaluate as run
 
     pipeline = pocket.load() if model is None else load_pipeline(model)
@@ -151,7 +151,7 @@ def train(
     """Train Pocket Kontext, or go on from the checkpoint in --out."""
     import torch
 
-    from recast_probe.devices import known_device
+    from recast_probe._utils.devices import known_device
     from recast_probe.pocket.recipe import run
 
     known_device(device)

@@ -31,7 +31,7 @@ from recast_probe.commands.common import (
     output_folder,
     parse_blocks,
 )
-from recast_probe.io import without_nan
+from recast_probe.files.atomic import without_nan
 
 
 def profile(

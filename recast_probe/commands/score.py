@@ -9,8 +9,8 @@ import typer
 
 from recast_probe.commands.common import Device, Json, MaskInside, emit
 from recast_probe.errors import InputError
-from recast_probe.input_files import is_folder
-from recast_probe.io import without_nan
+from recast_probe.files.atomic import without_nan
+from recast_probe.files.input_files import is_folder
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -45,8 +45,8 @@ def score(
     sets = is_folder(image)
     if sets and (mask or reference_mask or prompt):
         raise InputError("Folders are compared as whole images; leave masks and --prompt out.")
-    from recast_probe.devices import known_device
-    from recast_probe.identity import metrics_of
+    from recast_probe._utils.devices import known_device
+    from recast_probe.metrics import metrics_of
 
     known_device(device)
     chosen = metrics_of(metrics or ("kid" if sets else "mobilenet,colour"), device)
@@ -69,8 +69,8 @@ def _of_images(
     mask_inside: str | None,
     prompt: str | None,
 ) -> dict[str, float]:
-    from recast_probe.identity import ImageMetric, TextMetric
-    from recast_probe.images import fit_mask, load_image, load_mask_of
+    from recast_probe.images.loading import fit_mask, load_image, load_mask_of
+    from recast_probe.metrics import ImageMetric, TextMetric
 
     def marked(source: Path | None, picture: Any) -> Any:
         if source is None:
@@ -99,8 +99,8 @@ def _of_images(
 
 
 def _of_sets(metrics: list[Any], image: Path, reference: Path | None) -> dict[str, float]:
-    from recast_probe.identity import SetMetric
-    from recast_probe.images import load_image
+    from recast_probe.images.loading import load_image
+    from recast_probe.metrics import SetMetric
 
     if reference is None or not is_folder(reference):
         raise InputError(f"--image {image} is a folder; give another one as --reference.")

@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.images import check_same_shape, fit_mask, load_image, load_mask, read_mask
-from recast_probe.input_files import read_bytes
-from recast_probe.mask_values import check_divides
+from recast_probe.files.input_files import read_bytes
+from recast_probe.images.loading import check_same_shape, fit_mask, load_image, load_mask, read_mask
+from recast_probe.images.mask_values import check_divides
+from recast_probe.images.pictures import open_picture
 from recast_probe.masks import MaskFinder, find_mask, finder_name
-from recast_probe.pictures import open_picture
 
 
 class Case(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recast_probe.checks import whole_number
+from recast_probe._utils.checks import whole_number
 from recast_probe.datasets.case import FileCase, check_cases
 from recast_probe.errors import InputError
 

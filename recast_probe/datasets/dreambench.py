@@ -15,7 +15,7 @@ from recast_probe.datasets.files import (
     unpacked,
 )
 from recast_probe.errors import InputError
-from recast_probe.input_files import check_path, is_file
+from recast_probe.files.input_files import check_path, is_file
 from recast_probe.masks import MaskFinder
 
 REPOSITORY = "yuangpeng/dreambench_plus"

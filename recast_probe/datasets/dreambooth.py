@@ -11,7 +11,7 @@ from recast_probe.datasets.case import FileCase, noise_seed
 from recast_probe.datasets.choosing import chosen
 from recast_probe.datasets.files import IMAGES, existing_folder, inside, listed, staying, text_of
 from recast_probe.errors import InputError
-from recast_probe.input_files import is_folder
+from recast_probe.files.input_files import is_folder
 from recast_probe.masks import MaskFinder
 
 TABLE = "prompts_and_classes.txt"

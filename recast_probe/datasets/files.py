@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from recast_probe.errors import InputError
-from recast_probe.input_files import (
+from recast_probe.files.input_files import (
     check_path,
     check_text,
     is_folder,

@@ -19,7 +19,7 @@ from recast_probe.datasets.files import (
     text_of,
 )
 from recast_probe.errors import InputError
-from recast_probe.input_files import check_path, check_text, is_file
+from recast_probe.files.input_files import check_path, check_text, is_file
 from recast_probe.masks import MaskFinder
 
 COLUMNS = ("image", "prompt", "category", "mask", "seed", "subject", "target", "target_mask")

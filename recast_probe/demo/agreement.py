@@ -18,7 +18,7 @@ from recast_probe.demo.arms import Case
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.pocket import Sample
 from recast_probe.probe import Probe
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 BACKGROUND, PAINT = "another background", "another colour"
 TINTS = ("red", "blue")

@@ -10,15 +10,15 @@ from typing import Any
 from PIL import Image
 
 from recast_probe import rank
-from recast_probe.envelope import digest
+from recast_probe._utils.provenance import versions
 from recast_probe.errors import InputError
-from recast_probe.images import image_digest
+from recast_probe.files.envelope import digest
+from recast_probe.images.loading import image_digest
 from recast_probe.interventions import Prune, WithoutReference
 from recast_probe.pocket import Sample
 from recast_probe.probe import Probe
-from recast_probe.profile import AttentionProfile
-from recast_probe.provenance import versions
-from recast_probe.result import RunResult
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.result import RunResult
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.studies import Outcome, Store, Unit, run_study
 from recast_probe.studies.engine import record_key

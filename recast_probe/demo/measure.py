@@ -18,10 +18,10 @@ from recast_probe.diagnostics.inference import PairedDifference, sign_flip_p_val
 from recast_probe.diagnostics.intervals import Interval, difference_interval, mean_interval
 from recast_probe.diagnostics.position import position_control
 from recast_probe.errors import InputError
-from recast_probe.identity import IdentityScorer
-from recast_probe.images import fit_mask
+from recast_probe.images.loading import fit_mask
+from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.studies.limits import COSINE, SHARE, limits_of
 from recast_probe.studies.reference_gain import gain_interval
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from recast_probe import pocket
+from recast_probe._utils.provenance import now, versions
 from recast_probe.demo.agreement import paint_profiles
 from recast_probe.demo.arms import cases, perform
 from recast_probe.demo.measure import BLOCKS, measure, summarise
-from recast_probe.envelope import digests, sealed
 from recast_probe.errors import InputError
-from recast_probe.io import without_nan, write_json
+from recast_probe.files.atomic import without_nan, write_json
+from recast_probe.files.envelope import digests, sealed
 from recast_probe.probe import Probe
-from recast_probe.provenance import now, versions
 
 
 @dataclass(frozen=True)

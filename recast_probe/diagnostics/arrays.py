@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
-from recast_probe.checks import share_of
+from recast_probe._utils.checks import share_of
 
 # rows are taken so many numbers at a time, which stay in a processor's cache
 CACHED_NUMBERS = 2**17

@@ -12,7 +12,7 @@ import xarray as xr
 from recast_probe.diagnostics.entropy import mutual_information
 from recast_probe.diagnostics.results import Result, checked_scores, labelled, mean_over
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,7 +12,7 @@ from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import Result
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from recast_probe.maps import AttentionMaps
+from recast_probe.profiles.maps import AttentionMaps
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,7 +19,7 @@ from recast_probe.diagnostics.results import (
     warn_if_nan,
 )
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 WEIGHTED = "mass_weighted_conditional_entropy"
 MISSING = (

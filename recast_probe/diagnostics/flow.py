@@ -25,7 +25,7 @@ from recast_probe.diagnostics.results import (
     mean_over,
 )
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 RESIDUAL = 0.5
 

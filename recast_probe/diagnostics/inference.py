@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from recast_probe.checks import whole_number
+from recast_probe._utils.checks import whole_number
 from recast_probe.diagnostics.intervals import (
     Interval,
     checked_groups,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from recast_probe.checks import whole_number
+from recast_probe._utils.checks import whole_number
 from recast_probe.errors import InputError
 
 # spread below this part of the largest value is rounding

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from recast_probe.checks import whole_number
+from recast_probe._utils.checks import whole_number
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.inference import shifted, toroidal_shifts
 from recast_probe.diagnostics.intervals import Interval
@@ -25,9 +25,9 @@ from recast_probe.diagnostics.results import (
     warn_if_nan,
 )
 from recast_probe.errors import InputError
+from recast_probe.images.mask_values import mask_values
 from recast_probe.layout import Grid
-from recast_probe.mask_values import mask_values
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 METRICS = (
     "mass_share",

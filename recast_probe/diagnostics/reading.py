@@ -10,7 +10,7 @@ import xarray as xr
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.copying import head_information
 from recast_probe.diagnostics.results import checked_fraction, checked_scores
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 
 def reading(

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 
 class Result:

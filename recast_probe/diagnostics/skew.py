@@ -18,7 +18,7 @@ from recast_probe.diagnostics.results import (
     labelled,
     warn_if_nan,
 )
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 # The two readings, in the words of every table, report and verdict; {top} is `top_words`.
 OF_MEAN_SCORE = "{top} of tokens, of the mean score"

@@ -15,7 +15,7 @@ from recast_probe.diagnostics.intervals import Interval
 from recast_probe.diagnostics.jackknife import mean_of_pairs
 from recast_probe.diagnostics.results import Result, checked_fraction, checked_scores, mean_over
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 LIMITS = {
     "spearman": (-1, 1),

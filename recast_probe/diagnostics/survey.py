@@ -18,7 +18,7 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.diagnostics.stability import Stability, check_comparable, compare
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile, Indices
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,7 +23,7 @@ from recast_probe.figures.style import (
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import CopyHeads
-    from recast_probe.studies.attribution_result import Attribution
+    from recast_probe.experiments.attribution_result import Attribution
 
 
 def copying_heads(result: CopyHeads) -> Chart:

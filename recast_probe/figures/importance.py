@@ -16,7 +16,7 @@ from recast_probe.figures.overlay import draw_image, draw_map
 from recast_probe.figures.style import SECONDARY, Chart, bare_bar, chart, glow_colours, house_style
 
 if TYPE_CHECKING:
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.profiles.profile import AttentionProfile
 
 
 def importance_over_reference(

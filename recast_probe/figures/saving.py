@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from recast_probe.figures.style import house_style
-from recast_probe.io import atomic_path
+from recast_probe.files.atomic import atomic_path
 
 METADATA = {
     "png": {"Software": "recast_probe"},

@@ -22,7 +22,7 @@ from recast_probe.figures.style import (
 )
 
 if TYPE_CHECKING:
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.profiles.profile import AttentionProfile
 
 WIDTH, STRIP, ROW = 6.4, 0.42, 0.2
 

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from recast_probe.description import described
+from recast_probe.content.description import described
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from recast_probe.activations import Activations
     from recast_probe.attention.inputs import AttentionInputs
     from recast_probe.attention.readout import Readout
-    from recast_probe.families.base import Family
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.pipelines.base import Family
+    from recast_probe.profiles.activations import Activations
+    from recast_probe.profiles.profile import AttentionProfile
     from recast_probe.selection.rankings import Ranking
 
 

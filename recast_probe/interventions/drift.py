@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recast_probe._utils.checks import whole_number
 from recast_probe.attention.inputs import AttentionInputs
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 QUANTITIES = ("key", "value", "output")
 

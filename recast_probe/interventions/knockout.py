@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from recast_probe._utils.checks import whole_number
 from recast_probe.attention.cuts import REMOVALS
 from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.blocks import select_blocks
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import (
     Attachment,
@@ -26,7 +26,7 @@ from recast_probe.interventions.token_groups import check_group, positions, pres
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 Indices = int | Sequence[int] | None
 

@@ -16,7 +16,7 @@ from recast_probe.interventions.prune import as_budget, check_budget, describe_b
 from recast_probe.selection.merging import destinations, match, window_for
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 
 @dataclass(frozen=True)

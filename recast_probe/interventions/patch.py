@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from recast_probe.activations import Activations, Place, token_positions
+from recast_probe._utils.text_format import spans
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, describe_blocks
 from recast_probe.interventions.places import Visitor, checked_what, group_positions
 from recast_probe.interventions.record import checked_steps, describe_indices
 from recast_probe.interventions.token_groups import TEXT_PARTS
-from recast_probe.wording import spans
+from recast_probe.profiles.activations import Activations, Place, token_positions
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 
 class Patcher(Visitor):

@@ -11,7 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe.activations import (
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions.base import Attachment, RunContext
+from recast_probe.interventions.token_groups import TEXT_PARTS, positions
+from recast_probe.layout import TokenLayout
+from recast_probe.profiles.activations import (
     IN_ATTENTION,
     IN_STREAM,
     WHAT,
@@ -19,14 +23,10 @@ from recast_probe.activations import (
     some_of,
     token_positions,
 )
-from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.interventions.base import Attachment, RunContext
-from recast_probe.interventions.token_groups import TEXT_PARTS, positions
-from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
     from recast_probe.attention.inputs import AttentionInputs
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 
 def checked_what(what: str | Sequence[str]) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe.checks import whole_number
-from recast_probe.description import described
+from recast_probe._utils.checks import whole_number
+from recast_probe.content.description import described
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
 from recast_probe.selection.baselines import RandomPerStep

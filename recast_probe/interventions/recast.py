@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from recast_probe._utils.checks import whole_number
 from recast_probe.blocks import select_blocks
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import (
     Attachment,
@@ -31,7 +31,7 @@ from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import Ranking, cosine, cross_image, self_attention
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 QUERIES = {"cross-image": "generation", "self-attention": "reference"}
 RANKINGS = (*QUERIES, "cosine")

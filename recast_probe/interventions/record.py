@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe.activations import Activations, Place, recorded_bytes
+from recast_probe._utils.checks import whole_number
+from recast_probe._utils.text_format import memory
 from recast_probe.blocks import select_blocks
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.interventions.base import Intervention, RunContext, describe_blocks
 from recast_probe.interventions.places import Visitor, checked_what, group_positions
-from recast_probe.wording import memory
+from recast_probe.profiles.activations import Activations, Place, recorded_bytes
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 LIMIT = 2 * 10**9
 

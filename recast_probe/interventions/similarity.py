@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from recast_probe._utils.checks import whole_number
 from recast_probe.blocks import select_blocks
-from recast_probe.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import (
     Attachment,
@@ -23,7 +23,7 @@ from recast_probe.interventions.base import (
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 
 class SimilarityRecorder(Attachment):

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe.checks import share_of, whole_number
+from recast_probe._utils.checks import share_of, whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 
 @dataclass(frozen=True)

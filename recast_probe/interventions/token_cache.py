@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from recast_probe.checks import whole_number
+from recast_probe._utils.checks import whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.token_cache_run import CachedRun
 from recast_probe.selection.fresh_tokens import FreshShare, full_steps
 
 if TYPE_CHECKING:
-    from recast_probe.families.base import Family
+    from recast_probe.pipelines.base import Family
 
 PUBLISHED_SHARE = FreshShare()
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.images import image_digest
+from recast_probe.images.loading import image_digest
 from recast_probe.masks.grabcut import GrabCut
 from recast_probe.masks.u2net import U2NetP
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recast_probe.envelope import check_folder
 from recast_probe.errors import InputError
+from recast_probe.files.envelope import check_folder
 
 from .shipped import Sample, samples
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from recast_probe.envelope import check_folder, read_json, seal_folder
 from recast_probe.errors import InputError
-from recast_probe.io import atomic_folder, previous, write_json
+from recast_probe.files.atomic import atomic_folder, previous, write_json
+from recast_probe.files.envelope import check_folder, read_json, seal_folder
 
 SHARD_BYTES = 15_000_000
 

@@ -12,7 +12,7 @@ from diffusers import FluxKontextPipeline
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.identity import features, retrieve
+from recast_probe.metrics import features, retrieve
 
 from .backgrounds import choose
 from .scenes import (

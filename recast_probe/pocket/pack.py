@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from recast_probe.errors import InputError
-from recast_probe.input_files import opened
+from recast_probe.files.input_files import opened
 
 TEXTS = ("key", "name", "style")
 MOST_SUBJECTS = 20_000

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from recast_probe.envelope import check_folder, seal_folder
-from recast_probe.io import atomic_folder
+from recast_probe.files.atomic import atomic_folder
+from recast_probe.files.envelope import check_folder, seal_folder
 
 from .architecture import STANDARD, PocketConfig, build_autoencoder
 from .autoencoder import train_autoencoder

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from recast_probe.errors import InputError
-from recast_probe.input_files import is_file
-from recast_probe.io import atomic_path
-from recast_probe.pictures import open_picture
+from recast_probe.files.atomic import atomic_path
+from recast_probe.files.input_files import is_file
+from recast_probe.images.pictures import open_picture
 from recast_probe.pocket.pack import read_pack
 
 THING_GROUPS = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer, T5Tokenizer
 
-from recast_probe.envelope import seal_folder
-from recast_probe.io import atomic_folder
+from recast_probe.files.atomic import atomic_folder
+from recast_probe.files.envelope import seal_folder
 
 CLIP_VOCABULARY = 1500
 T5_VOCABULARY = 1500

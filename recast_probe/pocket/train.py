@@ -13,8 +13,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from recast_probe.envelope import seal_folder
-from recast_probe.io import atomic_folder
+from recast_probe.files.atomic import atomic_folder
+from recast_probe.files.envelope import seal_folder
 
 from . import architecture
 from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.input_files import read_bytes
-from recast_probe.io import write_bytes
+from recast_probe.files.atomic import write_bytes
+from recast_probe.files.input_files import read_bytes
 from recast_probe.report.numbers import Number, explained, formatted, is_number
 
 STYLE = Path(__file__).with_name("style.css")

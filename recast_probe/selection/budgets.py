@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from recast_probe.checks import share_of
+from recast_probe._utils.checks import share_of
 from recast_probe.errors import InputError
 
 PAPER_TOKENS, PAPER_MINIMUM, PAPER_MAXIMUM = 4096, 256, 1024

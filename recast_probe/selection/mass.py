@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection.rankings import Ranking
 from recast_probe.selection.schedules import Listed, score_of_every_step
 

@@ -12,7 +12,7 @@ from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.profiles.profile import AttentionProfile
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from recast_probe.diagnostics import arrays
 from recast_probe.errors import InputError
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection.budgets import Budget, StepBudget
 
 

@@ -13,7 +13,7 @@ from recast_probe.errors import InputError
 from recast_probe.selection.rankings import Ranking, single_block
 
 if TYPE_CHECKING:
-    from recast_probe.profile import AttentionProfile
+    from recast_probe.profiles.profile import AttentionProfile
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.datasets import Case, file_label
-from recast_probe.identity import IdentityScorer, Metric, metrics_of
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.methods import method
 from recast_probe.masks import MaskFinder, OncePerImage
+from recast_probe.metrics import IdentityScorer, Metric, metrics_of
 from recast_probe.probe import Probe
-from recast_probe.result import RunResult
+from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
 from recast_probe.studies.extra_metrics import measured
 from recast_probe.studies.scored_area import scored_area
@@ -107,7 +107,7 @@ class Comparison:
         arms: by name; one of them must be "full" with the method "full".
         store: where the full run's image is found again when only other arms are missing.
         metrics: more columns: names such as "dinov2" and "clip-t", or metrics; see
-            `recast_probe.identity.metric`. Metrics of sets have no value for a single run and
+            `recast_probe.metrics.metric`. Metrics of sets have no value for a single run and
             are left to `extra_metrics.set_distances`.
         finder: finds the subject in outputs whose case has no target mask; None compares whole
             images then.

@@ -22,7 +22,7 @@ from PIL import Image
 
 from recast_probe.datasets.case import Case, mask_origin
 from recast_probe.errors import InputError
-from recast_probe.images import fit_mask
+from recast_probe.images.loading import fit_mask
 from recast_probe.masks import MaskFinder, find_mask, finder_name
 
 COLUMN = "scored_on"

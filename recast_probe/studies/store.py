@@ -14,10 +14,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from recast_probe.envelope import digest, file_digest, plain, read_sealed, sealed
 from recast_probe.errors import DamagedFileError, InputError
-from recast_probe.io import atomic_path, without_nan, write_json
-from recast_probe.stray import sweep
+from recast_probe.files.atomic import atomic_path, without_nan, write_json
+from recast_probe.files.envelope import digest, file_digest, plain, read_sealed, sealed
+from recast_probe.files.stray import sweep
 
 Writer = Callable[[Path], object]
 # file systems that know no locks

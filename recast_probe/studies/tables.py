@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from recast_probe.diagnostics.intervals import interval_text
-from recast_probe.envelope import digests, file_digest, read_sealed, sealed
 from recast_probe.errors import DamagedFileError, InputError
-from recast_probe.io import atomic_path, without_nan, write_json
+from recast_probe.files.atomic import atomic_path, without_nan, write_json
+from recast_probe.files.envelope import digests, file_digest, read_sealed, sealed
 
 
 def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, Any]) -> list[Path]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import (
     Prune,
@@ -19,10 +19,10 @@ from recast_probe.interventions import (
     method,
 )
 from recast_probe.probe import Probe
+from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive, Aligned, Fixed
 from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches
 from tests import tiny
 
 STEPS = 5

@@ -9,7 +9,7 @@ import pytest
 from diffusers import FluxKontextPipeline
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import ReuseReference
 from recast_probe.probe import Probe

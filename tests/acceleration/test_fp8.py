@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe import fp8
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration import fp8
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError
 from recast_probe.probe import Probe
 from tests import tiny

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analyses import acceleration
-from recast_probe.arithmetic import FluxConfig, RunPlan
+from recast_probe.cost_model import FluxConfig, RunPlan
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 

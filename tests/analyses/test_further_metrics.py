@@ -13,9 +13,9 @@ from PIL import Image
 from analyses import schedules, stability
 from analyses.command import open_probe, parse
 from analyses.comparing import one_table, summarise
-from recast_probe import identity
+from recast_probe import metrics as identity
 from recast_probe.errors import InputError
-from recast_probe.identity import ImageMetric
+from recast_probe.metrics import ImageMetric
 from recast_probe.pocket.bench import pocket_bench
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.extra_metrics import complete, extra_columns, measured

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from analyses import amortisation, sensitivity
-from recast_probe.arithmetic import flux_kontext_dev, run_work
 from recast_probe.budget import Adaptive
+from recast_probe.cost_model import flux_kontext_dev, run_work
 from recast_probe.errors import InputError
 
 

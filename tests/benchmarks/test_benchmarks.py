@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import coverage, diagnostics, peers, plans, readout, runs, scaling, timing
-from recast_probe.arithmetic import RunPlan
+from recast_probe.cost_model import RunPlan
 
 
 def check_rows(found, base):

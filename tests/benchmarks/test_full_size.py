@@ -13,8 +13,8 @@ from transformers import CLIPTextModel, T5EncoderModel
 
 from benchmarks import full_size
 from recast_probe.cli import main
-from recast_probe.loading import _stored_dtype
-from recast_probe.profile import AttentionProfile
+from recast_probe.pipelines.loading import _stored_dtype
+from recast_probe.profiles.profile import AttentionProfile
 
 
 def count(model) -> int:

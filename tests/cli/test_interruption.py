@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recast_probe import io
+from recast_probe.files import atomic as io
 from recast_probe.probe import Probe
 from tests.cli.conftest import contents
 

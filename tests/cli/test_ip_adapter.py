@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 
 @pytest.fixture

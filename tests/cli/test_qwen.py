@@ -8,7 +8,7 @@ import pytest
 import transformers
 from PIL import Image
 
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from tests import tiny, tiny_qwen
 
 
@@ -62,7 +62,7 @@ def test_a_missing_package_is_named(command, common, qwen_folders, tmp_path, mon
         .replace('"tests.tiny_qwen"', '"transformers"')
         .replace('"ImageProcessor"', '"Qwen2VLProcessor"')
     )
-    monkeypatch.setattr("recast_probe.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("recast_probe.pipelines.loading.find_spec", lambda name: None)
     monkeypatch.delattr(transformers, "Qwen2VLProcessor")
     outcome = command("profile", "--model", broken, *common[2:])
     assert outcome.code == 2

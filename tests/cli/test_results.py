@@ -108,7 +108,7 @@ def test_doctor_examines_the_installation(command):
 
 
 def test_doctor_reports_a_broken_torchvision(monkeypatch, tmp_path):
-    from recast_probe import doctor
+    from recast_probe.commands import doctor_checks as doctor
 
     package = tmp_path / "torchvision"
     package.mkdir()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recast_probe import identity
+from recast_probe import metrics as identity
 from tests import tiny_metrics
 from tests.cli.test_bad_input import refused
 
@@ -135,7 +135,7 @@ def test_masks_are_checked(command, pair):
 
 
 def test_doctor_says_what_every_metric_needs(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("recast_probe.identity.registry.is_installed", lambda name: name != "lpips")
+    monkeypatch.setattr("recast_probe.metrics.registry.is_installed", lambda name: name != "lpips")
     found = json.loads(command("doctor", "--json").out)["metrics"]
     assert found["mobilenet"] == found["ssim"] == found["kid"] == "ready"
     assert found["lpips"].startswith("needs the package lpips: pip install")

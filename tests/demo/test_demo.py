@@ -17,11 +17,12 @@ import pytest
 from PIL import Image
 
 import recast_probe as rp
-from recast_probe import io, pocket
+from recast_probe import pocket
 from recast_probe.cli import main
 from recast_probe.demo import DemoSettings, arms, pages, run_demo
-from recast_probe.envelope import file_digest, read_json, read_sealed
 from recast_probe.errors import InputError
+from recast_probe.files import atomic as io
+from recast_probe.files.envelope import file_digest, read_json, read_sealed
 
 SETTINGS = DemoSettings(references=2, prompts=2, steps=3, seed=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 SQUARE = (Grid(4, 4),)
 

@@ -10,7 +10,7 @@ from recast_probe.diagnostics import reading, spearman_interval
 from recast_probe.diagnostics.copying import copy_heads
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 
 def profile(queries: str = "generation") -> AttentionProfile:

@@ -8,7 +8,7 @@ import pytest
 from recast_probe.diagnostics.flow import flow, mediated_importance, rolled_out
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 TEXT, GENERATION, REFERENCE = 2, 3, 4
 BLOCKS = 4

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 ROWS, COLUMNS, STEPS, HEADS = 6, 8, 4, 2
 KINDS = ("double", "single", "single", "single", "single", "single")

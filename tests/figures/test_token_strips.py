@@ -8,7 +8,7 @@ import pytest
 from recast_probe import figures
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 
 pytestmark = pytest.mark.filterwarnings("error")
 

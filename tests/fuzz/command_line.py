@@ -18,7 +18,7 @@ from PIL import Image
 
 from recast_probe.cli import main
 from recast_probe.errors import RecastProbeError
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.report import Section, write_report
 from tests.fuzz.damage import damaged, edited
 from tests.fuzz.harness import FuzzClass

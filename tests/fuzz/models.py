@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from recast_probe.arithmetic.known import config_from_dict
-from recast_probe.loading import load_pipeline
-from recast_probe.run_identity import model_fingerprint
+from recast_probe.cost_model.published_configs import config_from_dict
+from recast_probe.pipelines.loading import load_pipeline
+from recast_probe.pipelines.run_identity import model_fingerprint
 from tests.fuzz.damage import edited, flipped
 from tests.fuzz.harness import FuzzClass
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recast_probe.images import load_image
+from recast_probe.images.loading import load_image
 from tests.fuzz.damage import damaged
 from tests.fuzz.harness import FuzzClass
 

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 
 from recast_probe.commands.diagnose import numbers
-from recast_probe.profile import AttentionProfile
-from recast_probe.profile_file import TRAILER, TRAILER_LENGTH
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_file import TRAILER, TRAILER_LENGTH
 from tests.fuzz.damage import ODD, damaged, edited, flipped
 from tests.fuzz.harness import FuzzClass
 

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from recast_probe import pocket
-from recast_probe.activations import Activations
 from recast_probe.demo import arms as demo
 from recast_probe.errors import RecastProbeError
 from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
 from recast_probe.pocket.subjects import load_pack
-from recast_probe.profile import AttentionProfile
-from recast_probe.result import RunResult
+from recast_probe.profiles.activations import Activations
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.result import RunResult
 from recast_probe.studies import Outcome, Store, Unit, run_study
 from tests.fuzz.damage import damaged, edited
 from tests.fuzz.harness import FuzzClass

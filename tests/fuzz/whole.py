@@ -12,7 +12,7 @@ import numpy as np
 from recast_probe import pocket
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from tests import tiny
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recast_probe.arithmetic import config_from_dict
-from recast_probe.arithmetic.measured import collect
+from recast_probe._utils.devices import known_device
 from recast_probe.commands.values import OptionError, decimal, whole
+from recast_probe.cost_model import config_from_dict
 from recast_probe.datasets import dreambench, dreambooth, file_label, folder
-from recast_probe.devices import known_device
 from recast_probe.errors import InputError
-from recast_probe.input_files import parse_json
+from recast_probe.files.input_files import parse_json
+from recast_probe.paper_claims.measurements import collect
 from recast_probe.pocket.subjects import load_pack
 from tests.datasets.trees import dreambench_tree, dreambooth_tree
 

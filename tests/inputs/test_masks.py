@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from recast_probe import rank
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.errors import InputError
-from recast_probe.identity.masking import mask_weights
-from recast_probe.images import load_mask
+from recast_probe.images.loading import load_mask
 from recast_probe.layout import Grid
+from recast_probe.metrics.masking import mask_weights
 
 
 def disc() -> np.ndarray:

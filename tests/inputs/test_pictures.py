@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.identity.masking import isolate
-from recast_probe.images import load_image, load_mask
+from recast_probe.images.loading import load_image, load_mask
+from recast_probe.metrics.masking import isolate
 from tests.fuzz.pictures import EPS, drawn, encoded, png
 
 
@@ -121,7 +121,7 @@ def test_what_is_large_is_shrunk_before_it_is_squared(monkeypatch):
     mask = np.zeros((600, 640), bool)
     mask[100:500, 200:600] = True
     whole = isolate(image, mask)
-    monkeypatch.setattr("recast_probe.identity.masking.LARGEST_CANVAS", 400_000)
+    monkeypatch.setattr("recast_probe.metrics.masking.LARGEST_CANVAS", 400_000)
     assert abs(isolate(image, mask) - whole).mean() < 0.01
     mask[:] = False
     mask[300, 320] = True  # thinner than the factor

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from recast_probe.errors import ProfileFileError
-from recast_probe.profile import AttentionProfile
-from recast_probe.profile_file import TRAILER_LENGTH
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_file import TRAILER_LENGTH
 from tests.fuzz.profiles import signed
 from tests.fuzz.whole import tiny_profile
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 
-from recast_probe.acceleration import accelerate
-from recast_probe.activations import Place
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.attention import dense_reference
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import (
@@ -25,10 +24,11 @@ from recast_probe.interventions import (
     WithoutReference,
 )
 from recast_probe.probe import Probe
+from recast_probe.profiles.activations import Place
+from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.merging import match
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches
 from tests import tiny, tiny_flux2
 
 TWO = [tiny.tiny_image(), tiny.tiny_image(96, 64, seed=4)]

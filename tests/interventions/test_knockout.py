@@ -140,7 +140,7 @@ def test_a_profile_of_a_cut_run_is_that_of_the_cut_attention(probe, image):
 @pytest.mark.parametrize("removal", ["renormalised", "value-zeroed"])
 def test_in_a_run_the_output_is_that_of_the_masked_softmax(probe, image, removal, monkeypatch):
     """Every attention call of a run: inputs and cuts as they came, output in float64 beside it."""
-    from recast_probe.families.flux_kontext import FluxKontext
+    from recast_probe.pipelines.flux.kontext import FluxKontext
 
     calls, read = [], FluxKontext.read_attention
 

@@ -8,10 +8,10 @@ import torch
 
 from recast_probe.errors import InputError
 from recast_probe.interventions import Merge, Prune
+from recast_probe.runs.verification import patches, watch_attention
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.merging import match
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches, watch_attention
 
 QUIET = {"steps": 3, "progress": False}
 

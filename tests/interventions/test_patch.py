@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe.activations import IN_ATTENTION, WHAT, Activations, Place
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Patch, Record, TokenCache, WithoutReference
+from recast_probe.profiles.activations import IN_ATTENTION, WHAT, Activations, Place
 from tests import tiny
 
 QUIET = {"steps": 2, "progress": False}

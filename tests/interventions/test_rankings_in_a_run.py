@@ -12,8 +12,8 @@ from recast_probe.diagnostics import entropy, overlap, skew, stability
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Prune, Recast, Similarity, TokenCache
 from recast_probe.interventions.recast import RANKINGS
-from recast_probe.profile import AttentionProfile
-from recast_probe.verification import patches, watch_attention
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.verification import patches, watch_attention
 
 QUIET = {"steps": 6, "progress": False}
 

@@ -22,9 +22,9 @@ from recast_probe.interventions import (
 )
 from recast_probe.interventions.base import Attachment
 from recast_probe.layout import Grid, TokenLayout
+from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches
 from tests import tiny
 
 QUIET = {"steps": 5, "progress": False}

@@ -16,9 +16,9 @@ from recast_probe.interventions import (
     StepCache,
     TokenCache,
 )
+from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches
 from tests import tiny
 
 QUIET = {"steps": 8, "progress": False}

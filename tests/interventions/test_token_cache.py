@@ -11,10 +11,10 @@ import torch
 from recast_probe.errors import InputError
 from recast_probe.interventions import Merge, Prune, Recast, TokenCache, WithoutReference
 from recast_probe.probe import Probe
+from recast_probe.runs.verification import patches, watch_attention
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.fresh_tokens import FreshShare
 from recast_probe.selection.rankings import random
-from recast_probe.verification import patches, watch_attention
 from tests import tiny
 from tests.interventions.dense_token_cache import DenseTokenCache
 

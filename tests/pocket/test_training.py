@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe import io
 from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.files import atomic as io
 from recast_probe.pocket import recipe
 from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
 from recast_probe.pocket.autoencoder import normalise_latents, to_tensor

@@ -9,9 +9,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from recast_probe.activations import Activations
-from recast_probe.envelope import sealed, without_seal
 from recast_probe.errors import DamagedFileError
+from recast_probe.files.envelope import sealed, without_seal
+from recast_probe.profiles.activations import Activations
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from recast_probe.diagnostics import correspondence, flow
 from recast_probe.errors import InputError
 from recast_probe.interventions import Keep, Knockout
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.path_recording import path_profiles
 from recast_probe.probe import Probe
+from recast_probe.runs.path_profiles import path_profiles
 from tests import tiny
 
 QUIET = {"steps": 3, "progress": False}
@@ -87,7 +87,7 @@ def test_pruned_tokens_are_gaps_and_cut_ones_zeros(probe, image):
 
 
 def test_what_cannot_be_is_refused_before_anything_runs(probe, adapter_probe, image, monkeypatch):
-    from recast_probe import attention_maps as module
+    from recast_probe.runs import attention_maps as module
 
     monkeypatch.setattr(module, "run", None)
     for settings, message in (

@@ -10,7 +10,7 @@ import torch
 from diffusers import hooks
 from diffusers.models.transformers.transformer_flux import FluxIPAdapterAttnProcessor
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import ReuseReference
 from recast_probe.probe import Probe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.attention.autocast import as_cast
 from recast_probe.interventions import Knockout, Patch, Record, ReuseReference
 from recast_probe.probe import Probe

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recast_probe.layout import Grid
-from recast_probe.verification import dense_scores, patches, watch_attention
+from recast_probe.runs.verification import dense_scores, patches, watch_attention
 from tests import tiny
 
 STEPS = 2
@@ -133,9 +133,9 @@ def test_attention_maps_and_paths(flux2_probe):
 
 
 def test_studies_of_causes(flux2_probe):
+    from recast_probe.experiments.attribution import attribution
+    from recast_probe.experiments.causal_map import causal_map
     from recast_probe.interventions import Knockout, Patch
-    from recast_probe.studies.attribution import attribution
-    from recast_probe.studies.causal_map import causal_map
 
     settings = {"steps": 1, "progress": False}
 

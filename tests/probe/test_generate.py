@@ -13,7 +13,7 @@ from PIL import Image
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.interventions import WithoutReference
 from recast_probe.probe import Probe
-from recast_probe.verification import Certificate, patches
+from recast_probe.runs.verification import Certificate, patches
 from tests import tiny
 
 QUIET = {"steps": 3, "progress": False}
@@ -187,7 +187,7 @@ def test_an_interrupted_run_leaves_the_pipeline_untouched(fresh, image, error):
 
 
 def test_an_error_inside_attention_leaves_the_pipeline_untouched(fresh, image, monkeypatch):
-    from recast_probe.families import base
+    from recast_probe.pipelines import base
 
     before = patches(fresh.pipe.transformer)
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from recast_probe.errors import InputError
+from recast_probe.experiments.attribution import attribution
+from recast_probe.experiments.text_lens import text_lens
 from recast_probe.interventions import Knockout, Record
-from recast_probe.lens import text_lens
 from recast_probe.probe import Probe
-from recast_probe.studies.attribution import attribution
 from tests import tiny, tiny_flux2, tiny_qwen
 
 QUIET = {"steps": 2, "progress": False}

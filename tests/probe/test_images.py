@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from recast_probe.errors import InputError
-from recast_probe.images import check_same_shape, image_digest, load_image, load_mask
+from recast_probe.images.loading import check_same_shape, image_digest, load_image, load_mask
 
 ORIENTATION = 0x0112
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, RecastProbeError, UnsupportedPipelineError
+from recast_probe.experiments.attribution import attribution, with_latents
 from recast_probe.probe import Probe
-from recast_probe.studies.attribution import attribution, with_latents
 from tests import tiny
 
 

@@ -8,9 +8,9 @@ import torch
 
 from recast_probe import figures
 from recast_probe.errors import InputError
+from recast_probe.experiments.block_groups import windows
 from recast_probe.interventions import Patch
 from recast_probe.probe import Probe
-from recast_probe.windows import windows
 from tests import tiny
 
 QUIET = {"steps": 3, "progress": False}

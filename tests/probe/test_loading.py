@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from recast_probe._utils.provenance import model_name
 from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.pipelines.run_identity import model_fingerprint
 from recast_probe.probe import Probe
-from recast_probe.provenance import model_name
-from recast_probe.run_identity import model_fingerprint
 from tests import tiny
 
 

@@ -12,7 +12,7 @@ from diffusers.hooks import apply_group_offloading, apply_layerwise_casting
 from diffusers.models.transformers import transformer_flux
 from nnsight import NNsight
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import TokenCache
 from recast_probe.probe import Probe

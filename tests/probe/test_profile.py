@@ -9,7 +9,7 @@ import torch
 from recast_probe.errors import VerificationError
 from recast_probe.layout import Grid
 from recast_probe.probe import Probe
-from recast_probe.verification import dense_scores, watch_attention
+from recast_probe.runs.verification import dense_scores, watch_attention
 from tests import tiny
 
 STEPS = 3

@@ -11,11 +11,11 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers import transformer_flux
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
-from recast_probe.acceleration import accelerate
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
-from recast_probe.families.hooked_processor import joint_projections
-from recast_probe.pipeline_check import unreadable_blocks
+from recast_probe.pipelines.hooked_processor import joint_projections
 from recast_probe.probe import Probe
+from recast_probe.runs.pipeline_check import unreadable_blocks
 from tests import tiny, tiny_ip_adapter
 
 STEPS = 3

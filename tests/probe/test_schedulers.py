@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe.acceleration import accelerate
+from recast_probe._utils.seeding import seeded
+from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.experiments.attribution import attribution
+from recast_probe.experiments.text_lens import text_lens
 from recast_probe.interventions import Keep
-from recast_probe.lens import text_lens
-from recast_probe.seeding import seeded
-from recast_probe.studies.attribution import attribution
 from tests import tiny
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

@@ -17,7 +17,7 @@ from PIL import Image
 from recast_probe import diagnostics
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.report import Number, Section, write_report
 from recast_probe.report.numbers import KNOWN, explained, formatted
 from recast_probe.report.page import render

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.profile import AttentionProfile
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection import Adaptive, Fixed, Ranking, cross_image, random
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from recast_probe.errors import InputError
+from recast_probe.experiments.attribution import attribution, knockouts, sites
+from recast_probe.experiments.attribution_result import sampled_effects
 from recast_probe.interventions import Knockout
 from recast_probe.probe import Probe
-from recast_probe.studies.attribution import attribution, knockouts, sites
-from recast_probe.studies.attribution_result import sampled_effects
 
 QUIET = {"steps": 2, "progress": False}
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from recast_probe import figures
 from recast_probe.errors import InputError
+from recast_probe.experiments.causal_map import causal_map, measured
 from recast_probe.interventions import Patch
-from recast_probe.studies.causal_map import causal_map, measured
 from tests import tiny
 
 QUIET = {"steps": 3, "progress": False}
@@ -96,7 +96,7 @@ def test_one_window_of_everything_is_the_source_run(probe, image, other):
 def test_the_cost_is_printed_before_the_sweep_starts(probe, image, other, capsys, monkeypatch):
     settings = {"steps": 3, "what": "residual", "tokens": "text", **WINDOWS}
     monkeypatch.setattr(
-        "recast_probe.studies.causal_map.run_study", lambda *_, **__: pytest.fail("began")
+        "recast_probe.experiments.causal_map.run_study", lambda *_, **__: pytest.fail("began")
     )
     with pytest.raises(pytest.fail.Exception, match="began"):
         causal_map(probe, image, "fox", other, **settings)

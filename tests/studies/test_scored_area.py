@@ -11,7 +11,7 @@ from PIL import Image
 
 from recast_probe.datasets import FileCase
 from recast_probe.errors import InputError
-from recast_probe.identity import ImageMetric
+from recast_probe.metrics import ImageMetric
 from recast_probe.pocket.bench import pocket_bench
 from recast_probe.studies.comparison import Comparison
 from recast_probe.studies.extra_metrics import measured

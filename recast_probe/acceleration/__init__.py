@@ -1,0 +1,1 @@
+"""Interventions on a pipeline that runs at its own speed."""

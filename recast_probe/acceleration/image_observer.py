@@ -1,0 +1,142 @@
+"""One image of a pipeline that somebody else calls: what a run knows, read while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from recast_probe.errors import VerificationError
+from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.layout import TokenLayout
+from recast_probe.pipelines.base import Family
+from recast_probe.pipelines.flow_schedule import present_schedule
+from recast_probe.runs.call import Request
+from recast_probe.runs.observer import Session
+from recast_probe.runs.recording_plan import (
+    check_recordable,
+    check_together,
+    demanded_steps,
+    make_recorder,
+)
+
+BRANCHES = ("conditional", "unconditional")
+
+
+class LiveSession(Session):
+    """A session that starts at the first call of an image and learns its branches on the way.
+
+    Steps are those of the pipeline's scheduler. The first call of a step is the conditional branch,
+    a second one the unconditional, as in diffusers. Attention is recorded in the conditional branch
+    alone, since that is what rankings are made of.
+
+    Args:
+        inputs: of the first call.
+        interventions: what is done to this image.
+
+    Raises:
+        InputError: the interventions do not fit the image, or the scheduler calls the transformer
+            several times a step; nothing of it was computed.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        layout: TokenLayout,
+        inputs: Mapping[str, Any],
+        interventions: Sequence[Intervention],
+    ) -> None:
+        self._scheduler = pipeline.scheduler
+        self._shape = inputs["hidden_states"].shape
+        schedule = present_schedule(self._scheduler)
+        prompts = len(inputs["hidden_states"])
+        run = RunContext(
+            layout=layout,
+            timesteps=schedule.timesteps,
+            sigmas=schedule.sigmas,
+            block_kinds=[call.kind for call in family.attention_calls(pipeline)],
+            prompts=prompts,
+        )
+        check_together(interventions)
+        run.demanded = demanded_steps(interventions, None, run)
+        for intervention in interventions:
+            intervention.prepare(run)
+        request = Request(("",) * prompts, (), 0, {}, layout, schedule)
+        heads = family.heads(pipeline)
+        recorder = make_recorder(family, heads, request, None, interventions, BRANCHES[:1], run)
+        check_recordable(interventions, recorder, run)
+        self._stack = ExitStack()
+        attached = [
+            self._stack.enter_context(each.attached(family, pipeline, run))
+            for each in interventions
+        ]
+        self._attached = attached
+        super().__init__(
+            family=family,
+            run=run,
+            schedule=schedule,
+            branches=dict.fromkeys(BRANCHES),
+            interventions=interventions,
+            attachments=[each for each in attached if each is not None],
+            recorder=recorder,
+            mass_table="queried",
+        )
+        self._calls_of_step = 0
+        self._calls_of_first_step = 0
+
+    def _place(self, call: int) -> tuple[int, int]:
+        step = self._scheduler.step_index or 0
+        self._calls_of_step = self._calls_of_step + 1 if step == self.step else 1
+        if step == 0:
+            self._calls_of_first_step = self._calls_of_step
+        follows = step in (self.step, self.step + 1) and step < self.run.steps
+        if not follows or self._calls_of_step > len(BRANCHES):
+            raise VerificationError(
+                f"The transformer was called for step {step} of {self.run.steps} after step "
+                f"{self.step}, {self._calls_of_step} times in it; the accelerated pipeline does "
+                "not call it so. Call restore() before the transformer is used elsewhere."
+            )
+        return step, self._calls_of_step - 1
+
+    # reading tensors back would make the GPU wait in every step; the schedule is the scheduler's
+    def _check_timestep(self, inputs: Mapping[str, Any]) -> None:
+        return
+
+    def _check_layout(self, inputs: Mapping[str, Any]) -> None:
+        if inputs["hidden_states"].shape != self._shape:
+            raise VerificationError(
+                f"The transformer was given tokens of shape {tuple(inputs['hidden_states'].shape)} "
+                f"in an image that began with {tuple(self._shape)}."
+            )
+        # a negative prompt may be of another length, and nobody has said so before its first call
+        text = int(inputs["encoder_hidden_states"].shape[1])
+        self.run.layouts[self.branch] = replace(self.run.layout, text=text)
+
+    def _which_branch(self, order: int, inputs: Mapping[str, Any]) -> str:
+        self._seen.add(BRANCHES[order])
+        return BRANCHES[order]
+
+    def end(self) -> bool:
+        """Let go of all that was kept once the image's last call is done."""
+        if self.step == self.last_step and self._calls_of_step == self._calls_of_first_step:
+            self.close()
+        return False
+
+    def close(self) -> None:
+        """Let go of all that was kept; a second time does nothing."""
+        super().close()
+        self._stack.close()
+
+    def report(self) -> dict[str, Any]:
+        """What was done to the image, ready for JSON."""
+        described = [intervention.describe() for intervention in self.interventions]
+        for each, attachment in zip(described, self._attached, strict=True):
+            each |= {} if attachment is None else attachment.facts()
+        return {
+            "layout": self.run.layout.to_dict(),
+            "steps": self.run.steps,
+            "reference_tokens_per_step": list(self.kept),
+            "interventions": described,
+        }

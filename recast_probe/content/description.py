@@ -1,0 +1,80 @@
+"""Values in JSON's own types, each with the digest of its content."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from recast_probe.content.digest import SIMPLE, NoContent, content_digest, name_of
+
+
+def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
+    """A value in JSON's own types, for people and for telling it from any other.
+
+    Simple values, lists and mappings stay; anything else becomes {"is": what it is in words,
+    "sha256": its ``content_digest``}.
+
+    Args:
+        strict: refuse what has no content, as needed where results are stored; else its "sha256"
+            is None.
+        name: what a refusal calls it.
+
+    Raises:
+        NoContent: see ``strict``.
+    """
+    if isinstance(value, float) and not np.isfinite(value):
+        return repr(value)
+    if isinstance(value, SIMPLE):
+        return value
+    if isinstance(value, Mapping):
+        return {
+            str(key): described(item, strict=strict, name=f"{name}[{key!r}]")
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [
+            described(item, strict=strict, name=f"{name}[{number}]")
+            for number, item in enumerate(value)
+        ]
+    if isinstance(value, np.generic) and isinstance(value.item(), SIMPLE):
+        return described(value.item())
+    try:
+        digest = content_digest(value)
+    except NoContent as error:
+        if strict:
+            raise NoContent(
+                f"{name or 'A value'} cannot be told from another one by its content ({error}), so "
+                "results that depend on it cannot be stored. Give plain functions, numbers, arrays "
+                "or objects of them (or the metric a metric_name), or run without a folder."
+            ) from error
+        digest = None
+    return {"is": _in_words(value), "sha256": digest}
+
+
+def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:
+    """A metric by its content, for the settings of a study.
+
+    Args:
+        name: what its user calls it. Where it has no content, the name has to tell it from others.
+
+    Raises:
+        NoContent: it has neither content nor a name.
+    """
+    found = described(metric, strict=name is None, name="The metric")
+    return {"name": name or getattr(metric, "__name__", ""), **found}
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
+        return f"{kind} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Image.Image):
+        return f"picture {value.width} x {value.height} {value.mode}"
+    if isinstance(value, type | types.FunctionType | types.MethodType | types.BuiltinFunctionType):
+        return name_of(value)
+    return name_of(type(value))

@@ -1,0 +1,355 @@
+"""What any value is, by content: the same digest for the same content, in every process.
+
+Two values of equal digest do the same in a run: tensors, arrays and pictures by their numbers,
+functions by their code and what they close over, objects by class and attributes.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import datetime
+import hashlib
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from functools import cached_property, lru_cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from recast_probe.content.code_digest import (
+    code_digest,
+    code_tree,
+    functions_of,
+    globals_of,
+    is_installed,
+)
+from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, State
+from recast_probe.content.tensor_digest import has_content, tensor_content
+from recast_probe.errors import InputError
+
+SIMPLE = (bool, int, float, str, type(None))
+SIMPLE_TYPES = frozenset(SIMPLE)
+_BY_REPR = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    type(...),
+    range,
+    slice,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    datetime.date,
+    datetime.datetime,
+    datetime.time,
+    datetime.timedelta,
+)
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_MAKING = {"__init__", "__setstate__", "__getstate__"}
+# whose objects also remember where they came from
+_LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
+# a back reference, or a mark of a library's loader
+_TENSOR_BOOKKEEPING = {"module", "_is_param", "_is_hf_initialized", "requires_grad"}
+
+
+def _text_digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+_short_digest = lru_cache(maxsize=2**16)(_text_digest)
+
+
+class NoContent(InputError):  # noqa: N818 - says what is the case
+    """A value that cannot be told from another one by what it holds."""
+
+
+def name_of(made: Any) -> str:
+    """Module and qualified name of a class or a function."""
+    return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', repr(type(made)))}"
+
+
+class Contents:
+    """Digests of values; those met before are looked up, so it serves one moment only.
+
+    Args:
+        modules: names of modules that are known otherwise; as values they enter by name.
+    """
+
+    def __init__(self, modules: Mapping[int, str] | None = None) -> None:
+        self.modules = dict(modules or {})
+        self._known: dict[int, tuple[Any, bytes]] = {}
+        self._open: list[int] = []
+        self._classes: dict[type, bytes] = {}
+
+    def __call__(self, value: Any) -> bytes:
+        """SHA-256 of a value, 32 bytes.
+
+        Raises:
+            NoContent: it, or something in it, has no content; the message names it.
+        """
+        kind = type(value)
+        if kind in SIMPLE_TYPES:
+            text = f"{kind.__name__} {value if kind is str else repr(value)}"
+            return _short_digest(text) if len(text) < 200 else _text_digest(text)
+        known = self._known.get(id(value))
+        if known is not None:
+            return known[1]
+        if isinstance(value, _BY_REPR) and not isinstance(value, Enum):
+            kind = next(each for each in kind.__mro__ if each in _BY_REPR)
+            text = f"{kind.__name__} {kind.__str__(value) if kind is str else repr(value)}"
+            return _short_digest(text) if len(text) < 200 else _text_digest(text)
+        if id(value) in self._open:  # a cycle: how far back it leads
+            return self.of("cycle", len(self._open) - self._open.index(id(value)))
+        self._open.append(id(value))
+        try:
+            digest = self._digest(value)
+        except RecursionError:
+            raise NoContent(f"{name_of(type(value))} is nested too deeply") from None
+        finally:
+            self._open.pop()
+        self._known[id(value)] = (value, digest)
+        return digest
+
+    def of(self, kind: str, *values: Any) -> bytes:
+        """Digest of a kind of thing with these parts."""
+        return self.join(kind, [self(value) for value in values])
+
+    @staticmethod
+    def join(kind: str, digests: Iterable[bytes]) -> bytes:
+        """Digest of a kind of thing whose parts have these digests, in this order."""
+        digest = hashlib.sha256(kind.encode("utf-8", "surrogatepass") + b"\0")
+        for each in digests:
+            digest.update(each)
+        return digest.digest()
+
+    def named(self, kind: str, parts: Mapping[Any, Any]) -> bytes:
+        """Digest of named parts; their order does not count. An error says which part it was."""
+        found = []
+        for name, part in parts.items():
+            try:
+                found.append(self(name) + self(part))
+            except NoContent as error:
+                raise NoContent(f"{name}: {error}") from None
+        return self.join(kind, sorted(found))
+
+    def _digest(self, value: Any) -> bytes:
+        if id(value) in self.modules:
+            return self.of("module", self.modules[id(value)])
+        if isinstance(value, State):
+            return self.join("state", [self.class_(value.made), self.named("", value.attributes)])
+        if isinstance(value, list | tuple):
+            return self.of("sequence", *value)
+        if isinstance(value, dict | Mapping):
+            return self.named("mapping", value)
+        if isinstance(value, torch.Tensor):
+            return self.tensor(value)
+        if isinstance(value, torch.nn.Module):
+            return ModuleContents(self, {"": value}).digest()
+        if isinstance(value, np.ndarray | np.generic):
+            return self._array(value)
+        if isinstance(value, Image.Image):
+            return self._picture(value)
+        if isinstance(value, torch.Generator):
+            return self.of("generator", str(value.device), value.get_state())
+        if isinstance(value, Enum):
+            return self.of("enum", name_of(type(value)), value.name)
+        if isinstance(value, PurePath):
+            return self.of("path", str(value))
+        if isinstance(value, set | frozenset):
+            return self.join("set", sorted(self(each) for each in value))
+        if isinstance(value, type):
+            return self.class_(value)
+        return self._code(value) or self._object(value)
+
+    def tensor(self, value: torch.Tensor) -> bytes:
+        """Digest of a tensor; of a tensor subclass, through the tensors it is made of."""
+        if type(value) in _PLAIN_TENSORS:
+            if not has_content(value):
+                raise NoContent(
+                    f"a tensor {tuple(value.shape)} on {value.device} ({value.layout}) whose "
+                    "numbers are not in memory"
+                )
+            heading, data = tensor_content(value)
+            digest = hashlib.sha256(f"tensor {heading}\0".encode())
+            digest.update(data)
+            return digest.digest()
+        kind = f"{name_of(type(value))} {value.dtype} {tuple(value.shape)}"
+        if hasattr(value, "__tensor_flatten__"):
+            names, context = value.__tensor_flatten__()
+            inner = {name: getattr(value, name) for name in names}
+            return self.of("tensors", kind, inner, context)
+        own = {k: v for k, v in vars(value).items() if k not in _TENSOR_BOOKKEEPING}
+        try:
+            data = value.detach().as_subclass(torch.Tensor)
+            return self.of("tensors", kind, data, own)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            raise NoContent(f"a tensor of {name_of(type(value))} ({error})") from error
+
+    def _array(self, value: Any) -> bytes:
+        if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float | str):
+            return self(value.item())
+        array = np.asarray(value)
+        if array.dtype.hasobject:
+            return self.of("array", array.shape, array.tolist())
+        digest = hashlib.sha256(f"array {array.dtype.descr} {array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.digest()
+
+    def _picture(self, value: Image.Image) -> bytes:
+        value.load()
+        orientation, palette = value.getexif().get(0x0112), value.getpalette("RGB")
+        facts = (value.mode, value.size, orientation, value.info.get("transparency"), palette)
+        return self.of("picture", *facts, value.tobytes())
+
+    def _code(self, value: Any) -> bytes | None:
+        """Digest of a function of any kind; None for what is none."""
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, types.MethodType):
+            return self.of("method", value.__func__, value.__self__)
+        if isinstance(value, types.CodeType):
+            return self.join("code", [code_digest(value)])
+        if isinstance(value, types.ModuleType):
+            return self._python_module(value)
+        if isinstance(value, staticmethod | classmethod):
+            return self.of(type(value).__name__, value.__func__)
+        if isinstance(value, property):
+            return self.of("property", value.fget, value.fset, value.fdel)
+        if isinstance(value, types.BuiltinFunctionType):
+            owner = value.__self__
+            if owner is None or isinstance(owner, types.ModuleType):
+                return self.of("built in", name_of(value))
+            return self.of("built in", value.__name__, owner)
+        if isinstance(value, types.WrapperDescriptorType | types.MethodDescriptorType):
+            return self.of("built in", name_of(value))
+        wrapped = getattr(value, "__wrapped__", None)
+        if isinstance(wrapped, types.FunctionType) and not hasattr(value, "__dict__"):
+            return self.of("wrapped", name_of(type(value)), wrapped)
+        if type(value).__name__ == "_lru_cache_wrapper":
+            return self.of("cached", wrapped)
+        return None
+
+    def _function(self, value: types.FunctionType) -> bytes:
+        own = {name: v for name, v in vars(value).items() if name != "__wrapped__"}
+        parts: dict[str, Any] = {
+            "defaults": value.__defaults__,
+            "keyword defaults": value.__kwdefaults__,
+            "attributes": own,
+        }
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            try:
+                parts[f"{name} of its surroundings"] = cell.cell_contents
+            except ValueError:  # not filled yet
+                parts[f"{name} of its surroundings"] = None
+        if not is_installed(value.__module__):
+            parts |= {f"global {name}": found for name, found in globals_of(value)}
+        parts = {name: part for name, part in parts.items() if part is not None}
+        return self.join("function", [code_digest(value.__code__), self.named("parts", parts)])
+
+    def _python_module(self, value: types.ModuleType) -> bytes:
+        file = getattr(value, "__file__", None)
+        if file is None or is_installed(value.__name__):
+            return self.of("python module", value.__name__)
+        try:
+            return self.of("python module", value.__name__, Path(file).read_bytes())
+        except OSError as error:
+            raise NoContent(f"the file of the module {value.__name__} ({error})") from error
+
+    def class_(self, value: type) -> bytes:
+        """Digest of a class: its name, and the code of its methods and its bases' as it is now."""
+        if value in self._classes:
+            return self._classes[value]
+        self._classes[value] = self.of("class", name_of(value))  # where a method leads back to it
+        installed = is_installed(value.__module__)
+        found = []
+        for name, attribute in vars(value).items():
+            functions = functions_of(attribute)
+            if installed:
+                # what only makes objects says nothing of one that is there; torch.compile tags it
+                if name not in _MAKING:
+                    found += [self(name) + code_tree(each) for each in functions]
+            elif functions:
+                found.append(self(name) + self.of("methods", *functions))
+            elif not name.startswith("__") and isinstance(attribute, (*SIMPLE, list, tuple, dict)):
+                found.append(self(name) + self(attribute))
+        bases = [self.class_(each) for each in value.__bases__ if each is not object]
+        parts = [self(name_of(value)), *sorted(found), *bases]
+        self._classes[value] = self.join("class", parts)
+        return self._classes[value]
+
+    def _object(self, value: Any) -> bytes:
+        made = type(value)
+        if name_of(made) == "tokenizers.Tokenizer":
+            # what comes before it is the truncation and padding of the last call
+            return self.of("tokenizer", value.to_str().partition('"added_tokens"')[2])
+        try:
+            if self._has_own_state(made):
+                return self._reduced(value)
+            attributes = self.attributes(value)
+        except (TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError) as error:
+            raise NoContent(f"{name_of(made)} ({error})") from error
+        if attributes is None:
+            return self._reduced(value)
+        return self.join("object", [self.class_(made), self.named("attributes", attributes)])
+
+    @staticmethod
+    def _has_own_state(made: type) -> bool:
+        if made in copyreg.dispatch_table:
+            return True
+        own = ("__reduce__", "__reduce_ex__", "__getstate__")
+        return any(getattr(made, name, None) is not getattr(object, name, None) for name in own)
+
+    @staticmethod
+    def attributes(value: Any) -> dict[str, Any] | None:
+        """Attributes of an object, without what is only kept from an earlier use; None: it has no
+        place for any."""
+        slots = {
+            name
+            for each in type(value).__mro__
+            for name in _as_tuple(vars(each).get("__slots__", ()))
+            if name not in ("__dict__", "__weakref__")
+        }
+        if not hasattr(value, "__dict__") and not slots:
+            return None
+        found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+        found |= getattr(value, "__dict__", {})
+        kept = [n for n in found if isinstance(getattr(type(value), n, None), cached_property)]
+        if type(value).__module__.partition(".")[0] in _LIBRARIES:
+            kept += BOOKKEEPING
+        return {name: each for name, each in found.items() if name not in kept}
+
+    def _reduced(self, value: Any) -> bytes:
+        """Through what pickle would write of an object, which is all that it holds."""
+        reduce = copyreg.dispatch_table.get(type(value))
+        try:
+            state = value.__reduce_ex__(4) if reduce is None else reduce(value)
+        except Exception as error:  # pickling may raise anything
+            raise NoContent(f"{name_of(type(value))} ({error})") from error
+        if isinstance(state, str):
+            return self.of("named", getattr(value, "__module__", ""), state)
+        made, arguments, *more = tuple(state)
+        inside: list[Any] = [list(each) if isinstance(each, Iterator) else each for each in more]
+        return self.of("reduced", name_of(type(value)), name_of(made), arguments, inside)
+
+
+def _as_tuple(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def content_digest(value: Any) -> str:
+    """SHA-256 (hexadecimal) of what a value is; see this module's first lines.
+
+    Raises:
+        NoContent: an InputError that names what has no content, such as a running generator, an
+            open file, or a tensor on the meta device.
+    """
+    return Contents()(value).hex()

@@ -1,0 +1,80 @@
+"""FLOP of a run with token-wise feature caching, with or without pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from recast_probe.cost_model.config import TransformerConfig
+from recast_probe.cost_model.work import step_work
+from recast_probe.errors import InputError
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.selection.caching_work import cached_step_work, full_step_work
+from recast_probe.selection.fresh_tokens import FreshShare
+
+
+def cached_run_work(
+    config: TransformerConfig,
+    text: int,
+    generation: int,
+    reference_per_step: Sequence[int],
+    full_steps: Collection[int],
+    fresh: Mapping[str, float],
+    *,
+    pool: str | None = "stream",
+) -> float:
+    """FLOP of a run in which some steps are computed whole and the others come from the cache.
+
+    Embedders, output and modulation run in every step. Attention is read in each full step that a
+    cached one follows.
+
+    Args:
+        reference_per_step: reference tokens in each step.
+        full_steps: steps that are computed whole, the first one among them.
+        fresh: share of generation tokens computed anew in a cached step, by kind of block.
+        pool: ``TokenCache.pool``; None where tokens are not chosen by attention.
+
+    Raises:
+        InputError: no steps, or a first step from the cache.
+    """
+    counts = list(reference_per_step)
+    if not counts or 0 not in full_steps:
+        raise InputError("A run has at least one step, and its first one is computed whole.")
+    kinds = ["double"] * config.double_blocks + ["single"] * config.single_blocks
+    total, linear = 0.0, config.block_linear
+    for step, count in enumerate(counts):
+        layout = _layout(text, generation, count)
+        whole = step_work(config, text, generation, count).total
+        blocks = full_step_work(layout, kinds, config.width, linear=linear)
+        if step in full_steps:
+            reads = pool is not None and step + 1 < len(counts) and step + 1 not in full_steps
+            read = full_step_work(layout, kinds, config.width, pool, linear=linear)
+            total += whole + (read.readout if reads else 0.0)
+        else:
+            ends = whole - blocks.total
+            cached = cached_step_work(
+                layout, kinds, config.width, fresh, linear=config.fresh_linear
+            )
+            total += ends + cached.total
+    return total
+
+
+def mean_fresh(share: FreshShare, config: TransformerConfig, steps: int) -> dict[str, float]:
+    """Mean share of fresh tokens by kind of block, over all layers and steps.
+
+    It is the share of the generation tokens where fresh places fall evenly on all tokens of a pool.
+    """
+    depths = {"double": config.double_blocks, "single": config.single_blocks}
+    return {
+        kind: sum(
+            share.at(kind, layer, depth, step, steps)
+            for layer in range(depth)
+            for step in range(steps)
+        )
+        / (depth * steps)
+        for kind, depth in depths.items()
+        if depth
+    }
+
+
+def _layout(text: int, generation: int, reference: int) -> TokenLayout:
+    return TokenLayout(text, Grid(1, generation), (Grid(1, reference),) if reference else ())

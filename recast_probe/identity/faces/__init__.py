@@ -1,9 +1,0 @@
-"""Faces: found, brought into one pose, and compared."""
-
-from __future__ import annotations
-
-from recast_probe.identity.faces.alignment import TEMPLATE, align, similarity
-from recast_probe.identity.faces.auraface import AuraFace
-from recast_probe.identity.faces.detection import Face, FaceDetector
-
-__all__ = ["TEMPLATE", "AuraFace", "Face", "FaceDetector", "align", "similarity"]

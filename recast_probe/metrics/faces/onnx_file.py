@@ -1,0 +1,65 @@
+"""An ONNX network with one input, run by onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recast_probe.errors import InputError
+from recast_probe.metrics.packages import need
+
+
+class OnnxFile:
+    """A network from a file.
+
+    Args:
+        path: the ONNX file.
+        device: "cpu" or "cuda"; the latter needs onnxruntime-gpu.
+
+    Raises:
+        MissingPackageError: onnxruntime is not installed.
+        InputError: the file is damaged, has more than one input, or the device is not there.
+    """
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        runtime = need("onnxruntime", "auraface")
+        self.path = path
+        provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(
+            torch.device(device).type
+        )
+        if provider not in runtime.get_available_providers():
+            raise InputError(
+                f"onnxruntime cannot run on {device!r} here; use 'cpu', or install "
+                "onnxruntime-gpu for CUDA."
+            )
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:  # the runtime raises a class of its own for every cause
+            raise InputError(f"{path.name} cannot be used as an ONNX network: {error}") from error
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            raise InputError(f"{path.name} does not take one batch of images.")
+        self._input = inputs[0].name
+        height, width = (
+            each if isinstance(each, int) and each > 0 else None for each in inputs[0].shape[2:]
+        )
+        self.input_size: tuple[int | None, int | None] = (height, width)
+        self.outputs = len(self._session.get_outputs())
+
+    def __call__(self, values: np.ndarray) -> list[np.ndarray]:
+        """All outputs for a batch (n, 3, height, width), float32, in the order of the file."""
+        found = self._session.run(None, {self._input: values})
+        return [np.asarray(each) for each in found]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file (hexadecimal)."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()

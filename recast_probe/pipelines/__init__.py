@@ -1,0 +1,98 @@
+"""In-context diffusion transformers that the probe knows; one file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.pipelines.base import AttentionCall, Family, Schedule
+from recast_probe.pipelines.flux.kontext import FluxKontext
+from recast_probe.pipelines.flux2.flux2 import Flux2
+from recast_probe.pipelines.flux2.klein import Flux2Klein
+from recast_probe.pipelines.ip_adapter.flux_ip_adapter import FluxIPAdapter
+from recast_probe.pipelines.qwen.image_edit import QwenImageEdit
+from recast_probe.pipelines.qwen.image_edit_plus import QwenImageEditPlus
+
+FAMILIES: tuple[Family, ...] = (
+    FluxKontext(),
+    FluxIPAdapter(),
+    Flux2(),
+    Flux2Klein(),
+    QwenImageEdit(),
+    QwenImageEditPlus(),
+)
+"""Every known family."""
+
+REFUSED = {
+    "Flux2KleinKVPipeline": "its reference tokens attend to nothing but themselves and are "
+    "computed in step 0 only; later steps are given their keys and values, and no tokens that "
+    "could be profiled or pruned. Use a model for Flux2KleinPipeline, which has its references in "
+    "the sequence of every step",
+}
+"""Pipeline classes that look like a known one and are not, each with the reason."""
+
+
+def find_family(pipeline: Any, *, traced: bool = True) -> Family:
+    """The family of a built pipeline.
+
+    Args:
+        traced: its blocks shall be traced, so they must not be compiled.
+
+    Raises:
+        InputError: the name of a model in place of a pipeline.
+        UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
+            expected ones; the message names what was found and what is supported.
+    """
+    if isinstance(pipeline, str | Path):
+        raise InputError(
+            f"{str(pipeline)!r} is a name and no pipeline; load it with "
+            f"Probe.from_pretrained({str(pipeline)!r}), or with diffusers."
+        )
+    ancestors = {base.__name__ for base in type(pipeline).__mro__}
+    if reasons := ancestors & set(REFUSED):
+        raise refused(reasons.pop())
+    for family in FAMILIES:
+        if ancestors & set(family.pipelines):
+            if traced:
+                family.check_traceable(pipeline)
+            family.check(pipeline)
+            return family.for_pipeline(pipeline)
+    raise refused(type(pipeline).__name__)
+
+
+def refused(class_name: str) -> UnsupportedPipelineError:
+    """The error for a pipeline class that is not supported: why, or what is supported."""
+    if class_name in REFUSED:
+        return UnsupportedPipelineError(f"{class_name} is not supported: {REFUSED[class_name]}.")
+    return UnsupportedPipelineError(
+        f"{class_name} is not supported. Supported pipelines: {', '.join(supported_pipelines())}."
+    )
+
+
+def supported_pipelines() -> list[str]:
+    """Names of the diffusers pipeline classes that can be probed."""
+    return [name for family in FAMILIES for name in family.pipelines]
+
+
+def family_of_class(class_name: str) -> Family | None:
+    """The family of a pipeline class, by the name of the class; None where it is not known."""
+    return next((family for family in FAMILIES if class_name in family.pipelines), None)
+
+
+__all__ = [
+    "FAMILIES",
+    "AttentionCall",
+    "Family",
+    "Flux2",
+    "Flux2Klein",
+    "FluxIPAdapter",
+    "FluxKontext",
+    "QwenImageEdit",
+    "QwenImageEditPlus",
+    "Schedule",
+    "family_of_class",
+    "find_family",
+    "refused",
+    "supported_pipelines",
+]

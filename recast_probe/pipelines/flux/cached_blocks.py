@@ -1,0 +1,79 @@
+"""FLUX.1's blocks run from a cache; see ``cached_blocks``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recast_probe.pipelines.cached_blocks import CachedBlock, CachedDoubleBlock, within_float16
+
+
+class CachedFluxBlock(CachedBlock):
+    """What both kinds of blocks of FLUX.1 have in common."""
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        temb: Tensor,
+        image_rotary_emb: Any = None,
+        joint_attention_kwargs: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        if not self.cache.cached:
+            return self.original(
+                hidden_states=hidden_states,
+                encoder_hidden_states=encoder_hidden_states,
+                temb=temb,
+                image_rotary_emb=image_rotary_emb,
+                joint_attention_kwargs=joint_attention_kwargs,
+            )
+        count = self.cache.layout.generation.size
+        tokens = self.cached(hidden_states[:, :count], temb)
+        return encoder_hidden_states, torch.cat([tokens, hidden_states[:, count:]], dim=1)
+
+    @abstractmethod
+    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
+        """The generation tokens (batch, token, width) after a cached step of the block."""
+
+
+class CachedFluxDoubleBlock(CachedFluxBlock, CachedDoubleBlock):
+    """A double-stream block of FLUX.1."""
+
+    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
+        block, kept = self.block, self.cache.features(self.number)
+        # the modulation is that of this step, and does not depend on the tokens
+        _, attention_gate, shift, scale, gate = block.norm1(tokens[:, :1], emb=temb)
+        tokens = tokens + attention_gate[:, None] * kept.attention
+        for item, fresh in enumerate(self.cache.fresh(self.number)):
+            if len(fresh):
+                picked = block.norm2(tokens[item : item + 1, fresh])
+                picked = picked * (1 + scale[item, None, None]) + shift[item, None, None]
+                kept.output[item, fresh] = block.ff(picked)[0]
+        return tokens + gate[:, None] * kept.output
+
+
+class CachedFluxSingleBlock(CachedFluxBlock):
+    """A single-stream block of FLUX.1."""
+
+    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
+        block, kept = self.block, self.cache.features(self.number)
+        _, gate = block.norm(tokens[:, :1], emb=temb)
+        for item, fresh in enumerate(self.cache.fresh(self.number)):
+            if len(fresh):
+                one = slice(item, item + 1)
+                picked, _ = block.norm(tokens[one, fresh], emb=temb[one])
+                hidden = block.act_mlp(block.proj_mlp(picked))
+                joined = torch.cat([kept.attention[one, fresh], hidden], dim=2)
+                kept.output[item, fresh] = block.proj_out(joined)[0]
+        tokens = tokens + gate[:, None] * kept.output
+        return within_float16(tokens)
+
+    def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
+        return self.block.attn, lambda _, output: self.generation(output)
+
+    def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
+        return self.block.proj_out, lambda _, output: self.generation(output)

@@ -1,0 +1,150 @@
+"""What the pipelines of FLUX.1 have in common: text encoders, schedule and branches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from recast_probe.errors import InputError
+from recast_probe.layout import TokenLayout
+from recast_probe.pipelines.base import TextInput
+from recast_probe.pipelines.flow_schedule import calculated_shift
+from recast_probe.pipelines.flux.base import LONGEST_PROMPT, Flux, truncated
+
+
+class Flux1(Flux):
+    """Shared by the families of FLUX.1; no family of its own."""
+
+    parts: tuple[str, ...] = ("transformer", "vae", "scheduler", "image_processor")
+    text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+    texts: Mapping[str, TextInput] = {
+        "conditional": TextInput(
+            ("prompt", "prompt_2"), "prompt_embeds", pooled="pooled_prompt_embeds"
+        ),
+        "unconditional": TextInput(
+            ("negative_prompt", "negative_prompt_2"),
+            "negative_prompt_embeds",
+            pooled="negative_pooled_prompt_embeds",
+        ),
+    }
+
+    def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
+        return calculated_shift(scheduler, tokens)
+
+    def longest_sequence(self, pipeline: Any) -> int | None:
+        return LONGEST_PROMPT
+
+    def longest_prompt(self, pipeline: Any) -> int:
+        """Text tokens of a prompt, which is padded to this length."""
+        if pipeline.tokenizer_2 is None:  # the text is given as embeddings
+            return LONGEST_PROMPT
+        return min(int(pipeline.tokenizer_2.model_max_length), LONGEST_PROMPT)
+
+    def text_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of the call that are about text and follow from the model.
+
+        Raises:
+            InputError: embeddings of prompt and negative prompt that the pipeline does not take
+                together.
+        """
+        names = self.branch_names(overrides)
+        given = [self.given_embeddings(overrides, name) for name in names]
+        shapes = [tuple(each.shape) for each in given if each is not None]
+        if len(set(shapes)) > 1:
+            raise InputError(
+                f"prompt_embeds {shapes[0]} and negative_prompt_embeds {shapes[1]} must have the "
+                "same shape in this pipeline; fill up the shorter ones as pipe.encode_prompt does."
+            )
+        return {"max_sequence_length": self.longest_prompt(pipeline)}
+
+    def modulated_input(
+        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
+    ) -> torch.Tensor:
+        transformer: Any = self.transformer(pipeline)
+        tokens = transformer.x_embedder(inputs["hidden_states"][:, : layout.generation.size])
+        clocks = [inputs["timestep"], inputs.get("guidance")]
+        # the transformer takes both a thousandfold
+        times = [each.to(tokens.dtype) * 1000 for each in clocks if each is not None]
+        embedding = transformer.time_text_embed(*times, inputs["pooled_projections"])
+        blocks = (getattr(transformer, stack) for _, stack in self.stacks)
+        first = next(block for stack in blocks for block in stack)
+        norm = first.norm1 if hasattr(first, "norm1") else first.norm
+        return norm(tokens, emb=embedding)[0]
+
+    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        guided = (arguments.get("true_cfg_scale") or 1.0) > 1
+        negative = ("negative_prompt", "negative_prompt_embeds")
+        if not guided or all(arguments.get(name) is None for name in negative):
+            return ("conditional",)
+        return ("conditional", "unconditional")
+
+    def branch_embeddings(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> dict[str, torch.Tensor | None]:
+        names = self.branch_names(arguments)
+        if len(names) == 1:
+            return {names[0]: None}
+        found = {name: self.given_embeddings(arguments, name) for name in names}
+        return {
+            name: self._encode(pipeline, arguments, name) if given is None else given
+            for name, given in found.items()
+        }
+
+    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self.check_prompts_known(arguments)
+        found = {}
+        for branch in self.branch_names(arguments):
+            _, (_, prompts) = self._read(pipeline, arguments, branch)
+            # as in the pipeline; T5 reads a prompt with padding and no mask
+            tokens = pipeline.tokenizer_2(
+                prompts,
+                padding="max_length",
+                max_length=arguments["max_sequence_length"],
+                truncation=True,
+                return_attention_mask=True,
+            )
+            found[branch] = np.asarray(tokens["attention_mask"]) == 0
+        return found
+
+    def cut_off(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> list[tuple[str, str, int, int]]:
+        found = []
+        for branch in self.encoded_branches(arguments):
+            read = self._read(pipeline, arguments, branch)
+            lengths = (pipeline.tokenizer_max_length, arguments["max_sequence_length"])
+            names = ("tokenizer", "tokenizer_2")
+            for name, (argument, prompts), length in zip(names, read, lengths, strict=True):
+                lost = truncated(getattr(pipeline, name), prompts, length)
+                found += [(argument, name, number, count) for number, count in lost]
+        return found
+
+    def _read(
+        self, pipeline: Any, arguments: Mapping[str, Any], branch: str
+    ) -> list[tuple[str, list[str]]]:
+        """What each of the two tokenizers reads: the argument and its prompts."""
+        first, second = self.texts[branch].prompts
+        found = []
+        for name, tokenizer in (
+            (first, pipeline.tokenizer),
+            (second if arguments.get(second) else first, pipeline.tokenizer_2),
+        ):
+            given = arguments[name]
+            prompts = [given] if isinstance(given, str) else list(given)
+            if hasattr(pipeline, "maybe_convert_prompt"):  # learned words of textual inversion
+                prompts = pipeline.maybe_convert_prompt(prompts, tokenizer)
+            found.append((name, prompts))
+        return found
+
+    def _encode(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
+        first, second = self.texts[branch].prompts
+        with torch.no_grad():
+            embeddings, _, _ = pipeline.encode_prompt(
+                prompt=arguments[first],
+                prompt_2=arguments.get(second),
+                max_sequence_length=arguments["max_sequence_length"],
+            )
+        return embeddings

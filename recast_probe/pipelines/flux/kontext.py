@@ -1,0 +1,123 @@
+"""FLUX.1 Kontext: reference latents appended to the generation latents, attended in every block.
+
+Inside attention the sequence is [text; generation; reference] in double-stream and single-stream
+blocks alike. ``img_ids`` holds (image, row, column) of each image token: image 0 is the generation,
+1 and up are references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.pipelines.cached_blocks import CachedBlock
+from recast_probe.pipelines.flux.base import MEGAPIXEL
+from recast_probe.pipelines.flux.cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
+from recast_probe.pipelines.flux.flux_1 import Flux1
+from recast_probe.pipelines.flux.processor import HookedFluxProcessor
+from recast_probe.pipelines.flux.sequence import FluxSequence
+
+
+class FluxKontext(FluxSequence, Flux1):
+    """``FluxKontextPipeline`` of diffusers, of any size."""
+
+    name = "flux-kontext"
+    pipelines = ("FluxKontextPipeline",)
+    leaves_flow_sigmas = False
+    processors: ClassVar[dict[str, str]] = dict.fromkeys(("double", "single"), "FluxAttnProcessor")
+    cached_types: ClassVar[dict[str, type[CachedBlock]]] = {
+        "double": CachedFluxDoubleBlock,
+        "single": CachedFluxSingleBlock,
+    }
+    remedy = "IP-Adapter processors cannot be traced, call pipe.unload_ip_adapter() first"
+
+    def hooked_processor(self, processor: Any) -> HookedFluxProcessor:
+        return HookedFluxProcessor(processor)
+
+    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """As in ``Family``. At one megapixel these are the pipeline's own defaults; a smaller model
+        has its own area in place of one megapixel, and no list of preferred sizes."""
+        adapters = sorted(name for name in overrides if "ip_adapter" in name)
+        if adapters:
+            raise InputError(
+                f"{adapters[0]} needs an IP-Adapter, and a {type(pipeline).__name__} with one "
+                "cannot be probed; leave it out."
+            )
+        side = self.image_side(pipeline)
+        # height and width give the aspect ratio only, so one that is left out matters
+        default = self.default_side(pipeline)
+        return {
+            "height": default,
+            "width": default,
+            "max_area": side * side,
+            **self.text_arguments(pipeline, overrides),
+            "_auto_resize": side * side == MEGAPIXEL,
+            **overrides,
+        }
+
+    def prepare_reference(
+        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
+    ) -> Image.Image:
+        """Scale the reference to the model's area, where the pipeline does not do so by itself.
+
+        At one megapixel the pipeline resizes to Kontext's own list of preferred sizes, so the image
+        stays as it is. A smaller model has no such list: the image is scaled to the model's area,
+        with the aspect ratio kept to a token, whatever the output's size. Who passes
+        ``_auto_resize`` decides by himself.
+
+        Raises:
+            InputError: smaller than one token.
+        """
+        self.check_one_token(pipeline, image)
+        if "_auto_resize" in overrides or self.call_arguments(pipeline, {})["_auto_resize"]:
+            return image
+        area, aspect_ratio = self.image_side(pipeline) ** 2, image.width / image.height
+        multiple = self.token_pixels(pipeline)
+        width = round((area * aspect_ratio) ** 0.5) // multiple
+        height = round((area / aspect_ratio) ** 0.5) // multiple
+        size = (max(width, 1) * multiple, max(height, 1) * multiple)
+        if size == image.size:
+            return image
+        return pipeline.image_processor.resize(image, size[1], size[0])
+
+    def _reference_grid(
+        self, pipeline: Any, image: Image.Image, arguments: Mapping[str, Any]
+    ) -> Grid:
+        from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
+
+        height, width = pipeline.image_processor.get_default_height_width(image)
+        if arguments["_auto_resize"]:
+            _, width, height = min(
+                (abs(width / height - preferred_width / preferred_height), *size)
+                for size in PREFERRED_KONTEXT_RESOLUTIONS
+                for preferred_width, preferred_height in [size]
+            )
+        multiple = self.token_pixels(pipeline)
+        return Grid(rows=height // multiple, columns=width // multiple)
+
+    def _generation_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
+        # as in FluxKontextPipeline.__call__: height and width give the aspect ratio only
+        area, multiple = arguments["max_area"], self.token_pixels(pipeline)
+        aspect_ratio = arguments["width"] / arguments["height"]
+        rows = round((area / aspect_ratio) ** 0.5) // multiple
+        columns = round((area * aspect_ratio) ** 0.5) // multiple
+        if min(rows, columns) < 1:
+            raise InputError(
+                f"height={arguments['height']}, width={arguments['width']} at max_area={area} give "
+                f"{rows} x {columns} generation tokens; choose a larger or squarer output."
+            )
+        return Grid(rows=rows, columns=columns)
+
+    def predict_layout(
+        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+    ) -> TokenLayout:
+        references = () if image is None else (self._reference_grid(pipeline, image, arguments),)
+        return TokenLayout(
+            text=self.text_tokens(arguments, "conditional"),
+            generation=self._generation_grid(pipeline, arguments),
+            references=references,
+        )

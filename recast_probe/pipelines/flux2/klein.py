@@ -1,0 +1,78 @@
+"""FLUX.2 klein: FLUX.2 with another text encoder, and guidance by a second call of the transformer.
+
+A model that is not distilled is called twice a step where ``guidance_scale`` is above 1, with the
+prompt and then with the empty one; both calls hold the reference. A distilled one is called once,
+whatever the scale.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from recast_probe.errors import InputError
+from recast_probe.pipelines.base import TextInput
+from recast_probe.pipelines.flux2.flux2 import Flux2
+
+
+class Flux2Klein(Flux2):
+    """``Flux2KleinPipeline`` of diffusers, of any size, distilled or not."""
+
+    name = "flux2-klein"
+    pipelines = ("Flux2KleinPipeline",)
+    texts: Mapping[str, TextInput] = {
+        **Flux2.texts,
+        # the pipeline's negative prompt is the empty one
+        "unconditional": TextInput((), "negative_prompt_embeds"),
+    }
+
+    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        scale = arguments.get("guidance_scale")
+        if scale is None:
+            call = inspect.signature(type(self._pipeline).__call__)
+            scale = call.parameters["guidance_scale"].default
+        if scale > 1 and not self._pipeline.config.is_distilled:
+            return ("conditional", "unconditional")
+        return ("conditional",)
+
+    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = super().call_arguments(pipeline, overrides)
+        given, negative = (arguments.get(text.embeddings) for text in self.texts.values())
+        guided = len(self.branch_names(arguments)) > 1
+        if guided and given is not None and negative is None and len(given) > 1:
+            raise InputError(
+                f"The pipeline makes one negative embedding for the {len(given)} prompts of "
+                "prompt_embeds; give negative_prompt_embeds, or guidance_scale=1."
+            )
+        return arguments
+
+    def facts(self, pipeline: Any) -> dict[str, Any]:
+        return {"distilled": bool(pipeline.config.is_distilled)}
+
+    def _padding(self, pipeline: Any, prompts: list[str], length: int) -> np.ndarray:
+        """Bool (prompt, text token), as ``Flux2KleinPipeline`` makes its tokens."""
+        found = []
+        for prompt in prompts:
+            tokens = pipeline.tokenizer(
+                self._templated(pipeline, prompt),
+                padding="max_length",
+                truncation=True,
+                max_length=length,
+            )
+            found.append(np.asarray(tokens["attention_mask"]) == 0)
+        return np.stack(found)
+
+    def _length(self, pipeline: Any, prompt: str) -> int:
+        text = self._templated(pipeline, prompt)
+        return len(pipeline.tokenizer(text, verbose=False)["input_ids"])
+
+    def _templated(self, pipeline: Any, prompt: str) -> str:
+        return pipeline.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )

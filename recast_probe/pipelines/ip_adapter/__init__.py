@@ -1,0 +1,1 @@
+"""IP-Adapters of FLUX.1."""

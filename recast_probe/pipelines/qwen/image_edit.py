@@ -1,0 +1,205 @@
+"""Qwen-Image-Edit: reference latents after the generation latents, and pictures in the text.
+
+Inside attention the sequence is [text; generation; reference], in double-stream blocks only. The
+transformer is not given positions but the shape of each image, ``img_shapes``; see
+``qwen_positions`` for how pruned tokens keep theirs. Four things differ from FLUX.1 Kontext:
+
+- The references also go to Qwen2.5-VL, which reads them together with the prompt: some **text
+  tokens** are patches of the pictures, and those after them have read these (see ``qwen_text``).
+  Dropping reference tokens, or cutting edges from them, leaves this way open. The pipelines make no
+  image without a picture, so there is no run without a reference to compare with.
+- The number of text tokens follows the prompt and is another one in each branch of guidance.
+- Every reference is scaled to one megapixel, whatever the output's size.
+- With ``zero_cond_t`` (newer checkpoints) reference tokens are modulated for timestep 0.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from recast_probe.errors import InputError
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.pipelines.base import Schedule
+from recast_probe.pipelines.flow_schedule import (
+    calculated_shift,
+    shifted_schedule,
+    unshifted_sigmas,
+)
+from recast_probe.pipelines.qwen.text import text_facts, text_token_ids, vision_token_mask
+from recast_probe.pipelines.qwen.transformer import QwenTransformer
+
+REFERENCE_AREA = 1024 * 1024
+
+
+class QwenImageEdit(QwenTransformer):
+    """``QwenImageEditPipeline`` of diffusers, with one reference."""
+
+    name = "qwen-image-edit"
+    pipelines: tuple[str, ...] = ("QwenImageEditPipeline",)
+    needs_reference = True
+    packages = ("torchvision",)
+    # by which of the references the pipeline chooses the size of the output
+    measure = 0
+
+    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        default = inspect.signature(type(pipeline).__call__).parameters["true_cfg_scale"].default
+        return {"true_cfg_scale": default, **overrides}
+
+    def prepare_reference(
+        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
+    ) -> Image.Image:
+        """The image as it is: the pipeline scales it to one megapixel itself."""
+        return image
+
+    def reference_arguments(
+        self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        given = super().reference_arguments(images, arguments)
+        return given | self._output_size(images, arguments)
+
+    def _output_size(
+        self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
+    ) -> dict[str, int]:
+        width, height = self.reference_size(images[self.measure]) if images else (0, 0)
+        return {
+            "height": arguments.get("height") or height,
+            "width": arguments.get("width") or width,
+        }
+
+    def reference_size(self, image: Image.Image) -> tuple[int, int]:
+        """Width and height in pixels to which the pipeline scales a reference."""
+        from diffusers.pipelines.qwenimage.pipeline_qwenimage_edit import calculate_dimensions
+
+        width, height, _ = calculate_dimensions(REFERENCE_AREA, image.width / image.height)
+        return width, height
+
+    def references(self, arguments: Mapping[str, Any]) -> list[Image.Image]:
+        """The reference images among the arguments of a call."""
+        return [arguments["image"]] if "image" in arguments else []
+
+    def pictures(
+        self, pipeline: Any, images: Sequence[Image.Image]
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """What stands before the prompt in the template, and the (width, height) of each picture
+        that Qwen2.5-VL sees."""
+        return "", [self.reference_size(image) for image in images]
+
+    def scaled_for_text(self, pipeline: Any, images: Sequence[Image.Image]) -> Any:
+        """The pictures as the pipeline hands them to Qwen2.5-VL."""
+        width, height = self.reference_size(images[0])
+        return pipeline.image_processor.resize(images[0], height, width)
+
+    def predict_layout(
+        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+    ) -> TokenLayout:
+        pixels = self._token_pixels(pipeline)
+        grids = [
+            self._grid(self.reference_size(each), pixels) for each in self.references(arguments)
+        ]
+        return TokenLayout(
+            text=self._text_tokens(pipeline, arguments, "conditional"),
+            generation=self._grid((arguments["width"], arguments["height"]), pixels),
+            references=tuple(grids),
+        )
+
+    def branch_layouts(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> dict[str, TokenLayout]:
+        return {
+            branch: replace(layout, text=self._text_tokens(pipeline, arguments, branch))
+            for branch in self.branch_names(arguments)
+        }
+
+    def _text_tokens(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> int:
+        given = self.given_embeddings(arguments, branch)
+        return len(self._ids(pipeline, arguments, branch)) if given is None else given.shape[1]
+
+    def _token_pixels(self, pipeline: Any) -> int:
+        return int(pipeline.vae_scale_factor) * 2
+
+    def _grid(self, size: tuple[int, int], pixels: int) -> Grid:
+        width, height = size
+        if min(width, height) < pixels:
+            raise InputError(
+                f"An image of {width} x {height} pixels is smaller than one token ({pixels} x "
+                f"{pixels} pixels); choose a larger or squarer image or output."
+            )
+        return Grid(rows=height // pixels, columns=width // pixels)
+
+    def _ids(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> np.ndarray:
+        (name,) = self.texts[branch].prompts
+        prompt = arguments[name]
+        if not isinstance(prompt, str):
+            raise InputError(
+                f"{type(pipeline).__name__} runs one prompt at a time, not {len(prompt)}; call "
+                "the probe for each of them."
+            )
+        before, sizes = self.pictures(pipeline, self.references(arguments))
+        return text_token_ids(pipeline, before + prompt, sizes)
+
+    def _ids_by_branch(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        self.check_prompts_known(arguments)
+        names = self.branch_names(arguments)
+        return {branch: self._ids(pipeline, arguments, branch) for branch in names}
+
+    def predict_schedule(
+        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+    ) -> Schedule:
+        return shifted_schedule(
+            pipeline,
+            arguments["num_inference_steps"],
+            unshifted_sigmas(arguments),
+            calculated_shift(pipeline.scheduler, layout.generation.size),
+        )
+
+    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
+        negative = ("negative_prompt", "negative_prompt_embeds")
+        if arguments["true_cfg_scale"] > 1 and any(arguments.get(n) is not None for n in negative):
+            return ("conditional", "unconditional")
+        return ("conditional",)
+
+    def branch_embeddings(
+        self, pipeline: Any, arguments: Mapping[str, Any]
+    ) -> dict[str, torch.Tensor | None]:
+        names = self.branch_names(arguments)
+        if len(names) == 1:
+            return {names[0]: None}
+        found = {}
+        for branch in names:
+            found[branch] = self.given_embeddings(arguments, branch)
+            if found[branch] is None:
+                (name,) = self.texts[branch].prompts
+                pictures = self.scaled_for_text(pipeline, self.references(arguments))
+                with torch.no_grad():
+                    found[branch], _ = pipeline.encode_prompt(arguments[name], image=pictures)
+        return found
+
+    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        # a prompt that runs alone is not filled up
+        return {
+            branch: np.zeros((1, len(ids)), bool)
+            for branch, ids in self._ids_by_branch(pipeline, arguments).items()
+        }
+
+    def vision_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {
+            branch: vision_token_mask(pipeline, ids)[None]
+            for branch, ids in self._ids_by_branch(pipeline, arguments).items()
+        }
+
+    def call_facts(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for branch in self.branch_names(arguments):
+            given = self.given_embeddings(arguments, branch)
+            if given is None:
+                found[branch] = text_facts(pipeline, self._ids(pipeline, arguments, branch))
+            else:  # which of them are vision tokens is not known
+                found[branch] = {"tokens": given.shape[1]}
+        return {"text": found}

@@ -1,0 +1,1 @@
+"""What a run leaves: profiles, maps and activations, and their files."""

@@ -1,0 +1,326 @@
+"""Attention profiles: labelled statistics of a run, with their provenance, on disk and off."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from recast_probe._utils.text_format import plural, spans
+from recast_probe.blocks import select_blocks
+from recast_probe.errors import InputError
+from recast_probe.layout import GROUPS, TokenLayout
+from recast_probe.profiles.profile_file import (
+    DIMENSIONS,
+    FORMAT,
+    FORMAT_VERSION,
+    check_dataset,
+    read_dataset,
+    write_dataset,
+)
+
+Indices = int | Sequence[int] | None
+
+
+class AttentionProfile:
+    """Who attended to which reference token, per branch, step, block and head.
+
+    Attributes:
+        dataset: an xarray dataset, float32, not to be changed:
+            score (branch, step, block, head, token), Eq. 2, fraction of attention;
+            mass (branch, step, block, head, query_group, key_group), fraction;
+            conditional_entropy (branch, step, block, head), bits, mean over the queries of the
+            entropy of what each gives the reference;
+            mass_weighted_conditional_entropy (the same), each query weighted by what it gives the
+            reference in all; not in files of format 1.
+            Coordinates: step (index, 0 = highest noise), timestep, sigma, block (global index),
+            block_kind, head, token with row, column and reference (which image).
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        check_dataset(dataset)
+        self.dataset = dataset
+
+    @classmethod
+    def build(
+        cls,
+        *,
+        score: np.ndarray,
+        mass: np.ndarray,
+        conditional_entropy: np.ndarray,
+        mass_weighted_conditional_entropy: np.ndarray | None = None,
+        steps: Sequence[int],
+        timesteps: Sequence[float] | np.ndarray,
+        sigmas: Sequence[float] | np.ndarray,
+        blocks: Sequence[int],
+        block_kinds: Sequence[str],
+        heads: Sequence[int],
+        layout: TokenLayout,
+        branches: Sequence[str] = ("conditional",),
+        queries: str = "generation",
+        provenance: dict[str, Any] | None = None,
+    ) -> AttentionProfile:
+        """Label arrays of the shapes named in the class.
+
+        Args:
+            mass_weighted_conditional_entropy: None where it is not known; there is no mutual
+                information then.
+            steps, blocks, heads: which indices of the model the entries are.
+            queries: the token group whose attention to the reference the scores are.
+            block_kinds: "double" or "single" for *every* block of the model.
+
+        Raises:
+            InputError: shapes that do not fit, or provenance that is not JSON.
+        """
+        reference, row, column = layout.reference_coordinates()
+        values = {"score": score, "mass": mass, "conditional_entropy": conditional_entropy}
+        if mass_weighted_conditional_entropy is not None:
+            values["mass_weighted_conditional_entropy"] = mass_weighted_conditional_entropy
+        try:
+            if min(blocks, default=0) < 0:
+                raise ValueError(f"block indices start at 0, got {list(blocks)}")
+            kinds = [block_kinds[block] for block in blocks]
+            attributes = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "layout": json.dumps(layout.to_dict()),
+                "block_kinds": json.dumps(list(block_kinds)),
+                "queries": queries,
+                "provenance": json.dumps(provenance or {}, allow_nan=False),
+            }
+            dataset = xr.Dataset(
+                {
+                    name: (DIMENSIONS[name], np.asarray(array, dtype=np.float32))
+                    for name, array in values.items()
+                },
+                coords={
+                    "branch": ("branch", np.array(branches, dtype=np.str_)),
+                    "step": ("step", np.asarray(steps, dtype=np.int64)),
+                    "timestep": ("step", np.asarray(timesteps, dtype=np.float64)),
+                    "sigma": ("step", np.asarray(sigmas, dtype=np.float64)),
+                    "block": ("block", np.asarray(blocks, dtype=np.int64)),
+                    "block_kind": ("block", np.array(kinds, dtype=np.str_)),
+                    "head": ("head", np.asarray(heads, dtype=np.int64)),
+                    "token": ("token", np.arange(layout.reference_tokens)),
+                    "row": ("token", row),
+                    "column": ("token", column),
+                    "reference": ("token", reference),
+                    "query_group": ("query_group", np.array(GROUPS, dtype=np.str_)),
+                    "key_group": ("key_group", np.array(GROUPS, dtype=np.str_)),
+                },
+                attrs=attributes,
+            )
+        except (ValueError, TypeError, IndexError) as error:
+            raise InputError(f"These arrays make no attention profile: {error}") from error
+        return cls(dataset)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Token positions of the run that was profiled."""
+        return TokenLayout.from_dict(json.loads(self.dataset.attrs["layout"]))
+
+    @property
+    def block_kinds(self) -> list[str]:
+        """Kind of every block of the model, recorded or not."""
+        return json.loads(self.dataset.attrs["block_kinds"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, model fingerprint, settings and seed of the run."""
+        return json.loads(self.dataset.attrs["provenance"])
+
+    @property
+    def queries(self) -> str:
+        """The token group whose attention to the reference was read: "generation" for Eq. 2."""
+        return str(self.dataset.attrs.get("queries", "generation"))
+
+    @property
+    def score(self) -> xr.DataArray:
+        """Eq. 2 scores of the conditional branch (step, block, head, token), fractions."""
+        return self.dataset["score"].sel(branch="conditional")
+
+    @property
+    def mass(self) -> xr.DataArray:
+        """Attention between token groups, conditional branch, fractions; rows sum to 1."""
+        return self.dataset["mass"].sel(branch="conditional")
+
+    @property
+    def conditional_entropy(self) -> xr.DataArray:
+        """Mean entropy of a query token's reference distribution, conditional branch, bits."""
+        return self.dataset["conditional_entropy"].sel(branch="conditional")
+
+    def select(
+        self,
+        blocks: Any = "all",
+        steps: Indices = None,
+        heads: Indices = None,
+        branch: str = "conditional",
+        variable: str = "score",
+    ) -> xr.DataArray:
+        """The part of a variable that a selection names, without the branch dimension.
+
+        Args:
+            blocks: see `select_blocks`; groups ("single", "paper") mean those that were recorded.
+            steps, heads: an index, several, or None for all that were recorded.
+            variable: "score", "mass", "conditional_entropy" or "mass_weighted_conditional_entropy".
+
+        Raises:
+            InputError: something that this profile did not record.
+        """
+        if variable not in self.dataset:
+            raise InputError(
+                f"This profile holds no {variable}; it holds "
+                f"{', '.join(map(str, self.dataset.data_vars))}. Earlier versions recorded less: "
+                "profile the run again to have it."
+            )
+        found = self.dataset[variable]
+        if branch not in found["branch"].values:
+            recorded = ", ".join(str(b) for b in found["branch"].values)
+            raise InputError(f"No branch {branch!r} was recorded; there is {recorded}.")
+        labels = {
+            "block": self._blocks(blocks),
+            "step": _indices("step", steps, found["step"].values),
+            "head": _indices("head", heads, found["head"].values),
+        }
+        found = found.sel(branch=branch)
+        for name, wanted in labels.items():
+            # selecting everything must not copy the array
+            if not np.array_equal(wanted, found[name].values):
+                found = found.sel({name: wanted})
+        return found
+
+    def mean_score(
+        self,
+        blocks: Any = "all",
+        steps: Indices = None,
+        heads: Indices = None,
+        branch: str = "conditional",
+    ) -> xr.DataArray:
+        """Eq. 3: the mean score (token,) over the selected steps, blocks and heads, float64.
+
+        A token that was absent in one of the steps has NaN. Arguments as in `select`.
+        """
+        chosen = self.select(blocks, steps, heads, branch)
+        return chosen.mean(("step", "block", "head"), skipna=False, dtype=np.float64)
+
+    def selection_text(
+        self,
+        blocks: Any = "all",
+        steps: Indices = None,
+        heads: Indices = None,
+        branch: str = "conditional",
+    ) -> str:
+        """A selection in words, for figures: "blocks single (2-7), steps 0-27, all heads"."""
+        chosen = self.select(blocks, steps, heads, branch)
+        numbers = {name: chosen[name].values.tolist() for name in ("block", "step", "head")}
+        named = f"{blocks} " if isinstance(blocks, str) and blocks != "all" else ""
+        found = spans(numbers["block"])
+        parts = [
+            f"{plural('block', numbers['block'])} {f'{named}({found})' if named else found}",
+            f"{plural('step', numbers['step'])} {spans(numbers['step'])}",
+            "all heads"
+            if heads is None and numbers["head"] == list(range(len(numbers["head"])))
+            else f"{plural('head', numbers['head'])} {spans(numbers['head'])}",
+        ]
+        if branch != "conditional":
+            parts.append(f"{branch} branch")
+        if self.queries != "generation":
+            parts.append(f"attention from {self.queries} tokens")
+        return ", ".join(parts)
+
+    def reference_map(self, values: Any) -> list[np.ndarray]:
+        """Values (token,) as one (rows, columns) array per reference image."""
+        flat, grids = np.asarray(values), self.layout.references
+        if flat.shape != (sum(grid.size for grid in grids),):
+            raise InputError(
+                f"Expected one value for each of the {self.layout.reference_tokens} reference "
+                f"tokens, got shape {flat.shape}."
+            )
+        parts = np.split(flat, np.cumsum([grid.size for grid in grids])[:-1])
+        return [
+            part.reshape(grid.rows, grid.columns) for part, grid in zip(parts, grids, strict=True)
+        ]
+
+    def save(self, path: str | Path) -> Path:
+        """Write netCDF-4 (`.nc`), whole or not at all.
+
+        Raises:
+            InputError: the name does not end in .nc, or its folder does not exist.
+            OSError: the disk is full or the place cannot be written; an earlier file stays.
+        """
+        path = Path(path)
+        if path.suffix != ".nc":
+            raise InputError(f"Profiles are saved as netCDF: {str(path)!r} must end in .nc.")
+        if not path.parent.is_dir():
+            raise InputError(f"The folder {str(path.parent)!r} does not exist; make it first.")
+        return write_dataset(path, self.dataset)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AttentionProfile:
+        """Read a profile that `save` wrote.
+
+        Raises:
+            ProfileFileError: missing, damaged, foreign, or of a newer version.
+        """
+        return cls(read_dataset(path))
+
+    def identical(self, other: AttentionProfile) -> bool:
+        """Same values (NaN equals NaN), types, labels and attributes."""
+        same = self.dataset.identical(other.dataset)
+        return same and all(
+            self.dataset[name].dtype == other.dataset[name].dtype for name in self.dataset.variables
+        )
+
+    def __repr__(self) -> str:
+        sizes = self.dataset.sizes
+        model = self.provenance.get("model", {})
+        name = model.get("name", "unknown model") if isinstance(model, dict) else model
+        other = "" if self.queries == "generation" else f", attention from {self.queries} tokens"
+        return (
+            f"AttentionProfile({name}: {sizes['step']} steps, {sizes['block']} blocks, "
+            f"{sizes['head']} heads, {sizes['token']} reference tokens{other})"
+        )
+
+    def _repr_html_(self) -> str:
+        facts, wanted = self.provenance, ("prompt", "seed", "steps", "created")
+        rows: dict[str, Any] = {
+            "recorded": self.selection_text(),
+            "branches": ", ".join(str(b) for b in self.dataset["branch"].values),
+            "reference grids": ", ".join(str(grid) for grid in self.layout.references),
+            **{key: facts[key] for key in wanted if key in facts},
+        }
+        body = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
+            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            for key, value in rows.items()
+        )
+        return f"<b>{html.escape(repr(self))}</b><table>{body}</table>"
+
+    def _blocks(self, blocks: Any) -> list[int]:
+        recorded = self.dataset["block"].values.tolist()
+        wanted = select_blocks(blocks, self.block_kinds)
+        named = [b for b in wanted if b in recorded]
+        group = isinstance(blocks, str) and "." not in blocks
+        if not named or (len(named) < len(wanted) and not group):
+            raise InputError(
+                f"blocks={blocks!r} was not recorded; this profile holds blocks {spans(recorded)}."
+            )
+        return named
+
+
+def _indices(name: str, wanted: Indices, recorded: np.ndarray) -> list[int]:
+    if wanted is None:
+        return recorded.tolist()
+    numbers = [wanted] if isinstance(wanted, int | np.integer) else list(wanted)
+    missing = [number for number in numbers if number not in recorded]
+    if missing or not numbers:
+        raise InputError(
+            f"{name} {missing or wanted} was not recorded in this profile; it holds "
+            f"{spans(recorded.tolist())}."
+        )
+    return sorted({int(number) for number in numbers})

@@ -1,0 +1,1 @@
+"""One observed run of a pipeline: the call, the attachment, what is recorded."""

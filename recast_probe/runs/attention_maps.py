@@ -1,0 +1,120 @@
+"""Recording the attention of chosen tokens, row by row, during a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recast_probe.blocks import select_blocks
+from recast_probe.diagnostics import mask_to_grid
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import Intervention
+from recast_probe.layout import TokenLayout
+from recast_probe.profiles.maps import AttentionMaps
+from recast_probe.runs.call import as_indices, make_request
+from recast_probe.runs.execute import run
+from recast_probe.runs.recording_plan import Selection
+from recast_probe.runs.row_recorder import RowRecorder
+from recast_probe.runs.text_inputs import check_one_prompt
+
+if TYPE_CHECKING:
+    from recast_probe.images.loading import ImageSources
+    from recast_probe.probe import Probe
+
+AVERAGED = ("step", "block", "head")
+MEMORY_LIMIT = 4 * 10**9
+
+
+def attention_maps(
+    probe: Probe,
+    image: ImageSources,
+    prompt: str | None,
+    queries: Any = None,
+    steps: int = 28,
+    seed: int = 0,
+    *,
+    group: str = "generation",
+    blocks: Any = "all",
+    profile_steps: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
+    mean_over: Sequence[str] = (),
+    interventions: Sequence[Intervention] = (),
+    memory_limit: int = MEMORY_LIMIT,
+    progress: bool = True,
+    **pipeline_arguments: Any,
+) -> AttentionMaps:
+    """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``."""
+    check_one_prompt("Attention maps are made of", prompt, pipeline_arguments)
+    unknown = [name for name in mean_over if name not in AVERAGED]
+    if unknown:
+        raise InputError(f"mean_over holds some of {AVERAGED}, not {unknown[0]!r}.")
+    request = make_request(probe.family, probe.pipe, image, prompt, steps, seed, pipeline_arguments)
+    if not all(call.operations for call in probe.family.attention_calls(probe.pipe)):
+        raise InputError(
+            f"Attention of {probe.family.name} holds reference tokens only and is read beside the "
+            "pipeline's own; maps of single tokens are not made there."
+        )
+    tokens = chosen_tokens(queries, group, request.layout)
+    recording = RowRecorder(
+        tokens,
+        group,
+        {
+            "step": as_indices("profile_steps", profile_steps, len(request.schedule)),
+            "block": select_blocks(blocks, probe.block_kinds),
+            "head": as_indices("heads", heads, probe.heads),
+        },
+        tuple(mean_over),
+        request.layout.reference_tokens,
+    )
+    if recording.nbytes > memory_limit:
+        raise InputError(
+            f"These maps need {recording.nbytes / 1e9:.2g} GB, and memory_limit is "
+            f"{memory_limit / 1e9:.2g} GB: choose fewer queries, blocks, steps or heads, or "
+            'average while they are made, as with mean_over=("head",).'
+        )
+    result = run(
+        probe,
+        request,
+        interventions=(*interventions, recording),
+        selection=Selection(blocks, profile_steps, heads),
+        mass_table="queried",
+        progress=progress,
+        stop_early=True,
+    )
+    return recording.maps(result.profiles[0])
+
+
+def chosen_tokens(queries: Any, group: str, layout: TokenLayout) -> np.ndarray:
+    """Indices of query tokens within their group, int64, ascending.
+
+    Args:
+        queries: None for all; an index or several; or, for an image group, a mask of its image,
+            bool or 0..1, on the token grid or at any finer size: tokens inside by more than half.
+
+    Raises:
+        InputError: nothing chosen, an index outside, or a mask for text tokens.
+    """
+    span = layout.span(group)
+    size = span.stop - span.start
+    if queries is None:
+        found = np.arange(size)
+    else:
+        given = np.asarray(queries)
+        if given.ndim == 2:
+            grids = {"generation": (layout.generation,), "reference": layout.references}
+            if len(grids.get(group, ())) != 1:
+                raise InputError(f"A mask chooses tokens of one image, not {group} tokens.")
+            found = np.flatnonzero(mask_to_grid(given, grids[group][0]))
+        elif given.ndim > 1 or given.dtype.kind not in "iu":
+            raise InputError(f"queries are token indices or a mask (rows, columns), not {given!r}.")
+        else:
+            found = np.unique(given).astype(np.int64)
+    if not len(found) or not 0 <= found[0] <= found[-1] < size:
+        which = f", {found[0]} to {found[-1]}" if len(found) else ""
+        raise InputError(
+            f"queries choose {len(found)} tokens{which}; the {group} tokens of this run are "
+            f"0 to {size - 1}."
+        )
+    return found

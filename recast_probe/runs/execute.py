@@ -1,0 +1,319 @@
+"""One observed pipeline run from request to result."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from recast_probe._utils.provenance import attention_backend, now, versions
+from recast_probe.content.description import described
+from recast_probe.errors import InputError, VerificationError
+from recast_probe.images.loading import image_digest
+from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.interventions.prune import describe_ranking
+from recast_probe.pipelines.base import Family
+from recast_probe.runs.attach_hooks import hook_calls
+from recast_probe.runs.attach_nnsight import trace_calls
+from recast_probe.runs.call import Request
+from recast_probe.runs.finite import finite_images, origin
+from recast_probe.runs.observer import Session
+from recast_probe.runs.pipeline_check import check_pipeline, unreadable_blocks
+from recast_probe.runs.recorder import Recorder
+from recast_probe.runs.recording_plan import (
+    Selection,
+    check_recordable,
+    check_together,
+    demanded_steps,
+    make_recorder,
+)
+from recast_probe.runs.result import RunResult
+
+if TYPE_CHECKING:
+    from recast_probe.probe import Probe
+
+MASS_TABLES = ("all", "queried")
+ATTACHMENTS = ("nnsight", "hooks")
+
+# nnsight traces one thread at a time, and a pipeline has one scheduler
+_ONE_RUN = threading.RLock()
+# pipelines that are being observed, by the thread that holds the lock
+_OBSERVED: list[Any] = []
+
+
+_FORKED_IN_A_RUN = False
+
+
+def _after_fork() -> None:
+    """In a child: the lock anew, since the thread that may hold it is not there to release it."""
+    global _ONE_RUN, _FORKED_IN_A_RUN
+    _FORKED_IN_A_RUN |= not _ONE_RUN.acquire(blocking=False)
+    _OBSERVED.clear()
+    _ONE_RUN = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _check_not_forked() -> None:
+    if _FORKED_IN_A_RUN:
+        raise InputError(
+            "This process was forked while another thread ran the probe, so it holds a pipeline in "
+            "the middle of a run. Fork between runs, or start processes by "
+            "multiprocessing.get_context('spawn')."
+        )
+
+
+@contextmanager
+def quiet(pipeline: Any) -> Iterator[None]:
+    """The pipeline's own progress bar off, as it was afterwards."""
+    absent = object()
+    before = pipeline.__dict__.get("_progress_bar_config", absent)
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        if before is absent:
+            del pipeline._progress_bar_config
+        else:
+            pipeline._progress_bar_config = before
+
+
+def run(
+    probe: Probe,
+    request: Request,
+    *,
+    interventions: Sequence[Intervention] = (),
+    selection: Selection | None = None,
+    mass_table: str = "all",
+    progress: bool = False,
+    stop_early: bool = False,
+    attachment: str = "nnsight",
+) -> RunResult:
+    """Run the pipeline under observation.
+
+    Args:
+        probe: whose pipeline runs.
+        request: the call.
+        interventions: what is done to it.
+        selection: what is recorded, besides what the interventions need.
+        mass_table: see ``Probe.profile``.
+        progress: show a progress bar.
+        stop_early: stop after the last recorded step; there are no images then.
+        attachment: see ``Probe.generate``.
+
+    Raises:
+        InputError: the interventions or the selection do not fit the run; nothing has run.
+        UnsupportedPipelineError: the pipeline is not as it must be; see ``pipeline_check``.
+        VerificationError: a check of exactness failed.
+    """
+    if mass_table not in MASS_TABLES:
+        raise InputError(f"mass_table must be one of {MASS_TABLES}, not {mass_table!r}.")
+    if attachment not in ATTACHMENTS:
+        raise InputError(f"attachment must be one of {ATTACHMENTS}, not {attachment!r}.")
+    for intervention in interventions:
+        if not isinstance(intervention, Intervention):
+            raise InputError(f"{intervention!r} is not an intervention, such as Prune(...).")
+    family, pipeline = probe.family, probe.pipe
+    check_before_run(family, pipeline, attachment)
+    context = run_context(probe, request)
+    check_together(interventions)
+    context.demanded = demanded_steps(interventions, selection, context)
+    for intervention in interventions:
+        intervention.prepare(context)
+    recorder = make_recorder(
+        family, probe.heads, request, selection, interventions, context.branches, context
+    )
+    check_recordable(interventions, recorder, context)
+    facts = provenance(probe, request, interventions, recorder)
+    transformer = family.transformer(pipeline)
+    with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
+        stack.enter_context(_observing(pipeline))
+        attached = [
+            stack.enter_context(intervention.attached(family, pipeline, context))
+            for intervention in interventions
+        ]
+        started = _clock(transformer)
+        session = Session(
+            family=family,
+            run=context,
+            schedule=request.schedule,
+            branches=family.branch_embeddings(pipeline, request.arguments),
+            interventions=interventions,
+            attachments=[each for each in attached if each is not None],
+            recorder=recorder,
+            mass_table=mass_table,
+            stop_early=stop_early,
+            progress=progress,
+        )
+        stack.enter_context(finite_images(pipeline))
+        checked = transformer.register_forward_hook(lambda _, __, made: session.check_output(made))
+        stack.callback(checked.remove)
+        try:
+            output = _observed(attachment, family, pipeline, request, session)
+        except VerificationError as error:
+            if session.suspect is None:
+                raise
+            stack.close()  # nothing of this run is left on the transformer
+            found = origin(transformer, session.suspect)
+            raise VerificationError(f"{error} {found}".rstrip()) from None
+        finally:
+            session.close()
+            if stop_early:
+                pipeline.maybe_free_model_hooks()
+        seconds = _clock(transformer) - started
+    if recorder is not None:
+        recorder.check_complete()
+    facts["verification"] = session.facts()
+    for settings, acted in zip(facts["interventions"], attached, strict=True):
+        settings |= {} if acted is None else acted.facts()
+    if context.ranking is not None:
+        facts["ranking"] = describe_ranking(context.ranking)
+    profiles = []
+    if recorder is not None:
+        each = [{**facts, "prompt": prompt} for prompt in request.prompts]
+        profiles = recorder.profiles(request.schedule, probe.block_kinds, each)
+    activations = context.activations
+    return RunResult(
+        images=() if output is None else tuple(output.images),
+        profiles=tuple(profiles),
+        reference_tokens_per_step=tuple(session.kept),
+        ranking=context.ranking,
+        similarity=dict(context.similarity),
+        activations=None if activations is None else replace(activations, provenance=facts),
+        seconds=seconds,
+        provenance=facts,
+    )
+
+
+def run_context(probe: Probe, request: Request) -> RunContext:
+    """What is known of a run before it runs."""
+    return RunContext(
+        layout=request.layout,
+        timesteps=request.schedule.timesteps,
+        sigmas=request.schedule.sigmas,
+        block_kinds=probe.block_kinds,
+        prompts=len(request.prompts),
+        branches=probe.family.branch_names(request.arguments),
+        layouts=probe.family.branch_layouts(probe.pipe, request.layout, request.arguments),
+        padding=lambda: probe.family.padding_tokens(probe.pipe, request.arguments),
+        vision=lambda: probe.family.vision_tokens(probe.pipe, request.arguments),
+    )
+
+
+def check_before_run(family: Family, pipeline: Any, attachment: str = "nnsight") -> None:
+    """See ``check_pipeline``; waits for the run of another thread, which has hooks in place.
+
+    Raises:
+        InputError: this very thread is in a run of the pipeline already, or the process was forked
+            in the middle of one.
+        UnsupportedPipelineError: the pipeline is not as it must be.
+    """
+    _check_not_forked()
+    with _ONE_RUN:
+        if any(pipeline is each for each in _OBSERVED):
+            raise InputError(
+                "The pipeline is in an observed run already, and a callback of it cannot start "
+                "another one; wait until it is done."
+            )
+        check_pipeline(family, pipeline, attachment)
+
+
+@contextmanager
+def _observing(pipeline: Any) -> Iterator[None]:
+    _OBSERVED.append(pipeline)
+    try:
+        yield
+    finally:
+        _OBSERVED.remove(pipeline)
+
+
+def _observed(
+    attachment: str, family: Family, pipeline: Any, request: Request, session: Session
+) -> Any:
+    """What the pipeline gave while the session handled its calls."""
+
+    def call() -> Any:
+        return request.run(pipeline)
+
+    if attachment == "hooks":
+        return hook_calls(family, pipeline, session.calls, call, session)
+    calls = family.attention_calls(pipeline)
+    with family.following_positions(pipeline):
+        return trace_calls(
+            family.transformer(pipeline),
+            calls,
+            session.calls,
+            call,
+            session,
+            pipeline,
+            unreadable_blocks(family, pipeline),
+        )
+
+
+def _clock(transformer: torch.nn.Module) -> float:
+    """Seconds, after all work on the GPU is done."""
+    if any(parameter.is_cuda for parameter in transformer.parameters()):
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def provenance(
+    probe: Probe,
+    request: Request,
+    interventions: Sequence[Intervention],
+    recorder: Recorder | None,
+) -> dict[str, Any]:
+    """Everything a result should say about how it was made, ready for JSON."""
+    transformer = probe.family.transformer(probe.pipe)
+    first = next(transformer.parameters())
+    identity = probe.identity(strict=False)
+    skipped = {"image", "prompt", "num_inference_steps", *probe.family.reserved}
+    facts: dict[str, Any] = {
+        "created": now(),
+        "versions": versions(),
+        "model": {
+            "name": probe.name,
+            "family": probe.family.name,
+            "pipeline": type(probe.pipe).__name__,
+            "fingerprint": identity["fingerprint"],
+            "identity": identity,
+            "dtype": str(first.dtype).removeprefix("torch."),
+            "device": str(probe.pipe.device),
+            "attention_backend": attention_backend(transformer),
+            **probe.family.facts(probe.pipe),
+        },
+        "prompts": list(request.prompts),
+        "seed": request.seed,
+        "steps": len(request.schedule),
+        "layout": request.layout.to_dict(),
+        **probe.family.call_facts(probe.pipe, request.arguments),
+        "arguments": {k: described(v) for k, v in request.arguments.items() if k not in skipped},
+        "interventions": [intervention.describe() for intervention in interventions],
+    }
+    if request.remarks:
+        facts["remarks"] = list(request.remarks)
+    images: list[dict[str, Any]] = [
+        {"sha256": image_digest(image), "width": image.width, "height": image.height}
+        for image in request.images
+    ]
+    for facts_of, own, size in zip(images, request.images, request.given_sizes, strict=True):
+        if own.size != size:
+            facts_of["scaled_by_the_probe_from"] = list(size)
+    if images:
+        facts |= {"image": images[0]} if len(images) == 1 else {"images": images}
+    if recorder is not None:
+        facts["recorded"] = {
+            "blocks": recorder.blocks,
+            "steps": recorder.steps,
+            "heads": recorder.heads,
+            "queries": recorder.pair[0],
+        }
+    return facts

@@ -1,0 +1,106 @@
+"""Two profiles of one run: what generation tokens and what text tokens see of the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from recast_probe.attention.readout import Readout
+from recast_probe.blocks import select_blocks
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.layout import TokenLayout
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.call import as_indices, make_request
+from recast_probe.runs.execute import run
+from recast_probe.runs.recorder import Recorder
+from recast_probe.runs.recording_plan import Selection
+from recast_probe.runs.text_inputs import check_one_prompt
+
+if TYPE_CHECKING:
+    from recast_probe.images.loading import ImageSources
+    from recast_probe.probe import Probe
+
+
+def path_profiles(
+    probe: Probe,
+    image: ImageSources,
+    prompt: str | None,
+    steps: int = 28,
+    seed: int = 0,
+    *,
+    blocks: Any = "all",
+    profile_steps: int | Sequence[int] | None = None,
+    interventions: Sequence[Intervention] = (),
+    progress: bool = True,
+    **pipeline_arguments: Any,
+) -> tuple[AttentionProfile, AttentionProfile]:
+    """Profiles with ``queries="generation"`` and ``queries="text"`` from a single run.
+
+    The same as two calls of ``Probe.profile`` with whole mass tables, for little more than the
+    price of one; ``flow`` takes them. The run stops after the last recorded step.
+
+    Args:
+        interventions: what is done to the run meanwhile, such as a ``Knockout``; the profiles are
+            those of the changed attention.
+
+    The other arguments are those of ``Probe.profile``.
+
+    Raises:
+        InputError: an argument that cannot be used, several prompts, or a family whose text tokens
+            do not attend to the reference.
+        VerificationError: a check of exactness failed during the run.
+    """
+    check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
+    if "text" not in probe.family.query_groups:
+        raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
+    request = make_request(probe.family, probe.pipe, image, prompt, steps, seed, pipeline_arguments)
+    recorder = Recorder(
+        blocks=select_blocks(blocks, probe.block_kinds),
+        steps=as_indices("profile_steps", profile_steps, len(request.schedule)),
+        heads=None,
+        available_heads=probe.heads,
+        branches=probe.family.branch_names(request.arguments),
+        layout=request.layout,
+        queries="text",
+    )
+    reading = TextReading(recorder)
+    result = run(
+        probe,
+        request,
+        interventions=(*interventions, reading),
+        selection=Selection(blocks, profile_steps),
+        progress=progress,
+        stop_early=True,
+    )
+    recorder.check_complete()
+    generation = result.profiles[0]
+    facts = generation.provenance
+    facts["recorded"] = {**facts["recorded"], "queries": "text"}
+    (text,) = recorder.profiles(request.schedule, probe.block_kinds, [facts])
+    return generation, text
+
+
+class TextReading(Intervention, Attachment):
+    """Records what text tokens see of the reference, beside a run's own recording of one run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._place: tuple[str, int] = ("", -1)
+
+    @contextmanager
+    def attached(self, family: Any, pipeline: Any, run: RunContext) -> Iterator[Attachment]:
+        self._run = run
+        yield self
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self._place = (branch, step)
+
+    def attention_pairs(self, block: int) -> Sequence[tuple[str, str]]:
+        wanted = self._place[1] in self.recorder.steps and block in self.recorder.blocks
+        return (self.recorder.pair,) if wanted else ()
+
+    def read_attention(self, block: int, readout: Readout) -> None:
+        branch, step = self._place
+        self.recorder.add(readout, branch=branch, step=step, block=block, kept=self._run.present)

@@ -1,0 +1,264 @@
+"""FLUX.1 with an IP-Adapter: what is read is what the adapter computes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from accelerate import cpu_offload
+from diffusers import FluxPipeline
+
+from recast_probe import rank
+from recast_probe.attention.readout import Readout
+from recast_probe.diagnostics import entropy, overlap, skew, stability
+from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.interventions import Merge, Prune, TokenCache
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.probe import Probe
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.verification import patches
+from tests import tiny, tiny_ip_adapter
+
+QUIET = {"steps": 3, "progress": False}
+ROW = Grid(1, tiny_ip_adapter.TOKENS, placed=False)
+GUIDED = {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}
+
+
+def pictures(count):
+    return [tiny.tiny_image(seed=seed) for seed in range(count)]
+
+
+@contextmanager
+def projections(pipeline):
+    """Query, key and value of the adapter by call and block, seen by hooks of plain PyTorch."""
+    calls, hooks = [], []
+    start = pipeline.transformer.register_forward_pre_hook(lambda *_: calls.append({}))
+    for block, module in enumerate(pipeline.transformer.transformer_blocks):
+        processor = module.attn.processor
+        for part in (module.attn.norm_q, processor.to_k_ip[0], processor.to_v_ip[0]):
+
+            def keep(_, __, output, block=block):
+                calls[-1].setdefault(block, []).append(output.detach().clone())
+
+            hooks.append(part.register_forward_hook(keep))
+    try:
+        yield calls
+    finally:
+        for hook in (start, *hooks):
+            hook.remove()
+
+
+def dense(seen):
+    """Probabilities (call, block, prompt, head, query, key) in float64."""
+    found = []
+    for call in seen:
+        for query, key, _ in call.values():
+            keys = key.reshape(len(query), -1, *query.shape[2:]).double().transpose(1, 2)
+            scores = query.double().transpose(1, 2) @ keys.transpose(-1, -2)
+            found.append((scores / query.shape[-1] ** 0.5).softmax(-1).numpy())
+    return np.array(found).reshape(len(seen), -1, *found[0].shape)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_scores_are_the_adapters_own_softmax_in_float64(adapter_probe, images):
+    reference = pictures(images)
+    profile = adapter_probe.profile(reference, "a red fox", **QUIET)
+    with projections(adapter_probe.pipe) as seen:
+        adapter_probe.pipe(**adapter_probe.pipeline_arguments(reference, "a red fox", steps=3))
+    probability = dense(seen)[:, :, 0]
+    assert probability.shape == (3, 2, 2, 16, 4 * images)
+    np.testing.assert_allclose(profile.score, probability.mean(-2), rtol=2e-5)
+    bits = -(probability * np.log2(probability)).sum(-1).mean(-1)
+    np.testing.assert_allclose(profile.conditional_entropy, bits, rtol=1e-5)
+    assert np.ptp(profile.score.values) > 0.05, "equal shares would hide a wrong order"
+
+
+def test_the_mass_is_one_by_construction_and_known_for_generation_alone(adapter_probe, image):
+    mass = adapter_probe.profile(image, "fox", **QUIET).mass
+    generation = mass.sel(query_group="generation")
+    np.testing.assert_allclose(generation.sel(key_group="reference"), 1, atol=1e-6)
+    assert (generation.sel(key_group=["text", "generation"]) == 0).all()
+    assert np.isnan(mass.sel(query_group=["text", "reference"])).all()
+
+
+@pytest.mark.parametrize(
+    ("images", "size"), [(1, {}), (2, {}), (1, {"height": 32, "width": 80}), (1, {"height": 75})]
+)
+def test_the_predicted_layout_is_the_observed_one(adapter_probe, images, size):
+    layout = adapter_probe.layout(pictures(images), **size)
+    found = {}
+    hook = adapter_probe.pipe.transformer.register_forward_pre_hook(
+        lambda module, positional, inputs: found.update(inputs), with_kwargs=True
+    )
+    adapter_probe.pipe(**adapter_probe.pipeline_arguments(pictures(images), "fox", steps=1, **size))
+    hook.remove()
+    rows, columns = size.get("height", 64) // 16, size.get("width", 64) // 16
+    assert layout == TokenLayout(tiny.TEXT_TOKENS, Grid(rows, columns), (ROW,) * images)
+    assert found["hidden_states"].shape[1] == layout.generation.size
+    # the checks of a run read the layout from the transformer's inputs
+    adapter_probe.generate(pictures(images), "fox", steps=1, progress=False, **size)
+
+
+def test_blocks_are_those_that_attend_to_the_reference(adapter_probe, image):
+    assert adapter_probe.block_kinds == ["double"] * tiny.DOUBLE_BLOCKS
+    assert "2 double-stream blocks, 2 heads" in repr(adapter_probe)
+    profile = adapter_probe.profile(image, "fox", blocks="paper", **QUIET)
+    assert profile.dataset["block"].values.tolist() == [0, 1]
+    with pytest.raises(InputError, match="'single' selects no block"):
+        adapter_probe.profile(image, "fox", blocks="single", **QUIET)
+
+
+@pytest.mark.parametrize("settings", [{}, GUIDED, {"blocks": [1], "profile_steps": [2]}])
+def test_nothing_is_changed_and_nothing_is_left(adapter_probe, image, settings):
+    before = patches(adapter_probe.pipe.transformer)
+    recorded = {"blocks", "profile_steps"}
+    arguments = {k: v for k, v in settings.items() if k not in recorded}
+    arguments = adapter_probe.pipeline_arguments(image, "fox", steps=3, **arguments)
+    plain = np.asarray(adapter_probe.pipe(**arguments).images[0])
+    result = adapter_probe.generate(image, "fox", profile=True, **QUIET, **settings)
+    np.testing.assert_array_equal(np.asarray(result.image), plain)
+    assert patches(adapter_probe.pipe.transformer) == before
+
+
+def test_a_certificate(adapter_probe, image):
+    certificate = adapter_probe.verify(image, "fox")
+    assert certificate.passed, certificate
+    assert certificate.attention_calls_recorded == 4
+    several = pictures(3)
+    guided = {**GUIDED, "negative_ip_adapter_image": several[::-1]}
+    certificate = adapter_probe.verify(several, "fox", **guided)
+    assert certificate.passed, certificate
+    assert certificate.attention_calls_recorded == 8
+
+
+def test_a_certificate_fails_for_wrong_numbers(adapter_probe, image, monkeypatch):
+    family = type(adapter_probe.family)
+    real = family.read_attention
+
+    def wrong(self, query, key, value, layout, **settings) -> Readout:
+        return real(self, query.roll(1, dims=2), key, value, layout, **settings)
+
+    monkeypatch.setattr(family, "read_attention", wrong)
+    # the run itself cannot know; the second attachment does
+    monkeypatch.setattr("recast_probe.runs.observer.KERNEL_TOLERANCE", np.inf)
+    checks = adapter_probe.verify(image, "fox").checks
+    assert [name for name, holds in checks.items() if not holds] == ["both attachments agree"]
+
+
+def test_several_prompts_in_one_batch(adapter_probe):
+    together = adapter_probe.profile(pictures(2), ["fox", "a hat"], **QUIET)
+    for profile, prompt in zip(together, ["fox", "a hat"], strict=True):
+        alone = adapter_probe.profile(pictures(2), prompt, **QUIET)
+        np.testing.assert_allclose(profile.score, alone.score, rtol=1e-4)
+
+
+def test_both_branches_have_image_tokens(adapter_probe, image):
+    profile = adapter_probe.profile(image, "fox", **QUIET, **GUIDED)
+    scores = profile.dataset["score"]
+    assert list(scores["branch"].values) == ["conditional", "unconditional"]
+    assert not np.allclose(scores[0], scores[1], rtol=1e-2), "the second image is black"
+    with pytest.raises(InputError, match="has 2, so their tokens do not correspond"):
+        adapter_probe.profile(pictures(2), "fox", **QUIET, **GUIDED)
+    negative = {"negative_ip_adapter_image": image}
+    with pytest.raises(InputError, match="has 1 images and image has 2"):
+        adapter_probe.profile(pictures(2), "fox", **QUIET, **GUIDED, **negative)
+
+
+def test_half_precision(adapter_folders, image):
+    probe = Probe(tiny_ip_adapter.load(adapter_folders).to(torch.bfloat16))
+    result = probe.generate(image, "fox", profile=True, **QUIET)
+    np.testing.assert_allclose(result.profile.score.sum("token"), 1, atol=1e-5)
+    assert probe.verify(image, "fox").passed
+
+
+def test_an_offloaded_transformer(adapter_folders):
+    """Its weights are brought in by hooks, also for the projection of pruned tokens."""
+    reference, ranking = pictures(2), rank.random(8, 0)
+    here = Probe(tiny_ip_adapter.load(adapter_folders))
+    expected = here.generate(reference, "fox", interventions=[Prune(ranking, 3)], **QUIET)
+    cpu_offload(here.pipe.transformer, torch.device("cpu"))
+    assert next(here.pipe.transformer.encoder_hid_proj.parameters()).is_meta
+    found = here.generate(
+        reference, "fox", interventions=[Prune(ranking, 3)], profile=True, **QUIET
+    )
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(expected.image))
+
+
+def test_what_a_result_says(adapter_folders, image):
+    pipe = tiny_ip_adapter.load(adapter_folders)
+    pipe.set_ip_adapter_scale([0.25, 1.0])
+    facts = Probe(pipe).profile(pictures(2), "fox", **QUIET).provenance
+    assert facts["model"]["family"] == "flux-ip-adapter"
+    assert facts["model"]["ip_adapter"]["tokens_per_image"] == 4
+    assert facts["model"]["ip_adapter"]["scale"] == [0.25, 1.0]
+    assert [each["width"] for each in facts["images"]] == [64, 64]
+    assert "ip_adapter_image" not in facts["arguments"]
+
+
+def test_diagnostics_of_tokens_without_places(adapter_probe, image, tmp_path):
+    profile = adapter_probe.profile(image, "fox", **QUIET)
+    other = adapter_probe.profile(image, "a hat", **QUIET)
+    loaded = AttentionProfile.load(profile.save(tmp_path / "fox.nc"))
+    assert loaded.identical(profile)
+    assert loaded.layout.references == (ROW,)
+    mean = loaded.mean_score().values
+    assert skew(loaded).top_share_of_mean_score == pytest.approx(mean.max() / mean.sum())
+    assert 0 < entropy(loaded).maximum <= 2
+    with pytest.warns(UserWarning, match="one pair"):
+        assert np.isfinite(stability([profile, other]).mean_spearman.mean)
+    with pytest.raises(InputError, match="no places in the image"):
+        overlap(loaded, np.array([True, False, False, False]))
+    with pytest.raises(InputError, match="no places in the image"):
+        adapter_probe.reference_mask(np.ones((64, 64)), image)
+
+
+def test_a_pipeline_without_an_adapter(adapter_folders):
+    pipe = FluxPipeline.from_pretrained(adapter_folders.base)
+    with pytest.raises(UnsupportedPipelineError, match=r"Load one first: pipe\.load_ip_adapter"):
+        Probe(pipe)
+    probe = Probe(tiny_ip_adapter.load(adapter_folders))
+    probe.pipe.unload_ip_adapter()
+    with pytest.raises(UnsupportedPipelineError, match="no IP-Adapter"):
+        probe.profile(tiny.tiny_image(), "fox", **QUIET)
+
+
+def test_several_adapters_are_refused(adapter_folders):
+    pipe = FluxPipeline.from_pretrained(adapter_folders.base)
+    pipe.load_ip_adapter(
+        [str(adapter_folders.adapter)] * 2,
+        weight_name=[tiny_ip_adapter.WEIGHTS] * 2,
+        image_encoder_pretrained_model_name_or_path=str(adapter_folders.image_encoder),
+    )
+    with pytest.raises(UnsupportedPipelineError, match="2 are loaded, and each attends in a soft"):
+        Probe(pipe)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ip_adapter_image": "x"}, "'ip_adapter_image' is set by the probe; use image"),
+        ({"ip_adapter_image_embeds": []}, "use image of the probe"),
+        ({"joint_attention_kwargs": {"ip_hidden_states": []}}, "give the image instead"),
+        ({"image": []}, "list of reference images is empty"),
+        ({"image": [tiny.tiny_image(), 3]}, "PIL image or the path"),
+        ({"image": None}, "no reference tokens"),
+        ({"height": 8}, "0 x 4 generation tokens"),
+        ({"negative_ip_adapter_image": 3}, "PIL image or the path"),
+    ],
+)
+def test_wrong_arguments(adapter_probe, image, settings, message):
+    with pytest.raises(InputError, match=message):
+        adapter_probe.profile(**{"image": image, "prompt": "fox", **QUIET, **settings})
+
+
+def test_what_cannot_be_done_to_image_tokens(adapter_probe):
+    for intervention in (Merge(4), TokenCache()):
+        with pytest.raises(UnsupportedPipelineError, match="of flux-ip-adapter cannot be"):
+            adapter_probe.generate(pictures(4), "fox", interventions=[intervention], **QUIET)
+
+
+def test_kontext_takes_one_reference(probe):
+    with pytest.raises(InputError, match="takes one reference image, not 2"):
+        probe.profile(pictures(2), "fox", **QUIET)
