@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
+import recast_probe as rp
 from analyses.command import finish, open_probe, parse
 from analyses.comparing import bench, run_arms, summarise
 from recast_probe._utils.ending import run_program
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     arms = arms_for(layout.reference_tokens, chosen.steps)
     table, store = run_arms(chosen, probe, arms)
     rows = summarise(table, "full", chosen.seed)
-    config = config_of(probe.family.transformer(probe.pipe))
+    config = config_of(probe.family.transformer)
     bounds = {name: bound(config, layout, arm, chosen.steps) for name, arm in arms.items()}
     measured = speeds(table)
     errors = means(table, "target_error", seed=chosen.seed)
@@ -159,8 +160,14 @@ def mean_drift(chosen: Any, probe: Probe) -> Drift:
     """Mean over the first subjects, from step 0, a quarter of the run and its middle."""
     sources = sorted({0, chosen.steps // 4, chosen.steps // 2})
     found = [
-        probe.drift(
-            case.reference, case.prompt, chosen.steps, case.seed, sources=sources, progress=False
+        rp.drift(
+            probe,
+            case.reference,
+            case.prompt,
+            chosen.steps,
+            case.seed,
+            sources=sources,
+            progress=False,
         )
         for case in bench(chosen)[:: chosen.prompts][:DRIFTED]
     ]

@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> dict:
     others = runs[~runs["prompt"].str.startswith("0: ")]
     rows = summarise(others, FRESH, chosen.seed)
     kinds = by_kind(others, {name: case.category for name, case in first.items()}, chosen.seed)
-    config = config_of(probe.family.transformer(probe.pipe))
+    config = config_of(probe.family.transformer)
     kontext = budget.Adaptive.paper(FLUX_KONTEXT.reference_tokens)
     speeds = {
         probe.name: speed_ups(config, layout, adaptive, chosen.steps),

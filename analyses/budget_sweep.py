@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> dict:
     arms = {"full": Arm("full"), "none": Arm("none")}
     arms |= {f"{name} {count}": Arm(name, count) for name in METHODS for count in counts}
     table, store = run_arms(chosen, probe, arms)
-    config = config_of(probe.family.transformer(probe.pipe))
+    config = config_of(probe.family.transformer)
 
     def speed(tokens: list[int]) -> float:
         whole, less = (

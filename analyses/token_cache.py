@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> dict:
         BOTH: planned(Recast(adaptive), cache),
     }
     runs, store = run_arms(chosen, probe, arms, shares)
-    config = config_of(probe.family.transformer(probe.pipe))
+    config = config_of(probe.family.transformer)
     kinds = {f"fresh_{kind}": kind for kind in NO_FRESH}
     fresh = {
         arm: part[list(kinds)].mean().rename(kinds).to_dict() for arm, part in runs.groupby("arm")

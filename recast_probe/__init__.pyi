@@ -132,6 +132,9 @@ from .errors import (
 from .errors import (
     VerificationError as VerificationError,
 )
+from .experiments.drift import drift as drift
+from .experiments.path_profiles import path_profiles as path_profiles
+from .experiments.text_lens import text_lens as text_lens
 from .interventions import (
     Intervention as Intervention,
 )
@@ -176,7 +179,6 @@ from .layout import TokenLayout as TokenLayout
 from .probe import Probe as Probe
 from .profiles.activations import Activations as Activations
 from .profiles.profile import AttentionProfile as AttentionProfile
-from .runs.path_profiles import path_profiles as path_profiles
 from .runs.result import RunResult as RunResult
 from .selection import (
     Adaptive as Adaptive,

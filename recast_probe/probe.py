@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import torch
 
-from recast_probe._utils.provenance import model_name
 from recast_probe.diagnostics import mask_to_grid
-from recast_probe.diagnostics.drift import Drift
 from recast_probe.diagnostics.overlap import WITHOUT_PLACES
 from recast_probe.errors import InputError
 from recast_probe.images.loading import (
@@ -24,15 +22,15 @@ from recast_probe.images.loading import (
 )
 from recast_probe.images.mask_values import Inside
 from recast_probe.interventions.base import Intervention
-from recast_probe.interventions.drift import RecordDrift
 from recast_probe.interventions.recast import Recast
 from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines import find_family
 from recast_probe.pipelines.loading import load_pipeline
-from recast_probe.pipelines.run_identity import model_fingerprint, pipeline_identity
+from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.profiles.maps import AttentionMaps
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.attention_maps import MEMORY_LIMIT, attention_maps
 from recast_probe.runs.call import Request, make_request
 from recast_probe.runs.execute import run, run_context
 from recast_probe.runs.recording_plan import Selection
@@ -41,7 +39,6 @@ from recast_probe.runs.verification import Certificate, verify_run
 from recast_probe.selection.budgets import Adaptive
 
 if TYPE_CHECKING:
-    from recast_probe.experiments.text_lens import TextLens
     from recast_probe.profiles.activations import Activations
 
 MassTable = Literal["all", "queried"]
@@ -68,9 +65,8 @@ class Probe:
     """
 
     def __init__(self, pipe: Any, name: str | None = None) -> None:
-        self.family = find_family(pipe)
-        self.pipe = pipe
-        self.name = name or model_name(pipe)
+        self.family = find_family(pipe, model=name)
+        self.pipe, self.name = pipe, self.family.model
 
     @classmethod
     def pocket(cls) -> Probe:
@@ -99,17 +95,17 @@ class Probe:
     @property
     def block_kinds(self) -> list[str]:
         """ "double" or "single", by global index, of blocks that attend to a reference."""
-        return [call.kind for call in self.family.attention_calls(self.pipe)]
+        return self.family.block_kinds
 
     @property
     def heads(self) -> int:
         """Attention heads in a block."""
-        return self.family.heads(self.pipe)
+        return self.family.heads
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``."""
-        return model_fingerprint(self.pipe)
+        return self.family.fingerprint
 
     def identity(self, *, strict: bool = True) -> dict[str, Any]:
         """All of the pipeline that decides its images, as it is now: weights, adapters and their
@@ -130,7 +126,7 @@ class Probe:
             prompt = ""
         # some schedulers make no run of a single step
         steps = 2 if pipeline_arguments.get("sigmas") is None else len(pipeline_arguments["sigmas"])
-        return self._request(image, prompt, steps, 0, pipeline_arguments).layout
+        return self._request(image, prompt, None, 0, pipeline_arguments, steps).layout
 
     def reference_mask(
         self,
@@ -157,7 +153,7 @@ class Probe:
         if not layout.placed:
             raise InputError(WITHOUT_PLACES)
         drawn = load_mask_of(image, mask, inside)
-        left, top, right, bottom = self.family.seen_part(self.pipe, load_image(image))
+        left, top, right, bottom = self.family.seen_part(load_image(image))
         rows, columns = drawn.shape
         seen = drawn[
             round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)
@@ -190,7 +186,7 @@ class Probe:
         self,
         image: ImageSources,
         prompt: str | Sequence[str] | None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
         blocks: Any = "all",
         profile_steps: int | Sequence[int] | None = None,
@@ -216,7 +212,8 @@ class Probe:
                 None where ``pipeline_arguments`` hold its embeddings, as ``pipe.encode_prompt``
                 makes them: ``prompt_embeds``, with ``pooled_prompt_embeds`` for FLUX.1, and the
                 negative ones for guidance.
-            steps: denoising steps of the whole run.
+            steps: denoising steps of the whole run, 28 by default; diffusers' own name,
+                ``num_inference_steps``, is taken as well.
             seed: of the whole run: the initial noise, and noise that the scheduler draws in its
                 steps. Torch's global random states stay as they were.
             blocks: see ``select_blocks``; blocks that are not selected run untouched.
@@ -252,7 +249,7 @@ class Probe:
             },
         )
         result = run(
-            self,
+            self.family,
             request,
             selection=Selection(blocks, profile_steps, heads, queries),
             mass_table=mass_table,
@@ -266,7 +263,7 @@ class Probe:
         self,
         image: ImageSources | None,
         prompt: str | Sequence[str] | None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
         interventions: Sequence[Intervention] = (),
         profile: bool = False,
@@ -297,7 +294,7 @@ class Probe:
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         return run(
-            self,
+            self.family,
             request,
             interventions=tuple(interventions),
             selection=Selection(blocks, profile_steps, heads, queries) if profile else None,
@@ -310,7 +307,7 @@ class Probe:
         self,
         image: ImageSources,
         prompt: str | None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
         budget: Any = None,
         blocks: Any = "paper",
@@ -345,40 +342,61 @@ class Probe:
         recast = Recast(
             budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
         )
-        return run(self, request, interventions=(recast,), mass_table="queried", progress=progress)
+        return run(
+            self.family, request, interventions=(recast,), mass_table="queried", progress=progress
+        )
 
     def attention_maps(
         self,
         image: ImageSources,
         prompt: str | None,
         queries: Any = None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
-        **settings: Any,
+        *,
+        group: str = "generation",
+        blocks: Any = "all",
+        profile_steps: int | Sequence[int] | None = None,
+        heads: int | Sequence[int] | None = None,
+        mean_over: Sequence[str] = (),
+        interventions: Sequence[Intervention] = (),
+        memory_limit: int = MEMORY_LIMIT,
+        progress: bool = True,
+        **pipeline_arguments: Any,
     ) -> AttentionMaps:
         """Where each of the chosen tokens looks in the reference; only their rows are made.
 
         Args:
             queries: tokens of ``group``: indices, or a mask of the image (bool or 0..1, shape
                 (rows, columns) of the token grid or finer); None for all.
-            settings: ``group`` of the queries, "generation" (default), "text" or "reference";
-                ``blocks``, ``profile_steps`` and ``heads`` as in ``profile``; ``mean_over``, what
-                is averaged while the maps are made, of "step", "block" and "head";
-                ``interventions``; ``memory_limit`` in bytes; ``progress``; and anything that the
-                pipeline takes.
+            group: of the queries: "generation", "text" or "reference".
+            blocks, profile_steps, heads: as in ``profile``.
+            mean_over: what is averaged while the maps are made, of "step", "block" and "head".
+            interventions: what is done to the run meanwhile.
+            memory_limit: most bytes that the maps may take.
 
         Returns:
             Probabilities in the conditional branch, 4 bytes for every step, block, head, query and
             reference token that is not averaged over. The run stops after the last recorded step.
 
         Raises:
-            InputError: an argument that cannot be used, or maps beyond ``memory_limit`` (4 GB);
-                nothing has run.
-            VerificationError: a check of exactness failed during the run.
+            InputError: an argument that cannot be used, an IP-Adapter (whose attention is read
+                beside the pipeline's), or more memory than ``memory_limit``; nothing has run.
         """
-        from recast_probe.runs.attention_maps import attention_maps
-
-        return attention_maps(self, image, prompt, queries, steps, seed, **settings)
+        request = self._request(image, prompt, steps, seed, pipeline_arguments)
+        return attention_maps(
+            self.family,
+            request,
+            queries,
+            group=group,
+            blocks=blocks,
+            profile_steps=profile_steps,
+            heads=heads,
+            mean_over=mean_over,
+            interventions=interventions,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
 
     def record(
         self,
@@ -389,7 +407,7 @@ class Probe:
         indices: Sequence[int] | None = None,
         blocks: Any = "all",
         record_steps: int | Sequence[int] | None = None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
         limit: int = LIMIT,
         interventions: Sequence[Intervention] = (),
@@ -430,53 +448,18 @@ class Probe:
         record: Record,
         image: ImageSources | None,
         prompt: str | Sequence[str] | None,
-        steps: int = 28,
+        steps: int | None = None,
         **pipeline_arguments: Any,
     ) -> int:
         """Exact number of bytes that ``record`` would take in such a run; nothing is computed."""
         request = self._request(image, prompt, steps, 0, pipeline_arguments)
-        return record.bytes_in(self.family, self.pipe, run_context(self, request))
-
-    def text_lens(
-        self, image: ImageSources, prompt: str | None, *arguments: Any, **settings: Any
-    ) -> TextLens:
-        """What the text tokens of a run with a reference bring into one without; see
-        ``lens.text_lens`` for the arguments."""
-        from recast_probe.experiments.text_lens import text_lens
-
-        return text_lens(self, image, prompt, *arguments, **settings)
-
-    def drift(
-        self,
-        image: ImageSources,
-        prompt: str | None,
-        steps: int = 28,
-        seed: int = 0,
-        sources: int | Sequence[int] = 0,
-        progress: bool = True,
-        **pipeline_arguments: Any,
-    ) -> Drift:
-        """How far keys and values of the reference move away from those of earlier steps.
-
-        One run with the full reference, whose image is the plain one. See ``RecordDrift`` for what
-        is compared, and for the memory.
-
-        Args:
-            sources: steps whose keys and values are kept.
-
-        The other arguments are those of ``profile``. Raises InputError as ``generate`` does.
-        """
-        request = self._request(image, prompt, steps, seed, pipeline_arguments)
-        recording = RecordDrift(sources)  # type: ignore[arg-type]
-        result = run(self, request, interventions=(recording,), progress=progress)
-        found = result.provenance["interventions"][0]["run"]
-        return Drift.build(found, request.schedule.timesteps, self.block_kinds, self.name)
+        return record.bytes_in(self.family, run_context(self.family, request))
 
     def verify(
         self,
         image: ImageSources,
         prompt: str | None,
-        steps: int = 2,
+        steps: int | None = None,
         seed: int = 0,
         blocks: Any = "all",
         **pipeline_arguments: Any,
@@ -486,14 +469,14 @@ class Probe:
         Three runs: the plain pipeline, the probe, and a second attachment that computes the scores
         of the first step by a dense softmax in float64 (slow for large models).
         """
-        request = self._request(image, prompt, steps, seed, pipeline_arguments)
-        return verify_run(self, request, Selection(blocks))
+        request = self._request(image, prompt, steps, seed, pipeline_arguments, default=2)
+        return verify_run(self.family, request, Selection(blocks))
 
     def pipeline_arguments(
         self,
         image: ImageSources | None,
         prompt: str | Sequence[str] | None,
-        steps: int = 28,
+        steps: int | None = None,
         seed: int = 0,
         **pipeline_arguments: Any,
     ) -> dict[str, Any]:
@@ -506,9 +489,23 @@ class Probe:
         return self._request(image, prompt, steps, seed, pipeline_arguments).pipeline_arguments()
 
     def _request(
-        self, image: Any, prompt: Any, steps: Any, seed: Any, arguments: dict[str, Any]
+        self,
+        image: Any,
+        prompt: Any,
+        steps: int | None,
+        seed: int,
+        arguments: dict[str, Any],
+        default: int = 28,
     ) -> Request:
-        return make_request(self.family, self.pipe, image, prompt, steps, seed, arguments)
+        count = arguments.pop("num_inference_steps", None)
+        if steps is not None and count is not None:
+            raise InputError(
+                f"steps={steps!r} and num_inference_steps={count!r} are two names of one thing; "
+                "give one of them."
+            )
+        steps = count if steps is None else steps
+        steps = default if steps is None else steps
+        return make_request(self.family, image, prompt, steps, seed, arguments)
 
     def __repr__(self) -> str:
         kinds = {kind: self.block_kinds.count(kind) for kind in ("double", "single")}

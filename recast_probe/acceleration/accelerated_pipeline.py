@@ -52,16 +52,16 @@ class Acceleration:
     ) -> None:
         self.pipe, self.family = pipe, find_family(pipe, traced=False)
         self._choose, self._name = choose, name
-        check_pipeline(self.family, pipe, "hooks")
+        check_pipeline(self.family, "hooks")
         self._session: LiveSession | None = None
         self._timesteps: torch.Tensor | None = None
         self._restored, self._fp8 = False, fp8
-        self._hooked = HookedCalls(self.family, pipe, self)
+        self._hooked = HookedCalls(self.family, self)
         self._one_thread = OneThread(pipe)
         self._weights = ExitStack()
         if fp8:
             try:
-                self._weights.callback(use_fp8_linears(self.family.block_modules(pipe)))
+                self._weights.callback(use_fp8_linears(self.family.block_modules()))
             except BaseException:
                 self._hooked.remove()
                 raise
@@ -120,7 +120,7 @@ class Acceleration:
             layout = self.family.observed_layout(inputs)
             if layout.reference_tokens:
                 chosen = self._choose(layout)
-                self._session = LiveSession(self.family, self.pipe, layout, inputs, chosen)
+                self._session = LiveSession(self.family, layout, inputs, chosen)
         return None if self._session is None else self._session.begin(call, inputs)
 
     def blocks(self) -> Sequence[int]:

@@ -43,12 +43,11 @@ class LiveSession(Session):
     def __init__(
         self,
         family: Family,
-        pipeline: Any,
         layout: TokenLayout,
         inputs: Mapping[str, Any],
         interventions: Sequence[Intervention],
     ) -> None:
-        self._scheduler = pipeline.scheduler
+        self._scheduler = family.pipe.scheduler
         self._shape = inputs["hidden_states"].shape
         schedule = present_schedule(self._scheduler)
         prompts = len(inputs["hidden_states"])
@@ -56,7 +55,7 @@ class LiveSession(Session):
             layout=layout,
             timesteps=schedule.timesteps,
             sigmas=schedule.sigmas,
-            block_kinds=[call.kind for call in family.attention_calls(pipeline)],
+            block_kinds=[call.kind for call in family.attention_calls()],
             prompts=prompts,
         )
         check_together(interventions)
@@ -64,14 +63,10 @@ class LiveSession(Session):
         for intervention in interventions:
             intervention.prepare(run)
         request = Request(("",) * prompts, (), 0, {}, layout, schedule)
-        heads = family.heads(pipeline)
-        recorder = make_recorder(family, heads, request, None, interventions, BRANCHES[:1], run)
+        recorder = make_recorder(family, request, None, interventions, BRANCHES[:1], run)
         check_recordable(interventions, recorder, run)
         self._stack = ExitStack()
-        attached = [
-            self._stack.enter_context(each.attached(family, pipeline, run))
-            for each in interventions
-        ]
+        attached = [self._stack.enter_context(each.attached(family, run)) for each in interventions]
         self._attached = attached
         super().__init__(
             family=family,

@@ -242,9 +242,7 @@ class Intervention:
         return set()
 
     @contextmanager
-    def attached(
-        self, family: Family, pipeline: Any, run: RunContext
-    ) -> Iterator[Attachment | None]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[Attachment | None]:
         """Around the whole run, before the probe attaches: a place to change the blocks.
 
         On the way out, also after an exception, everything is as it was before.

@@ -63,8 +63,8 @@ class RecordDrift(Intervention):
         return self.reading_steps(run)
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Drifting]:
-        if any(call.projections for call in family.attention_calls(pipeline)):
+    def attached(self, family: Family, run: RunContext) -> Iterator[Drifting]:
+        if any(call.projections for call in family.attention_calls()):
             raise UnsupportedPipelineError(
                 f"Reference tokens of {family.name} are not computed in the blocks."
             )

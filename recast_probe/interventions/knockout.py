@@ -93,13 +93,13 @@ class Knockout(Intervention):
         return self.acting_steps(run) if self.to_group.startswith("reference") else set()
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Attachment]:
-        if not all(call.operations for call in family.attention_calls(pipeline)):
+    def attached(self, family: Family, run: RunContext) -> Iterator[Attachment]:
+        if not all(call.operations for call in family.attention_calls()):
             raise InputError(
                 f"Attention of {family.name} is read beside the pipeline's own and cannot be "
                 "changed, so nothing can be cut in it."
             )
-        _check("heads", self.heads, family.heads(pipeline))
+        _check("heads", self.heads, family.heads)
         yield Scissors(self, run)
 
     def describe(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Merge(Intervention):
         )
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Weighing | None]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[Weighing | None]:
         yield Weighing(run) if self.proportional and not family.takes_attention_mask else None
 
     def unrecordable_steps(self, run: RunContext) -> set[int]:

@@ -172,8 +172,8 @@ class Patch(Intervention):
         return self.reading_steps(run) if full else set()
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Patcher]:
-        transformer = family.transformer(pipeline)
+    def attached(self, family: Family, run: RunContext) -> Iterator[Patcher]:
+        transformer = family.transformer
         if self.source.dtype != transformer.dtype:
             raise InputError(
                 f"The activations are {self.source.dtype}, and the model runs in "
@@ -189,7 +189,7 @@ class Patch(Intervention):
             source=self.source,
             wanted=self.source_positions(run),
         )
-        with patcher.watching(family, pipeline):
+        with patcher.watching(family):
             yield patcher
 
     def describe(self) -> dict[str, Any]:

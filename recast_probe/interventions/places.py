@@ -127,14 +127,14 @@ class Visitor(Attachment):
         return self._shown("attention output", block, [output])[0]
 
     @contextmanager
-    def watching(self, family: Family, pipeline: Any) -> Iterator[Visitor]:
+    def watching(self, family: Family) -> Iterator[Visitor]:
         """Hooks on the blocks where the residual stream is wanted, taken off on the way out.
 
         Raises:
             UnsupportedPipelineError: the family's attention cannot be changed, or its tokens have
                 no residual stream.
         """
-        calls = family.attention_calls(pipeline)
+        calls = family.attention_calls()
         if self._in_attention and any(call.projections for call in calls):
             raise UnsupportedPipelineError(
                 f"The attention of {family.name} is read where it stands and cannot be changed; "
@@ -142,7 +142,7 @@ class Visitor(Attachment):
                 "tokens stand in the sequence, as in FLUX.1 Kontext and FLUX.2."
             )
         with ExitStack() as stack:
-            modules = family.block_modules(pipeline) if set(self.what) & set(IN_STREAM) else []
+            modules = family.block_modules() if set(self.what) & set(IN_STREAM) else []
             if "embeddings" in self.what:
                 hook = modules[0].register_forward_pre_hook(self._before, with_kwargs=True)
                 stack.callback(hook.remove)

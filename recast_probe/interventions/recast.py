@@ -114,14 +114,12 @@ class Recast(Intervention):
         return set() if self.ranking in QUERIES else set(self.ranking_steps(run))
 
     @contextmanager
-    def attached(
-        self, family: Family, pipeline: Any, run: RunContext
-    ) -> Iterator[Attachment | None]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[Attachment | None]:
         if self.ranking != "cosine":
             yield None
             return
         recorder = SimilarityRecorder(run, self.blocks, self.ranking_steps(run))
-        with recorder.watching(family.block_modules(pipeline)):
+        with recorder.watching(family.block_modules()):
             yield recorder
 
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:

@@ -95,19 +95,19 @@ class Record(Intervention):
     def __post_init__(self) -> None:
         checked_what(self.what)
 
-    def bytes_in(self, family: Family, pipeline: Any, run: RunContext) -> int:
+    def bytes_in(self, family: Family, run: RunContext) -> int:
         """Exact number of bytes that will be recorded in a run.
 
         Raises:
             InputError: a block, step or token that the run does not have.
         """
-        transformer = family.transformer(pipeline)
+        transformer = family.transformer
         return recorded_bytes(
             checked_what(self.what),
             tokens=len(group_positions(run, self.tokens, self.indices)),
             blocks=len(select_blocks(self.blocks, run.block_kinds)),
             steps=len(checked_steps(self.steps, run.steps)),
-            width=family.width(pipeline),
+            width=family.width,
             item_bytes=next(transformer.parameters()).element_size(),
             prompts=run.prompts,
             branches=len(run.branches),
@@ -135,8 +135,8 @@ class Record(Intervention):
         return self.reading_steps(run) if full else set()
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[Recorder]:
-        needed = self.bytes_in(family, pipeline, run)
+    def attached(self, family: Family, run: RunContext) -> Iterator[Recorder]:
+        needed = self.bytes_in(family, run)
         self.check_limit(needed)
         if run.activations is not None:
             raise InputError(
@@ -149,7 +149,7 @@ class Record(Intervention):
             select_blocks(self.blocks, run.block_kinds),
             checked_steps(self.steps, run.steps),
             run.branches,
-            dtype=next(family.transformer(pipeline).parameters()).dtype,
+            dtype=next(family.transformer.parameters()).dtype,
         )
         run.activations = Activations(
             recorder.values,
@@ -159,7 +159,7 @@ class Record(Intervention):
             run.timesteps,
             tuple(run.block_kinds),
         )
-        with recorder.watching(family, pipeline):
+        with recorder.watching(family):
             yield recorder
         found = run.activations.bytes
         if found != needed:

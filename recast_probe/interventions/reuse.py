@@ -89,8 +89,8 @@ class ReuseReference(Intervention):
             )
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[ReusedKeys]:
-        if any(call.projections for call in family.attention_calls(pipeline)):
+    def attached(self, family: Family, run: RunContext) -> Iterator[ReusedKeys]:
+        if any(call.projections for call in family.attention_calls()):
             raise UnsupportedPipelineError(
                 f"Reference tokens of {family.name} are not computed in the blocks, so there is "
                 "nothing to reuse."

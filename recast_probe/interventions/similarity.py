@@ -101,11 +101,9 @@ class Similarity(Intervention):
         return {self.step}
 
     @contextmanager
-    def attached(
-        self, family: Family, pipeline: Any, run: RunContext
-    ) -> Iterator[SimilarityRecorder]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[SimilarityRecorder]:
         recorder = SimilarityRecorder(run, self.blocks, [self.step])
-        with recorder.watching(family.block_modules(pipeline)):
+        with recorder.watching(family.block_modules()):
             yield recorder
 
     def describe(self) -> dict[str, Any]:

@@ -109,14 +109,14 @@ class StepCache(Intervention):
         return set(range(run.steps)) - set(self.computed_steps(run.steps, run.demanded))
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[SkippedSteps]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[SkippedSteps]:
         skipped = SkippedSteps(
             self,
             run,
-            family.block_lists(pipeline),
-            lambda inputs: family.modulated_input(pipeline, inputs, run.layout),
+            family.block_lists(),
+            lambda inputs: family.modulated_input(inputs, run.layout),
         )
-        hook = family.transformer(pipeline).register_forward_hook(skipped.after_forward)
+        hook = family.transformer.register_forward_hook(skipped.after_forward)
         try:
             yield skipped
         finally:

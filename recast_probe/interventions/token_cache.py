@@ -114,9 +114,9 @@ class TokenCache(Intervention):
         return {step for step in self.full_steps(run.steps) if step + 1 in cached}
 
     @contextmanager
-    def attached(self, family: Family, pipeline: Any, run: RunContext) -> Iterator[CachedRun]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[CachedRun]:
         cache = CachedRun(self, run)
-        with family.cached_blocks(pipeline, cache):
+        with family.cached_blocks(cache):
             try:
                 yield cache
             finally:

@@ -19,7 +19,12 @@ from recast_probe.metrics.pretrained import load_part, source_name, weights_dige
 
 # The one of OpenAI's models that is published as safetensors; FLUX's own text encoder is its half.
 SOURCE = "openai/clip-vit-large-patch14"
-FILES: tuple[str, ...] = ("config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json")
+FILES: tuple[str, ...] = (
+    "config.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "tokenizer.json",
+)
 
 
 class ClipModel:

@@ -14,13 +14,13 @@ from recast_probe.pipelines.ip_adapter.flux_ip_adapter import FluxIPAdapter
 from recast_probe.pipelines.qwen.image_edit import QwenImageEdit
 from recast_probe.pipelines.qwen.image_edit_plus import QwenImageEditPlus
 
-FAMILIES: tuple[Family, ...] = (
-    FluxKontext(),
-    FluxIPAdapter(),
-    Flux2(),
-    Flux2Klein(),
-    QwenImageEdit(),
-    QwenImageEditPlus(),
+FAMILIES: tuple[type[Family], ...] = (
+    FluxKontext,
+    FluxIPAdapter,
+    Flux2,
+    Flux2Klein,
+    QwenImageEdit,
+    QwenImageEditPlus,
 )
 """Every known family."""
 
@@ -33,32 +33,34 @@ REFUSED = {
 """Pipeline classes that look like a known one and are not, each with the reason."""
 
 
-def find_family(pipeline: Any, *, traced: bool = True) -> Family:
-    """The family of a built pipeline.
+def find_family(pipe: Any, *, traced: bool = True, model: str | None = None) -> Family:
+    """The family of a built pipeline, bound to it.
 
     Args:
         traced: its blocks shall be traced, so they must not be compiled.
+        model: see ``Family``.
 
     Raises:
         InputError: the name of a model in place of a pipeline.
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
             expected ones; the message names what was found and what is supported.
     """
-    if isinstance(pipeline, str | Path):
+    if isinstance(pipe, str | Path):
         raise InputError(
-            f"{str(pipeline)!r} is a name and no pipeline; load it with "
-            f"Probe.from_pretrained({str(pipeline)!r}), or with diffusers."
+            f"{str(pipe)!r} is a name and not a pipeline; load it with "
+            f"Probe.from_pretrained({str(pipe)!r}), or with diffusers."
         )
-    ancestors = {base.__name__ for base in type(pipeline).__mro__}
+    ancestors = {base.__name__ for base in type(pipe).__mro__}
     if reasons := ancestors & set(REFUSED):
         raise refused(reasons.pop())
-    for family in FAMILIES:
-        if ancestors & set(family.pipelines):
+    for kind in FAMILIES:
+        if ancestors & set(kind.pipelines):
+            family = kind(pipe, model)
             if traced:
-                family.check_traceable(pipeline)
-            family.check(pipeline)
-            return family.for_pipeline(pipeline)
-    raise refused(type(pipeline).__name__)
+                family.check_traceable()
+            family.check()
+            return family
+    raise refused(type(pipe).__name__)
 
 
 def refused(class_name: str) -> UnsupportedPipelineError:
@@ -75,7 +77,7 @@ def supported_pipelines() -> list[str]:
     return [name for family in FAMILIES for name in family.pipelines]
 
 
-def family_of_class(class_name: str) -> Family | None:
+def family_of_class(class_name: str) -> type[Family] | None:
     """The family of a pipeline class, by the name of the class; None where it is not known."""
     return next((family for family in FAMILIES if class_name in family.pipelines), None)
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from recast_probe._utils.provenance import model_name
 from recast_probe.attention.readout import Readout, attend
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.compiled import refuse_compiled
 from recast_probe.pipelines.feature_cache import FeatureCache
 from recast_probe.pipelines.hooked_processor import refuse_accelerated
+from recast_probe.pipelines.run_identity import model_fingerprint
 from recast_probe.selection.merging import Groups
 
 
@@ -77,10 +79,14 @@ class TextInput:
 
 
 class Family(ABC):
-    """One family of pipelines: names and shapes, no behaviour of the probe.
+    """One family of pipelines, bound to one of them: names and shapes, no behaviour of the probe.
 
     Everything that is predicted here before a run (layout, schedule) is compared with what the
     transformer is really given while it runs.
+
+    Args:
+        pipe: the pipeline that it serves.
+        model: what results call the model; by default what it was loaded from.
     """
 
     name: str
@@ -102,78 +108,88 @@ class Family(ABC):
     # what must be installed besides, by its name on PyPI
     packages: tuple[str, ...] = ()
 
-    def for_pipeline(self, pipeline: Any) -> Family:
-        """The family as it serves this pipeline; another object where it must know its parts."""
-        return self
+    def __init__(self, pipe: Any, model: str | None = None) -> None:
+        self.pipe = pipe
+        self.model = model or model_name(pipe)
 
-    def check(self, pipeline: Any) -> None:
+    @property
+    def block_kinds(self) -> list[str]:
+        """ "double" or "single", by global index, of blocks that attend to a reference."""
+        return [call.kind for call in self.attention_calls()]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``."""
+        return model_fingerprint(self.pipe)
+
+    def check(self) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
-        self.check_parts(pipeline)
-        refuse_accelerated(self.transformer(pipeline))
-        self._refuse_lacking(pipeline, self.lacking(pipeline))
+        self.check_parts()
+        refuse_accelerated(self.transformer)
+        self._refuse_lacking(self.lacking())
 
-    def check_parts(self, pipeline: Any) -> None:
+    def check_parts(self) -> None:
         """Raise UnsupportedPipelineError, naming every component that is missing."""
-        missing = [part for part in self.parts if getattr(pipeline, part, None) is None]
-        self._refuse_lacking(pipeline, missing)
+        missing = [part for part in self.parts if getattr(self.pipe, part, None) is None]
+        self._refuse_lacking(missing)
 
-    def _refuse_lacking(self, pipeline: Any, missing: list[str]) -> None:
+    def _refuse_lacking(self, missing: list[str]) -> None:
         if missing:
             raise UnsupportedPipelineError(
-                f"{type(pipeline).__name__} lacks what {self.name} is expected to have: "
+                f"{type(self.pipe).__name__} lacks what {self.name} is expected to have: "
                 f"{'; '.join(missing)}."
             )
 
     @abstractmethod
-    def lacking(self, pipeline: Any) -> list[str]:
+    def lacking(self) -> list[str]:
         """What the transformer should have and has not, where the pipeline has its parts."""
 
-    def processor_of(self, pipeline: Any, call: AttentionCall) -> Any:
+    def processor_of(self, call: AttentionCall) -> Any:
         """The attention processor of a block."""
-        module = self.transformer(pipeline).get_submodule(call.module)
+        module = self.transformer.get_submodule(call.module)
         return getattr(module, "processor", None)
 
-    def other_processors(self, pipeline: Any, remedy: str = "") -> list[str]:
+    def other_processors(self, remedy: str = "") -> list[str]:
         """Where a processor is of another class than diffusers' own; one that inherits counts as
         such. What it runs is asked by ``pipeline_check``."""
         found = []
-        for call in self.attention_calls(pipeline):
-            names = [each.__name__ for each in type(self.processor_of(pipeline, call)).__mro__]
+        for call in self.attention_calls():
+            names = [each.__name__ for each in type(self.processor_of(call)).__mro__]
             if self.processors[call.kind] not in names:
                 expected = "; ".join(filter(None, (self.processors[call.kind], remedy)))
                 found.append(f"transformer.{call.module}.processor ({expected})")
         return found
 
-    def check_traceable(self, pipeline: Any) -> None:
+    def check_traceable(self) -> None:
         """Raise UnsupportedPipelineError where the blocks cannot be traced, being compiled."""
-        refuse_compiled(pipeline)
+        refuse_compiled(self.pipe)
 
+    @property
     @abstractmethod
-    def transformer(self, pipeline: Any) -> torch.nn.Module:
+    def transformer(self) -> torch.nn.Module:
         """The denoising transformer."""
 
     @abstractmethod
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+    def attention_calls(self) -> list[AttentionCall]:
         """Every block in the order in which it runs; the index is the global block index."""
 
+    @property
     @abstractmethod
-    def heads(self, pipeline: Any) -> int:
+    def heads(self) -> int:
         """Number of attention heads in a block."""
 
     @abstractmethod
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Keyword arguments of the pipeline call that follow from the model's own config.
 
         Anything in ``overrides`` wins.
         """
 
     @abstractmethod
-    def prepare_reference(
-        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
-    ) -> Image.Image:
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
 
-    def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
+    def seen_part(self, image: Image.Image) -> tuple[float, float, float, float]:
         """What of a reference image its tokens stand for: left, top, right and bottom as shares of
         its width and height. The rest is cut off."""
         return 0.0, 0.0, 1.0, 1.0
@@ -195,20 +211,18 @@ class Family(ABC):
 
     @abstractmethod
     def predict_layout(
-        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+        self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
         """The token layout that a call with these arguments will have."""
 
     def branch_layouts(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+        self, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
         """The layout of each branch, apart in text tokens only; the conditional one is given."""
         return dict.fromkeys(self.branch_names(arguments), layout)
 
     @abstractmethod
-    def predict_schedule(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
-    ) -> Schedule:
+    def predict_schedule(self, layout: TokenLayout, arguments: Mapping[str, Any]) -> Schedule:
         """The steps that a call with these arguments will make."""
 
     @abstractmethod
@@ -217,12 +231,10 @@ class Family(ABC):
         classifier-free guidance, "unconditional"."""
 
     @abstractmethod
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
+    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
         """Text embeddings by branch, to tell which call is which; None where there is one only."""
 
-    def longest_sequence(self, pipeline: Any) -> int | None:
+    def longest_sequence(self) -> int | None:
         """Most text tokens that the pipeline takes as max_sequence_length; None where any."""
         return None
 
@@ -244,19 +256,17 @@ class Family(ABC):
                 "with indices."
             )
 
-    def cut_off(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> list[tuple[str, str, int, int]]:
+    def cut_off(self, arguments: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         """Text that no encoder reads, being too long: argument, tokenizer, number of the prompt and
         tokens that are cut off, for each prompt that loses any."""
         return []
 
-    def latents_shape(self, pipeline: Any, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
+    def latents_shape(self, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
         """Shape of the initial noise as the pipeline takes it: by default packed into tokens."""
-        channels = int(pipeline.transformer.config.in_channels) // 4 * 4
+        channels = int(self.pipe.transformer.config.in_channels) // 4 * 4
         return prompts, layout.generation.size, channels
 
-    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """By branch, bool (prompt, text token): text tokens that only fill the prompt up.
 
         Raises:
@@ -265,7 +275,7 @@ class Family(ABC):
         """
         raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")
 
-    def vision_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def vision_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """As ``padding_tokens``, those that stand for parts of a picture; empty if none can be."""
         return {}
 
@@ -285,13 +295,14 @@ class Family(ABC):
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The text embedding that the transformer was given."""
 
-    def width(self, pipeline: Any) -> int:
+    @property
+    def width(self) -> int:
         """Numbers in one token's hidden state, which is heads times dimensions of a head."""
         raise UnsupportedPipelineError(f"The width of {self.name} is not known.")
 
-    def watched_attention(self, pipeline: Any) -> list[int]:
+    def watched_attention(self) -> list[int]:
         """For each block, which of the attention calls of one transformer call is its own."""
-        return list(range(len(self.attention_calls(pipeline))))
+        return list(range(len(self.attention_calls())))
 
     def read_attention(
         self,
@@ -304,15 +315,15 @@ class Family(ABC):
         """A block's attention with its statistics; ``settings`` are those of ``attend``."""
         return attend(query, key, value, layout, **settings)
 
-    def facts(self, pipeline: Any) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """What a result must say of this pipeline beyond its weights, ready for JSON."""
         return {}
 
-    def call_facts(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def call_facts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """What a result must say of this call beyond its layout, ready for JSON."""
         return {}
 
-    def following_positions(self, pipeline: Any) -> AbstractContextManager[None]:
+    def following_positions(self) -> AbstractContextManager[None]:
         """Around a run: tokens that stay keep their positions where the transformer makes them."""
         return nullcontext()
 
@@ -348,7 +359,7 @@ class Family(ABC):
         """
         raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be merged.")
 
-    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
+    def block_modules(self) -> list[torch.nn.Module]:
         """Every block; its output is (text states, image states), (batch, tokens, width) each, the
         image states being those of the generation and then of the reference tokens. It is called
         with the same states by name, ``encoder_hidden_states`` and ``hidden_states``. A block of
@@ -373,7 +384,7 @@ class Family(ABC):
             'attachment="hooks".'
         )
 
-    def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
+    def block_lists(self) -> list[tuple[torch.nn.Module, str]]:
         """Every list of blocks: the module that runs them one by one, and the list's name in it.
 
         Raises:
@@ -381,9 +392,7 @@ class Family(ABC):
         """
         raise UnsupportedPipelineError(f"Steps of {self.name} cannot be skipped.")
 
-    def modulated_input(
-        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
-    ) -> torch.Tensor:
+    def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         """Generation tokens as the first block's attention sees them, (batch, tokens, width):
         embedded, normalised, and modulated for this timestep.
 
@@ -392,7 +401,7 @@ class Family(ABC):
         """
         raise UnsupportedPipelineError(f"{self.name} has no modulated input that is known.")
 
-    def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
+    def cached_blocks(self, cache: FeatureCache) -> AbstractContextManager[None]:
         """Around a run: the transformer's blocks ask this cache what to compute.
 
         Raises:

@@ -43,7 +43,7 @@ def _stored_dtype(folder: Path) -> torch.dtype:
     return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
 
 
-def _unavailable(name: str, error: Exception, family: Family | None = None) -> InputError:
+def _unavailable(name: str, error: Exception, family: type[Family] | None = None) -> InputError:
     absent = [package for package in family.packages if not find_spec(package)] if family else []
     if absent:
         return InputError(

@@ -42,9 +42,9 @@ class HookedCalls:
         UnsupportedPipelineError: the family's attention cannot be hooked.
     """
 
-    def __init__(self, family: Family, pipeline: Any, handler: HookHandler) -> None:
-        self._handler, self._transformer = handler, family.transformer(pipeline)
-        self._family, self._pipeline = family, pipeline
+    def __init__(self, family: Family, handler: HookHandler) -> None:
+        self._handler, self._transformer = handler, family.transformer
+        self._family, self._pipeline = family, family.pipe
         modules = self._modules()
         hooked = [family.hooked_processor(module.processor) for module in modules]
         self._blocks: list[Any] = list(zip(modules, hooked, strict=True))
@@ -55,13 +55,13 @@ class HookedCalls:
             self._transformer.register_forward_hook(self._after, always_call=True),
         ]
         self._eager, self._positions = ExitStack(), ExitStack()
-        self._positions.enter_context(family.following_positions(pipeline))
+        self._positions.enter_context(family.following_positions())
         self.calls = 0
         self._unreached: set[int] = set()
 
     def _modules(self) -> list[Any]:
         """The attention module of every block, as they are now."""
-        calls = self._family.attention_calls(self._pipeline)
+        calls = self._family.attention_calls()
         return [self._transformer.get_submodule(call.module) for call in calls]
 
     @property
@@ -77,7 +77,7 @@ class HookedCalls:
         """
         if not self.in_place:
             raise UnsupportedPipelineError(OTHER_TRANSFORMER)
-        check_computation(self._family, self._pipeline)
+        check_computation(self._family)
         modules = self._modules()
         if len(modules) != len(self._blocks) or any(
             module is not hooked for module, (hooked, _) in zip(modules, self._blocks, strict=True)
@@ -89,7 +89,7 @@ class HookedCalls:
         self._check_processors()
         check_replaceable(
             self._family,
-            self._family.attention_calls(self._pipeline),
+            self._family.attention_calls(),
             [processor.original for _, processor in self._blocks],
         )
 
@@ -169,9 +169,7 @@ def _compiled(transformer: torch.nn.Module) -> bool:
     return any(map(is_compiled, transformer.modules()))
 
 
-def hook_calls(
-    family: Family, pipeline: Any, calls: int, run: Callable[[], Any], handler: HookHandler
-) -> Any:
+def hook_calls(family: Family, calls: int, run: Callable[[], Any], handler: HookHandler) -> Any:
     """Run a pipeline and hand every call of its transformer to a handler, as ``trace_calls`` does.
 
     Args:
@@ -185,7 +183,7 @@ def hook_calls(
         VerificationError: the pipeline called the transformer another number of times.
         UnsupportedPipelineError: the family's attention cannot be hooked.
     """
-    hooked = HookedCalls(family, pipeline, handler)
+    hooked = HookedCalls(family, handler)
     try:
         output = run()
     except _StoppedEarly:
@@ -193,5 +191,5 @@ def hook_calls(
     finally:
         hooked.remove()
     if hooked.calls != calls:
-        raise miscounted(pipeline, hooked.calls, calls)
+        raise miscounted(family.pipe, hooked.calls, calls)
     return output

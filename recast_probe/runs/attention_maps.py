@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,48 +12,40 @@ from recast_probe.diagnostics import mask_to_grid
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention
 from recast_probe.layout import TokenLayout
+from recast_probe.pipelines.base import Family
 from recast_probe.profiles.maps import AttentionMaps
-from recast_probe.runs.call import as_indices, make_request
+from recast_probe.runs.call import Request, as_indices
 from recast_probe.runs.execute import run
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.row_recorder import RowRecorder
-from recast_probe.runs.text_inputs import check_one_prompt
-
-if TYPE_CHECKING:
-    from recast_probe.images.loading import ImageSources
-    from recast_probe.probe import Probe
 
 AVERAGED = ("step", "block", "head")
 MEMORY_LIMIT = 4 * 10**9
 
 
 def attention_maps(
-    probe: Probe,
-    image: ImageSources,
-    prompt: str | None,
-    queries: Any = None,
-    steps: int = 28,
-    seed: int = 0,
+    family: Family,
+    request: Request,
+    queries: Any,
     *,
-    group: str = "generation",
-    blocks: Any = "all",
-    profile_steps: int | Sequence[int] | None = None,
-    heads: int | Sequence[int] | None = None,
-    mean_over: Sequence[str] = (),
-    interventions: Sequence[Intervention] = (),
-    memory_limit: int = MEMORY_LIMIT,
-    progress: bool = True,
-    **pipeline_arguments: Any,
+    group: str,
+    blocks: Any,
+    profile_steps: int | Sequence[int] | None,
+    heads: int | Sequence[int] | None,
+    mean_over: Sequence[str],
+    interventions: Sequence[Intervention],
+    memory_limit: int,
+    progress: bool,
 ) -> AttentionMaps:
     """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``."""
-    check_one_prompt("Attention maps are made of", prompt, pipeline_arguments)
+    if len(request.prompts) > 1:
+        raise InputError("Attention maps are made of one prompt; call it for each of them.")
     unknown = [name for name in mean_over if name not in AVERAGED]
     if unknown:
         raise InputError(f"mean_over holds some of {AVERAGED}, not {unknown[0]!r}.")
-    request = make_request(probe.family, probe.pipe, image, prompt, steps, seed, pipeline_arguments)
-    if not all(call.operations for call in probe.family.attention_calls(probe.pipe)):
+    if not all(call.operations for call in family.attention_calls()):
         raise InputError(
-            f"Attention of {probe.family.name} holds reference tokens only and is read beside the "
+            f"Attention of {family.name} holds reference tokens only and is read beside the "
             "pipeline's own; maps of single tokens are not made there."
         )
     tokens = chosen_tokens(queries, group, request.layout)
@@ -62,8 +54,8 @@ def attention_maps(
         group,
         {
             "step": as_indices("profile_steps", profile_steps, len(request.schedule)),
-            "block": select_blocks(blocks, probe.block_kinds),
-            "head": as_indices("heads", heads, probe.heads),
+            "block": select_blocks(blocks, family.block_kinds),
+            "head": as_indices("heads", heads, family.heads),
         },
         tuple(mean_over),
         request.layout.reference_tokens,
@@ -75,7 +67,7 @@ def attention_maps(
             'average while they are made, as with mean_over=("head",).'
         )
     result = run(
-        probe,
+        family,
         request,
         interventions=(*interventions, recording),
         selection=Selection(blocks, profile_steps, heads),

@@ -100,9 +100,9 @@ def as_indices(name: str, selection: Any, count: int) -> list[int]:
     return indices
 
 
-def _check_names(family: Family, pipeline: Any, overrides: Mapping[str, Any]) -> None:
+def _check_names(family: Family, overrides: Mapping[str, Any]) -> None:
     reserved = RESERVED | dict(family.reserved)
-    known = inspect.signature(type(pipeline).__call__).parameters
+    known = inspect.signature(type(family.pipe).__call__).parameters
     for name in overrides:
         if name in reserved:
             instead = f"; use {reserved[name]} of the probe" if reserved[name] else ""
@@ -110,13 +110,12 @@ def _check_names(family: Family, pipeline: Any, overrides: Mapping[str, Any]) ->
         if name not in known:
             choices = ", ".join(sorted(set(known) - set(reserved)))
             raise InputError(
-                f"{type(pipeline).__name__} takes no argument {name!r}. It takes {choices}."
+                f"{type(family.pipe).__name__} takes no argument {name!r}. It takes {choices}."
             )
 
 
 def make_request(
     family: Family,
-    pipeline: Any,
     image: ImageSources | None,
     prompt: str | Sequence[str] | None,
     steps: int,
@@ -133,25 +132,25 @@ def make_request(
         InputError: an argument that cannot be used; nothing has run.
         UnsupportedPipelineError: a component of the pipeline is missing.
     """
-    family.check_parts(pipeline)
+    family.check_parts()
     overrides = {name: value for name, value in overrides.items() if value is not None}
-    _check_names(family, pipeline, overrides)
+    _check_names(family, overrides)
     prompts = given_prompts(family, prompt, overrides)
     steps = whole_number("steps", steps, 1)
     seed = whole_number("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
-    check_values(family, pipeline, steps, overrides)
-    check_texts(family, pipeline, prompts, overrides)
+    check_values(family, steps, overrides)
+    check_texts(family, prompts, overrides)
     for name in set(family.image_arguments) & set(overrides):
         overrides[name] = as_references(overrides[name])
-    arguments: dict[str, Any] = family.call_arguments(pipeline, overrides)
+    arguments: dict[str, Any] = family.call_arguments(overrides)
     given = [] if image is None else as_references(image)
-    images = tuple(family.prepare_reference(pipeline, each, overrides) for each in given)
+    images = tuple(family.prepare_reference(each, overrides) for each in given)
     if not images and family.needs_reference:
         raise InputError(
-            f"{type(pipeline).__name__} makes no image without a reference; give one, and drop its "
-            "tokens with WithoutReference()."
+            f"{type(family.pipe).__name__} makes no image without a reference; give one, and drop "
+            "its tokens with WithoutReference()."
         )
     arguments |= family.reference_arguments(images, arguments)
     arguments["num_inference_steps"] = steps
@@ -163,18 +162,18 @@ def make_request(
                 arguments[name] = [arguments[name]] * len(prompts)
         for name in arguments.keys() & {text.embeddings, text.pooled, text.mask}:
             # the pipelines leave embeddings where they are
-            arguments[name] = arguments[name].to(pipeline._execution_device)
-    check_encoders(family, pipeline, arguments)
-    layout = family.predict_layout(pipeline, images[0] if images else None, arguments)
+            arguments[name] = arguments[name].to(family.pipe._execution_device)
+    check_encoders(family, arguments)
+    layout = family.predict_layout(images[0] if images else None, arguments)
     if "latents" in arguments:
-        shape = family.latents_shape(pipeline, len(prompts), layout)
+        shape = family.latents_shape(len(prompts), layout)
         check_latents(arguments["latents"], shape)
-    schedule = family.predict_schedule(pipeline, layout, arguments)
+    schedule = family.predict_schedule(layout, arguments)
     if schedule.stochastic and len(prompts) > 1:
         raise InputError(
-            f"{type(pipeline.scheduler).__name__} draws noise in its steps for a batch as a whole, "
-            f"so the {len(prompts)} prompts would not have the noise that each has alone; call the "
-            "probe for each of them."
+            f"{type(family.pipe.scheduler).__name__} draws noise in its steps for a batch as a "
+            f"whole, so the {len(prompts)} prompts would not have the noise that each has alone; "
+            "call the probe for each of them."
         )
     return Request(
         prompts,
@@ -184,15 +183,13 @@ def make_request(
         layout,
         schedule,
         tuple(each.size for each in given),
-        _remarks(family, pipeline, arguments, schedule),
+        _remarks(family, arguments, schedule),
     )
 
 
-def _remarks(
-    family: Family, pipeline: Any, arguments: Mapping[str, Any], schedule: Schedule
-) -> tuple[str, ...]:
+def _remarks(family: Family, arguments: Mapping[str, Any], schedule: Schedule) -> tuple[str, ...]:
     found = []
-    for argument, tokenizer, number, lost in family.cut_off(pipeline, arguments):
+    for argument, tokenizer, number, lost in family.cut_off(arguments):
         found.append(
             f"{argument} {number} is too long for {tokenizer}: {lost} of its tokens are cut off."
         )
@@ -201,14 +198,14 @@ def _remarks(
         names = [name for name in (*text.prompts, text.embeddings) if name in arguments]
         if names and branch not in family.branch_names(arguments):
             found.append(f"{names[0]} has no effect, since guidance is off.")
-    own = family.leaves_flow_sigmas and pipeline.scheduler.config.get("use_flow_sigmas")
+    own = family.leaves_flow_sigmas and family.pipe.scheduler.config.get("use_flow_sigmas")
     if own and "sigmas" in arguments:
         found.append("sigmas has no effect, since the scheduler has use_flow_sigmas.")
     if "latents" in arguments:
         found.append("The initial noise was given as latents and does not follow from the seed.")
     if schedule.stochastic:
         found.append(
-            f"{type(pipeline.scheduler).__name__} draws noise in its steps, which follows from the "
-            "seed."
+            f"{type(family.pipe.scheduler).__name__} draws noise in its steps, which follows from "
+            "the seed."
         )
     return tuple(found)

@@ -23,7 +23,7 @@ MOST_STEPS = 1000
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
-def check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[str, Any]) -> None:
+def check_values(family: Family, steps: int, overrides: Mapping[str, Any]) -> None:
     """Check the values among the pipeline's arguments that it would fail at, or misread.
 
     Raises:
@@ -33,17 +33,18 @@ def check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[s
         whole_number(name, overrides[name], 1)
     for name in set(SCALES) & set(overrides):
         finite_number(name, overrides[name])
-    longest = family.longest_sequence(pipeline)
+    longest = family.longest_sequence()
     if longest is not None and overrides.get("max_sequence_length", 0) > longest:
         raise InputError(
             f"max_sequence_length={overrides['max_sequence_length']} is beyond the {longest} text "
-            f"tokens that {type(pipeline).__name__} takes; choose at most {longest}."
+            f"tokens that {type(family.pipe).__name__} takes; choose at most {longest}."
         )
-    config = getattr(pipeline.scheduler, "config", None)
+    config = getattr(family.pipe.scheduler, "config", None)
     if not isinstance(config, Mapping):
         raise InputError(
-            f"pipe.scheduler is of type {type(pipeline.scheduler).__name__}, and has no config as "
-            "diffusers' schedulers have; set one of them, such as FlowMatchEulerDiscreteScheduler."
+            f"pipe.scheduler is of type {type(family.pipe.scheduler).__name__}, and has no config "
+            "as diffusers' schedulers have; set one of them, such as "
+            "FlowMatchEulerDiscreteScheduler."
         )
     most = max(MOST_STEPS, int(config.get("num_train_timesteps") or 0))
     if steps > most:
@@ -66,7 +67,7 @@ def check_values(family: Family, pipeline: Any, steps: int, overrides: Mapping[s
         found = overrides["callback_on_step_end"]
         raise InputError(f"callback_on_step_end must be a function, not {found!r}.")
     wanted = overrides.get("callback_on_step_end_tensor_inputs", [])
-    known = pipeline._callback_tensor_inputs
+    known = family.pipe._callback_tensor_inputs
     single = [wanted] if isinstance(wanted, str) else []
     unknown = single or [each for each in wanted if each not in known]
     if unknown:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,6 +19,7 @@ from recast_probe.images.loading import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.prune import describe_ranking
 from recast_probe.pipelines.base import Family
+from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
 from recast_probe.runs.attach_nnsight import trace_calls
 from recast_probe.runs.call import Request
@@ -34,9 +35,6 @@ from recast_probe.runs.recording_plan import (
     make_recorder,
 )
 from recast_probe.runs.result import RunResult
-
-if TYPE_CHECKING:
-    from recast_probe.probe import Probe
 
 MASS_TABLES = ("all", "queried")
 ATTACHMENTS = ("nnsight", "hooks")
@@ -87,7 +85,7 @@ def quiet(pipeline: Any) -> Iterator[None]:
 
 
 def run(
-    probe: Probe,
+    family: Family,
     request: Request,
     *,
     interventions: Sequence[Intervention] = (),
@@ -100,7 +98,7 @@ def run(
     """Run the pipeline under observation.
 
     Args:
-        probe: whose pipeline runs.
+        family: of the pipeline that runs.
         request: the call.
         interventions: what is done to it.
         selection: what is recorded, besides what the interventions need.
@@ -121,23 +119,21 @@ def run(
     for intervention in interventions:
         if not isinstance(intervention, Intervention):
             raise InputError(f"{intervention!r} is not an intervention, such as Prune(...).")
-    family, pipeline = probe.family, probe.pipe
-    check_before_run(family, pipeline, attachment)
-    context = run_context(probe, request)
+    pipeline = family.pipe
+    check_before_run(family, attachment)
+    context = run_context(family, request)
     check_together(interventions)
     context.demanded = demanded_steps(interventions, selection, context)
     for intervention in interventions:
         intervention.prepare(context)
-    recorder = make_recorder(
-        family, probe.heads, request, selection, interventions, context.branches, context
-    )
+    recorder = make_recorder(family, request, selection, interventions, context.branches, context)
     check_recordable(interventions, recorder, context)
-    facts = provenance(probe, request, interventions, recorder)
-    transformer = family.transformer(pipeline)
+    facts = provenance(family, request, interventions, recorder)
+    transformer = family.transformer
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
         stack.enter_context(_observing(pipeline))
         attached = [
-            stack.enter_context(intervention.attached(family, pipeline, context))
+            stack.enter_context(intervention.attached(family, context))
             for intervention in interventions
         ]
         started = _clock(transformer)
@@ -145,7 +141,7 @@ def run(
             family=family,
             run=context,
             schedule=request.schedule,
-            branches=family.branch_embeddings(pipeline, request.arguments),
+            branches=family.branch_embeddings(request.arguments),
             interventions=interventions,
             attachments=[each for each in attached if each is not None],
             recorder=recorder,
@@ -157,7 +153,7 @@ def run(
         checked = transformer.register_forward_hook(lambda _, __, made: session.check_output(made))
         stack.callback(checked.remove)
         try:
-            output = _observed(attachment, family, pipeline, request, session)
+            output = _observed(attachment, family, request, session)
         except VerificationError as error:
             if session.suspect is None:
                 raise
@@ -179,7 +175,7 @@ def run(
     profiles = []
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
-        profiles = recorder.profiles(request.schedule, probe.block_kinds, each)
+        profiles = recorder.profiles(request.schedule, family.block_kinds, each)
     activations = context.activations
     return RunResult(
         images=() if output is None else tuple(output.images),
@@ -193,22 +189,22 @@ def run(
     )
 
 
-def run_context(probe: Probe, request: Request) -> RunContext:
+def run_context(family: Family, request: Request) -> RunContext:
     """What is known of a run before it runs."""
     return RunContext(
         layout=request.layout,
         timesteps=request.schedule.timesteps,
         sigmas=request.schedule.sigmas,
-        block_kinds=probe.block_kinds,
+        block_kinds=family.block_kinds,
         prompts=len(request.prompts),
-        branches=probe.family.branch_names(request.arguments),
-        layouts=probe.family.branch_layouts(probe.pipe, request.layout, request.arguments),
-        padding=lambda: probe.family.padding_tokens(probe.pipe, request.arguments),
-        vision=lambda: probe.family.vision_tokens(probe.pipe, request.arguments),
+        branches=family.branch_names(request.arguments),
+        layouts=family.branch_layouts(request.layout, request.arguments),
+        padding=lambda: family.padding_tokens(request.arguments),
+        vision=lambda: family.vision_tokens(request.arguments),
     )
 
 
-def check_before_run(family: Family, pipeline: Any, attachment: str = "nnsight") -> None:
+def check_before_run(family: Family, attachment: str = "nnsight") -> None:
     """See ``check_pipeline``; waits for the run of another thread, which has hooks in place.
 
     Raises:
@@ -218,12 +214,12 @@ def check_before_run(family: Family, pipeline: Any, attachment: str = "nnsight")
     """
     _check_not_forked()
     with _ONE_RUN:
-        if any(pipeline is each for each in _OBSERVED):
+        if any(family.pipe is each for each in _OBSERVED):
             raise InputError(
                 "The pipeline is in an observed run already, and a callback of it cannot start "
                 "another one; wait until it is done."
             )
-        check_pipeline(family, pipeline, attachment)
+        check_pipeline(family, attachment)
 
 
 @contextmanager
@@ -235,26 +231,24 @@ def _observing(pipeline: Any) -> Iterator[None]:
         _OBSERVED.remove(pipeline)
 
 
-def _observed(
-    attachment: str, family: Family, pipeline: Any, request: Request, session: Session
-) -> Any:
+def _observed(attachment: str, family: Family, request: Request, session: Session) -> Any:
     """What the pipeline gave while the session handled its calls."""
 
     def call() -> Any:
-        return request.run(pipeline)
+        return request.run(family.pipe)
 
     if attachment == "hooks":
-        return hook_calls(family, pipeline, session.calls, call, session)
-    calls = family.attention_calls(pipeline)
-    with family.following_positions(pipeline):
+        return hook_calls(family, session.calls, call, session)
+    calls = family.attention_calls()
+    with family.following_positions():
         return trace_calls(
-            family.transformer(pipeline),
+            family.transformer,
             calls,
             session.calls,
             call,
             session,
-            pipeline,
-            unreadable_blocks(family, pipeline),
+            family.pipe,
+            unreadable_blocks(family),
         )
 
 
@@ -266,35 +260,35 @@ def _clock(transformer: torch.nn.Module) -> float:
 
 
 def provenance(
-    probe: Probe,
+    family: Family,
     request: Request,
     interventions: Sequence[Intervention],
     recorder: Recorder | None,
 ) -> dict[str, Any]:
     """Everything a result should say about how it was made, ready for JSON."""
-    transformer = probe.family.transformer(probe.pipe)
+    transformer = family.transformer
     first = next(transformer.parameters())
-    identity = probe.identity(strict=False)
-    skipped = {"image", "prompt", "num_inference_steps", *probe.family.reserved}
+    identity = pipeline_identity(family.pipe)
+    skipped = {"image", "prompt", "num_inference_steps", *family.reserved}
     facts: dict[str, Any] = {
         "created": now(),
         "versions": versions(),
         "model": {
-            "name": probe.name,
-            "family": probe.family.name,
-            "pipeline": type(probe.pipe).__name__,
+            "name": family.model,
+            "family": family.name,
+            "pipeline": type(family.pipe).__name__,
             "fingerprint": identity["fingerprint"],
             "identity": identity,
             "dtype": str(first.dtype).removeprefix("torch."),
-            "device": str(probe.pipe.device),
+            "device": str(family.pipe.device),
             "attention_backend": attention_backend(transformer),
-            **probe.family.facts(probe.pipe),
+            **family.facts(),
         },
         "prompts": list(request.prompts),
         "seed": request.seed,
         "steps": len(request.schedule),
         "layout": request.layout.to_dict(),
-        **probe.family.call_facts(probe.pipe, request.arguments),
+        **family.call_facts(request.arguments),
         "arguments": {k: described(v) for k, v in request.arguments.items() if k not in skipped},
         "interventions": [intervention.describe() for intervention in interventions],
     }

@@ -25,7 +25,7 @@ HARMLESS_HOOKS = ("diffusers.hooks.group_offloading", "diffusers.hooks.layerwise
 DISPATCH = "dispatch_attention_fn"
 
 
-def check_pipeline(family: Family, pipeline: Any, attachment: str) -> None:
+def check_pipeline(family: Family, attachment: str) -> None:
     """Ask whether a run may begin.
 
     Args:
@@ -37,26 +37,26 @@ def check_pipeline(family: Family, pipeline: Any, attachment: str) -> None:
         UnsupportedPipelineError: it may not; the message says why, and what to do.
     """
     if attachment == "nnsight":
-        family.check_traceable(pipeline)
-    elif getattr(pipeline, "transformer", None) is not None:
-        refuse_wholly_compiled(pipeline.transformer)
-    family.check(pipeline)
-    check_computation(family, pipeline)
+        family.check_traceable()
+    elif getattr(family.pipe, "transformer", None) is not None:
+        refuse_wholly_compiled(family.pipe.transformer)
+    family.check()
+    check_computation(family)
     if attachment == "hooks":
-        calls = family.attention_calls(pipeline)
-        processors = [family.processor_of(pipeline, call) for call in calls]
+        calls = family.attention_calls()
+        processors = [family.processor_of(call) for call in calls]
         check_replaceable(family, calls, processors)
 
 
-def check_computation(family: Family, pipeline: Any) -> None:
+def check_computation(family: Family) -> None:
     """Ask whether the transformer computes what diffusers' own does, in every step.
 
     Raises:
         UnsupportedPipelineError: a cache, a hook or a replaced function stands in between.
     """
-    transformer = family.transformer(pipeline)
+    transformer = family.transformer
     _refuse_caches(transformer)
-    _refuse_replaced_functions(family, pipeline)
+    _refuse_replaced_functions(family)
 
 
 def check_replaceable(
@@ -90,11 +90,11 @@ def check_replaceable(
             )
 
 
-def unreadable_blocks(family: Family, pipeline: Any) -> dict[int, str]:
+def unreadable_blocks(family: Family) -> dict[int, str]:
     """Blocks whose attention cannot be followed where it stands, each with the reason."""
     found = {}
-    for block, call in enumerate(family.attention_calls(pipeline)):
-        processor, name = family.processor_of(pipeline, call), family.processors[call.kind]
+    for block, call in enumerate(family.attention_calls()):
+        processor, name = family.processor_of(call), family.processors[call.kind]
         if not runs(processor, name) and (call.projections or not _dispatches_once(processor)):
             found[block] = (
                 f"Attention of block {block} ({call.module}) cannot be read: its processor runs "
@@ -149,15 +149,13 @@ def _refuse_caches(transformer: torch.nn.Module) -> None:
                 )
 
 
-def _refuse_replaced_functions(family: Family, pipeline: Any) -> None:
+def _refuse_replaced_functions(family: Family) -> None:
     """Refuse a call of the transformer, a block or its attention that is not diffusers' own, be it
     replaced on the object or on its class."""
-    transformer = family.transformer(pipeline)
+    transformer = family.transformer
     lists = [each for each in transformer.children() if isinstance(each, torch.nn.ModuleList)]
     blocks = [block._modules.get("_orig_mod") or block for each in lists for block in each]
-    attention = [
-        transformer.get_submodule(call.module) for call in family.attention_calls(pipeline)
-    ]
+    attention = [transformer.get_submodule(call.module) for call in family.attention_calls()]
     named = {id(module): path for path, module in transformer.named_modules()}
     for module in (transformer, *blocks, *attention):
         kind, path = type(module), named.get(id(module), "")

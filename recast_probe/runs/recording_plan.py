@@ -27,7 +27,6 @@ class Selection:
 
 def make_recorder(
     family: Family,
-    heads: int,
     request: Request,
     selection: Selection | None,
     interventions: Sequence[Intervention],
@@ -38,9 +37,6 @@ def make_recorder(
 
     An intervention that ranks tokens needs all heads, so its wish for blocks and steps is added to
     the user's and the selection of heads is given up.
-
-    Args:
-        heads: attention heads of the model.
 
     Raises:
         InputError: an unknown block, step, head or query group, two query groups in one run, or a
@@ -62,12 +58,12 @@ def make_recorder(
         steps |= set(as_indices("profile_step", recording.steps, len(request.schedule)))
     chosen_heads = None
     if selection is not None and selection.heads is not None and not wanted:
-        chosen_heads = as_indices("heads", selection.heads, heads)
+        chosen_heads = as_indices("heads", selection.heads, family.heads)
     return Recorder(
         blocks=sorted(blocks),
         steps=sorted(steps),
         heads=chosen_heads,
-        available_heads=heads,
+        available_heads=family.heads,
         branches=branches,
         layout=request.layout,
         queries=queries,

@@ -55,7 +55,7 @@ class RowRecorder(Intervention, Attachment):
         }
 
     @contextmanager
-    def attached(self, family: Any, pipeline: Any, run: RunContext) -> Iterator[Attachment]:
+    def attached(self, family: Any, run: RunContext) -> Iterator[Attachment]:
         self._run = run
         self._queries = positions(self.group, run)[self.tokens]
         self._keys = positions("reference", run)

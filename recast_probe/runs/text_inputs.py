@@ -76,7 +76,6 @@ def check_one_prompt(what: str, prompt: Any, overrides: Mapping[str, Any]) -> No
 
 def check_texts(
     family: Family,
-    pipeline: Any,
     prompts: Sequence[str | None],
     overrides: Mapping[str, Any],
 ) -> None:
@@ -86,7 +85,7 @@ def check_texts(
         InputError: shapes, dtypes or numbers that do not fit, or halves that are missing; the
             message gives the values.
     """
-    config = pipeline.transformer.config
+    config = family.pipe.transformer.config
     for text in family.texts.values():
         for name in text.prompts:
             if name != "prompt" and name in overrides:
@@ -106,7 +105,7 @@ def check_texts(
         _checked(text.embeddings, embeddings, ("prompt", "text token", "width"))
         tokens = embeddings.shape[1]
         wanted = (len(prompts), tokens, int(config.joint_attention_dim))
-        _check_fits(text.embeddings, embeddings, wanted, pipeline)
+        _check_fits(text.embeddings, embeddings, wanted, family.pipe)
         if text.pooled is not None:
             pooled = overrides.get(text.pooled)
             if pooled is None:
@@ -116,25 +115,25 @@ def check_texts(
                 )
             _checked(text.pooled, pooled, ("prompt", "width"))
             width = int(config.pooled_projection_dim)
-            _check_fits(text.pooled, pooled, (len(prompts), width), pipeline)
+            _check_fits(text.pooled, pooled, (len(prompts), width), family.pipe)
         if text.mask is not None and text.mask in overrides:
             _check_mask(text.mask, overrides[text.mask], text.embeddings, embeddings)
 
 
-def check_encoders(family: Family, pipeline: Any, arguments: Mapping[str, Any]) -> None:
+def check_encoders(family: Family, arguments: Mapping[str, Any]) -> None:
     """Check that the pipeline can read the prompts that it is given.
 
     Raises:
         InputError: a tokenizer or text encoder is missing.
     """
-    missing = [part for part in family.text_parts if getattr(pipeline, part, None) is None]
+    missing = [part for part in family.text_parts if getattr(family.pipe, part, None) is None]
     branches = family.encoded_branches(arguments)
     if missing and branches:
         which = "prompt" if branches[0] == "conditional" else "negative prompt"
         texts = [family.texts[branch] for branch in branches]
         names = [name for text in texts for name in (text.embeddings, text.pooled) if name]
         raise InputError(
-            f"This {type(pipeline).__name__} has no {' and no '.join(missing)}, so it reads no "
+            f"This {type(family.pipe).__name__} has no {' and no '.join(missing)}, so it reads no "
             f"{which}; load {'it' if len(missing) == 1 else 'them'}, or give "
             f"{' and '.join(names)} instead."
         )

@@ -6,19 +6,17 @@ import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from recast_probe.attention.autocast import as_cast
 from recast_probe.layout import TokenLayout
+from recast_probe.pipelines.base import Family
 from recast_probe.runs.call import Request
 from recast_probe.runs.execute import check_before_run, quiet, run
 from recast_probe.runs.recording_plan import Selection
-
-if TYPE_CHECKING:
-    from recast_probe.probe import Probe
 
 MASS_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-4
@@ -179,20 +177,20 @@ def pixel_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
     )
 
 
-def verify_run(probe: Probe, request: Request, selection: Selection) -> Certificate:
+def verify_run(family: Family, request: Request, selection: Selection) -> Certificate:
     """Run plain, traced, and watched through the backends of diffusers, and compare."""
-    family, pipeline = probe.family, probe.pipe
-    check_before_run(family, pipeline)
-    transformer = family.transformer(pipeline)
+    pipeline = family.pipe
+    check_before_run(family)
+    transformer = family.transformer
     before = patches(transformer)
     with quiet(pipeline):
         plain = request.run(pipeline).images
-    result = run(probe, request, selection=selection)
+    result = run(family, request, selection=selection)
     profile = result.profiles[0]
     scores = profile.dataset["score"]
     blocks = [int(block) for block in scores["block"]]
-    layouts = list(family.branch_layouts(pipeline, request.layout, request.arguments).values())
-    own = {attention: block for block, attention in enumerate(family.watched_attention(pipeline))}
+    layouts = list(family.branch_layouts(request.layout, request.arguments).values())
+    own = {attention: block for block, attention in enumerate(family.watched_attention())}
     difference = 0.0
 
     def compare(call: int, attention: int, arguments: Mapping[str, Any]) -> None:
@@ -204,7 +202,7 @@ def verify_run(probe: Probe, request: Request, selection: Selection) -> Certific
                 as_cast(arguments["key"]),
                 layouts[call],
                 arguments.get("scale"),
-                range(probe.heads),
+                range(family.heads),
             )
             streamed = scores.isel(branch=call, step=0).sel(block=block).values
             error = np.abs(dense[0] - streamed).max() / dense[0].max()

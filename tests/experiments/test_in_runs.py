@@ -122,7 +122,7 @@ def test_the_checks_tell_apart_what_a_ranking_depends_on(probe, image):
         return rank.Ranking.from_score(tokens.ravel(), "brightness", {})
 
     def by_weights(picture, prompt, seed):
-        weight = probe.family.block_modules(probe.pipe)[4].attn.to_q.weight
+        weight = probe.family.block_modules()[4].attn.to_q.weight
         return rank.Ranking.from_score(weight.detach()[0, :16].numpy(), "weights", {})
 
     def checked(how):

@@ -27,8 +27,8 @@ class DenseTokenCache(Intervention):
     branches: int = 1
 
     @contextmanager
-    def attached(self, family, pipeline, run):
-        transformer = pipeline.transformer
+    def attached(self, family, run):
+        transformer = family.pipe.transformer
         dense = _Dense(self, transformer, run)
         transformer.forward = dense.forward
         try:

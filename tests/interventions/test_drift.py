@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import recast_probe as rp
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
 from recast_probe.figures import drift_by_block
@@ -47,7 +48,9 @@ def test_the_errors_are_those_of_what_attention_was_given(probe, plain, image):
 
 def test_labels_sources_and_branches(probe, image):
     """Steps up to the source are NaN; later ones are errors above zero, for each branch."""
-    drift = probe.drift(image, "fox", sources=[1], true_cfg_scale=2.0, negative_prompt="x", **QUIET)
+    drift = rp.drift(
+        probe, image, "fox", sources=[1], true_cfg_scale=2.0, negative_prompt="x", **QUIET
+    )
     assert drift.errors["key"].dims == ("source", "branch", "step", "block")
     assert list(drift.errors["branch"].values) == ["conditional", "unconditional"]
     for name in ("key", "value", "output"):
@@ -63,7 +66,7 @@ def test_labels_sources_and_branches(probe, image):
 
 def test_what_cannot_be(probe, image):
     with pytest.raises(InputError, match="Step 7 is no step of this run"):
-        probe.drift(image, "fox", sources=7, **QUIET)
+        rp.drift(probe, image, "fox", sources=7, **QUIET)
     with pytest.raises(InputError, match="at least one source"):
         RecordDrift(())
     interventions = [RecordDrift(), Prune(random(16, 0), 5, start=1)]
@@ -71,6 +74,6 @@ def test_what_cannot_be(probe, image):
         probe.generate(image, "fox", interventions=interventions, **QUIET)
     with pytest.raises(InputError, match="hidden states of the reference in steps"):
         probe.generate(image, "fox", interventions=[RecordDrift(), ReuseReference()], **QUIET)
-    drift = probe.drift(image, "fox", **QUIET)
+    drift = rp.drift(probe, image, "fox", **QUIET)
     with pytest.raises(InputError, match=r"recorded from \[0\], not from 2"):
         drift_by_block(drift, source=2)

@@ -48,7 +48,7 @@ class Watch(Attachment, Intervention):
         self.outputs: dict = {}
         self.layouts: dict = {}
 
-    def attached(self, family, pipeline, run):
+    def attached(self, family, run):
         from contextlib import nullcontext
 
         return nullcontext(self)

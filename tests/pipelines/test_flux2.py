@@ -88,7 +88,7 @@ def test_the_predicted_schedule_is_the_observed_one(flux2_probe, steps, sigmas):
     given_sigmas = None if sigmas is None else np.linspace(0.9, 0.1, steps).tolist()
     arguments = {"num_inference_steps": steps, "sigmas": given_sigmas}
     layout = flux2_probe.layout(tiny.tiny_image(128, 80))
-    schedule = family.predict_schedule(pipeline, layout, arguments)
+    schedule = family.predict_schedule(layout, arguments)
     asked = flux2_probe.pipeline_arguments(
         tiny.tiny_image(128, 80), "fox", steps=steps, sigmas=given_sigmas
     )
@@ -118,7 +118,7 @@ def test_padding_is_what_the_text_encoder_does_not_see(flux2_probe):
         first_inputs(pipeline, asked)
     finally:
         hook.remove()
-    found = flux2_probe.family.padding_tokens(pipeline, asked)
+    found = flux2_probe.family.padding_tokens(asked)
     assert list(found) == list(flux2_probe.family.branch_names(asked))
     assert len(seen) == len(found)
     for mask, padding in zip(seen, found.values(), strict=True):
@@ -134,9 +134,9 @@ def test_the_longest_prompt_is_the_tokenizers_or_a_processors(flux2_probe):
     class Pipeline:
         tokenizer = Processor()
 
-    own = flux2_probe.family.longest_prompt(flux2_probe.pipe)
+    own = flux2_probe.family.longest_prompt()
     assert own in tiny_flux2.TEXT_TOKENS.values()
-    assert flux2_probe.family.longest_prompt(Pipeline()) == own
+    assert flux2_probe.family.longest_prompt() == own
     assert flux2_probe.layout(tiny.tiny_image(), max_sequence_length=44).text == 44
 
 
@@ -174,7 +174,7 @@ def test_the_modulated_input_is_what_the_first_block_attends_with(flux2_probe, i
     try:
         with torch.no_grad():
             pipeline.transformer(**inputs)
-            found = flux2_probe.family.modulated_input(pipeline, inputs, flux2_probe.layout(image))
+            found = flux2_probe.family.modulated_input(inputs, flux2_probe.layout(image))
     finally:
         hook.remove()
     torch.testing.assert_close(found, seen[0][:, :16], atol=1e-6, rtol=1e-6)

@@ -47,7 +47,7 @@ def test_a_cached_step_on_the_same_inputs_repeats_the_full_one(flux2_probe, shar
     cache, layout = cached_run(flux2_probe, kept, share, score)
     inputs = transformer_inputs(kept, 0, guided(flux2_probe))
     pipeline = flux2_probe.pipe
-    with torch.no_grad(), flux2_probe.family.cached_blocks(pipeline, cache):
+    with torch.no_grad(), flux2_probe.family.cached_blocks(cache):
         outputs = []
         for step in range(3):
             cache.begin_call(step, "conditional", layout)
@@ -67,7 +67,7 @@ def test_with_fresh_attention_and_all_tokens_a_cached_step_is_a_full_one(flux2_p
     first, second = (transformer_inputs(kept, seed, guided(flux2_probe)) for seed in (0, 1))
     transformer = flux2_probe.pipe.transformer
     cache, layout = cached_run(flux2_probe, kept, share=1.0, score="value_norm")
-    with torch.no_grad(), flux2_probe.family.cached_blocks(flux2_probe.pipe, cache):
+    with torch.no_grad(), flux2_probe.family.cached_blocks(cache):
         cache.begin_call(0, "second", layout)
         expected = transformer(**second).sample[:, :16]
         cache.begin_call(0, "first", layout)
@@ -93,7 +93,7 @@ def test_keys_and_values_are_measured_where_they_are_projected(flux2_probe):
         for name, module in (("k", double.attn.to_k), ("all", single.attn.to_qkv_mlp_proj))
     ]
     cache, layout = cached_run(flux2_probe, 16, share=0.5, score="key_norm")
-    with torch.no_grad(), flux2_probe.family.cached_blocks(flux2_probe.pipe, cache):
+    with torch.no_grad(), flux2_probe.family.cached_blocks(cache):
         cache.begin_call(0, "conditional", layout)
         transformer(**inputs)
     for hook in hooks:
@@ -109,9 +109,7 @@ def test_keys_and_values_are_measured_where_they_are_projected(flux2_probe):
 def test_a_hooked_processor_is_the_original_to_the_last_bit(flux2_probe, fused):
     transformer, family = flux2_probe.pipe.transformer, flux2_probe.family
     inputs = transformer_inputs(16, 3, guided(flux2_probe))
-    modules = [
-        transformer.get_submodule(c.module) for c in family.attention_calls(flux2_probe.pipe)
-    ]
+    modules = [transformer.get_submodule(c.module) for c in family.attention_calls()]
     if fused:
         transformer.fuse_qkv_projections()
     originals = [module.processor for module in modules]

@@ -43,7 +43,7 @@ def test_a_cached_step_on_the_same_inputs_repeats_the_full_one(probe, share, kep
     """With nothing changed since the full step, the cache is exact, whatever is computed anew."""
     cache, layout = cached_run(probe, kept, share)
     inputs = transformer_inputs(kept, seed=0)
-    with torch.no_grad(), probe.family.cached_blocks(probe.pipe, cache):
+    with torch.no_grad(), probe.family.cached_blocks(cache):
         outputs = []
         for step in range(3):
             cache.begin_call(step, "conditional", layout)
@@ -63,7 +63,7 @@ def test_with_fresh_attention_and_all_tokens_a_cached_step_is_a_full_one(probe, 
     first, second = (transformer_inputs(kept, seed) for seed in (0, 1))
     transformer = probe.pipe.transformer
     cache, layout = cached_run(probe, kept, share=1.0)
-    with torch.no_grad(), probe.family.cached_blocks(probe.pipe, cache):
+    with torch.no_grad(), probe.family.cached_blocks(cache):
         cache.begin_call(0, "second", layout)
         expected = transformer(**second).sample[:, :16]
         cache.begin_call(0, "first", layout)

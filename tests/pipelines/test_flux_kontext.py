@@ -67,32 +67,32 @@ def test_subclasses_of_a_known_pipeline_are_supported(pipeline):
 
 
 def test_blocks_in_the_order_in_which_they_run(pipeline, family):
-    calls = family.attention_calls(pipeline)
+    calls = family.attention_calls()
     assert [call.kind for call in calls] == ["double"] * 2 + ["single"] * 3
     assert calls[2].module == "single_transformer_blocks.0.attn"
-    assert family.heads(pipeline) == 2
+    assert family.heads == 2
 
 
 def test_arguments_follow_from_the_models_config(pipeline, family):
-    assert family.call_arguments(pipeline, {}) == {
+    assert family.call_arguments({}) == {
         "height": 64,
         "width": 64,
         "max_area": 64 * 64,
         "max_sequence_length": tiny.TEXT_TOKENS,
         "_auto_resize": False,
     }
-    large = family.call_arguments(pipeline, {"max_area": 1024 * 1024})
-    assert large == {**family.call_arguments(pipeline, {}), "max_area": 1024 * 1024}
-    assert family.call_arguments(pipeline, {"width": 96})["width"] == 96
+    large = family.call_arguments({"max_area": 1024 * 1024})
+    assert large == {**family.call_arguments({}), "max_area": 1024 * 1024}
+    assert family.call_arguments({"width": 96})["width"] == 96
 
 
 @settings(max_examples=25, deadline=None)
 @given(width=st.integers(20, 300), height=st.integers(20, 300))
 def test_the_predicted_layout_is_the_observed_one(pipeline, family, first_inputs, width, height):
     image = tiny.tiny_image(width, height)
-    arguments = family.call_arguments(pipeline, {})
-    reference = family.prepare_reference(pipeline, image, {})
-    predicted = family.predict_layout(pipeline, reference, arguments)
+    arguments = family.call_arguments({})
+    reference = family.prepare_reference(image, {})
+    predicted = family.predict_layout(reference, arguments)
     inputs = first_inputs(image=reference, prompt="fox", num_inference_steps=1, **arguments)
     assert family.observed_layout(inputs) == predicted
     grid = predicted.references[0]
@@ -105,10 +105,10 @@ def test_preferred_sizes_at_one_megapixel(pipeline, family, first_inputs, size):
     """Only the sizes are checked; the transformer does not run."""
     image = tiny.tiny_image(*size)
     overrides = {"_auto_resize": True}
-    arguments = family.call_arguments(pipeline, overrides)
-    reference = family.prepare_reference(pipeline, image, overrides)
+    arguments = family.call_arguments(overrides)
+    reference = family.prepare_reference(image, overrides)
     assert reference is image
-    predicted = family.predict_layout(pipeline, reference, arguments)
+    predicted = family.predict_layout(reference, arguments)
     grid = predicted.references[0]
     assert (grid.columns * 16, grid.rows * 16) in [
         (width // 16 * 16, height // 16 * 16) for width, height in PREFERRED_KONTEXT_RESOLUTIONS
@@ -120,9 +120,9 @@ def test_preferred_sizes_at_one_megapixel(pipeline, family, first_inputs, size):
 def test_the_own_rule_of_the_pipeline_on_request(pipeline, family, first_inputs):
     image = tiny.tiny_image(100, 40)
     overrides = {"_auto_resize": False}
-    arguments = family.call_arguments(pipeline, overrides)
-    reference = family.prepare_reference(pipeline, image, overrides)
-    predicted = family.predict_layout(pipeline, reference, arguments)
+    arguments = family.call_arguments(overrides)
+    reference = family.prepare_reference(image, overrides)
+    predicted = family.predict_layout(reference, arguments)
     assert predicted.references == (Grid(2, 6),)
     inputs = first_inputs(image=reference, prompt="fox", num_inference_steps=1, **arguments)
     assert family.observed_layout(inputs) == predicted
@@ -130,9 +130,9 @@ def test_the_own_rule_of_the_pipeline_on_request(pipeline, family, first_inputs)
 
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_the_predicted_schedule_is_the_observed_one(pipeline, family, steps):
-    arguments = family.call_arguments(pipeline, {"num_inference_steps": steps})
-    layout = family.predict_layout(pipeline, None, arguments)
-    schedule = family.predict_schedule(pipeline, layout, arguments)
+    arguments = family.call_arguments({"num_inference_steps": steps})
+    layout = family.predict_layout(None, arguments)
+    schedule = family.predict_schedule(layout, arguments)
     pipeline(prompt="fox", generator=torch.Generator().manual_seed(0), **arguments)
     np.testing.assert_allclose(schedule.timesteps, pipeline.scheduler.timesteps, rtol=1e-6)
     np.testing.assert_allclose(schedule.sigmas, pipeline.scheduler.sigmas[:-1], rtol=1e-6)

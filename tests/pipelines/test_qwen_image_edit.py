@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers.models.transformers import transformer_qwenimage
 
+import recast_probe as rp
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import Merge
 from recast_probe.layout import Grid
@@ -96,15 +97,15 @@ def test_text_tokens_are_the_prompt_and_the_pictures(edit, plus, two):
         arguments = probe.pipeline_arguments(
             images, "fox", negative_prompt=NEGATIVE, **tiny_qwen.SIZE
         )
-        pictures = family.scaled_for_text(pipe, family.references(arguments))
-        vision = family.vision_tokens(pipe, arguments)
+        pictures = family.scaled_for_text(family.references(arguments))
+        vision = family.vision_tokens(arguments)
         for branch, prompt in (("conditional", "fox"), ("unconditional", NEGATIVE)):
             embeddings, mask = pipe.encode_prompt(prompt=prompt, image=pictures)
             assert mask is None
             assert vision[branch].shape == (1, embeddings.shape[1])
-            assert not family.padding_tokens(pipe, arguments)[branch].any()
+            assert not family.padding_tokens(arguments)[branch].any()
         # exactly those that change with the picture before anything could be read from it
-        before, _ = family.pictures(pipe, family.references(arguments))
+        before, _ = family.pictures(family.references(arguments))
         text = pipe.prompt_template_encode.format(before + "fox")
         ids = pipe.processor(text=[text], images=pictures)["input_ids"][0]
         opening = pipe.prompt_template_encode_start_idx
@@ -159,7 +160,7 @@ def test_kept_tokens_are_as_in_a_sequence_where_the_others_are_masked(
 
     pruned = family.keep_reference_tokens(inputs, layout, kept)
     assert family.count_reference_tokens(pruned, layout) == 4
-    found = velocity(pruned, lambda: family.following_positions(probe.pipe))
+    found = velocity(pruned, lambda: family.following_positions())
     assert patches(transformer) == before
     own = transformer_qwenimage.dispatch_attention_fn
 
@@ -228,7 +229,7 @@ def test_what_is_refused(edit, plus, two):
         with pytest.raises(InputError, match="one prompt at a time, not 2"):
             probe.profile(two[0], ["fox", "cat"])
         with pytest.raises(InputError, match="lens needs a run without a reference"):
-            probe.text_lens(two[0], "fox")
+            rp.text_lens(probe, two[0], "fox")
     with pytest.raises(InputError, match="smaller than one token"):
         edit.layout(two[0], height=100, width=256)
     with pytest.raises(InputError, match="smaller than one token"):

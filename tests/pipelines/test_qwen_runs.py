@@ -85,7 +85,7 @@ class Watch(Attachment, Intervention):
         self.seen: dict = {}
 
     @contextmanager
-    def attached(self, family, pipeline, run):
+    def attached(self, family, run):
         self.run = run
         yield self
 

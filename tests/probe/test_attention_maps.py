@@ -10,10 +10,10 @@ from recast_probe.attention import AttentionInputs, Cut
 from recast_probe.attention.query_rows import query_rows
 from recast_probe.diagnostics import correspondence, flow
 from recast_probe.errors import InputError
+from recast_probe.experiments.path_profiles import path_profiles
 from recast_probe.interventions import Keep, Knockout
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
-from recast_probe.runs.path_profiles import path_profiles
 from tests import tiny
 
 QUIET = {"steps": 3, "progress": False}

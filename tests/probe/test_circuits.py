@@ -7,9 +7,9 @@ import pytest
 
 from recast_probe.diagnostics import copy_heads, flow
 from recast_probe.experiments.attribution import attribution
+from recast_probe.experiments.path_profiles import path_profiles
 from recast_probe.interventions import Knockout
 from recast_probe.probe import Probe
-from recast_probe.runs.path_profiles import path_profiles
 from tests import tiny
 from tests.probe.circuits import circuit
 

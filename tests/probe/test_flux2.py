@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import recast_probe as rp
 from recast_probe.layout import Grid
 from recast_probe.runs.verification import dense_scores, patches, watch_attention
 from tests import tiny
@@ -114,8 +115,14 @@ def test_half_precision(flux2_folders):
 
 
 def test_the_text_lens_keeps_the_size_of_the_image(flux2_probes):
-    lens = flux2_probes["flux2"].text_lens(
-        TWO[1], "a red fox", steps=1, blocks=[0, 4], block_window=2, progress=False
+    lens = rp.text_lens(
+        flux2_probes["flux2"],
+        TWO[1],
+        "a red fox",
+        steps=1,
+        blocks=[0, 4],
+        block_window=2,
+        progress=False,
     )
     assert lens.without.size == lens.full.size == (96, 64)
     (patched,) = lens.images.values()

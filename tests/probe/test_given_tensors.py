@@ -71,7 +71,7 @@ def _flux2(probe, length):
 
 def _qwen(probe, image):
     def encode(prompt, prefix=""):
-        pictures = probe.family.scaled_for_text(probe.pipe, [image])
+        pictures = probe.family.scaled_for_text([image])
         embeddings, _ = probe.pipe.encode_prompt(prompt, pictures)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
         return {f"{prefix}prompt_embeds": embeddings, f"{prefix}prompt_embeds_mask": mask}

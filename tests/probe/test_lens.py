@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import recast_probe as rp
 from recast_probe import figures
 from recast_probe.errors import InputError
 from recast_probe.experiments.block_groups import windows
@@ -25,7 +26,9 @@ def test_windows():
 
 
 def test_the_lens_is_a_patch_of_text_in_a_run_without_reference(probe, image):
-    lens = probe.text_lens(image, "fox", blocks=[0, 2, 3], block_window=2, step_window=2, **QUIET)
+    lens = rp.text_lens(
+        probe, image, "fox", blocks=[0, 2, 3], block_window=2, step_window=2, **QUIET
+    )
     assert lens.blocks == [(0, 2), (3,)]
     assert lens.patched_steps == [(0, 1), (2,)]
     source = probe.record(image, "fox", tokens="text", **QUIET)
@@ -46,7 +49,7 @@ def test_the_lens_is_a_patch_of_text_in_a_run_without_reference(probe, image):
 
 
 def test_by_default_every_step_is_patched(probe, image):
-    lens = probe.text_lens(image, "fox", blocks="single", **QUIET)
+    lens = rp.text_lens(probe, image, "fox", blocks="single", **QUIET)
     assert lens.patched_steps == [(0, 1, 2)]
     assert lens.blocks == [(2,), (3,), (4,)]
     # nothing reads the text that leaves the last block
@@ -62,19 +65,19 @@ def test_text_that_does_not_read_the_reference_brings_nothing(image):
             block.attn.to_add_out.weight.zero_()
         for block in pipe.transformer.single_transformer_blocks:
             block.proj_out.weight[:, : tiny.HEADS * tiny.HEAD_DIMENSION].zero_()
-    lens = Probe(pipe).text_lens(image, "fox", **QUIET)
+    lens = rp.text_lens(Probe(pipe), image, "fox", **QUIET)
     np.testing.assert_array_equal(lens.change(), 0)
     assert (np.asarray(lens.full) != np.asarray(lens.without)).any()
 
 
 def test_what_cannot_be_shown_is_refused(probe, image):
     with pytest.raises(InputError, match="one prompt"):
-        probe.text_lens(image, ["fox", "hen"], **QUIET)
+        rp.text_lens(probe, image, ["fox", "hen"], **QUIET)
     with pytest.raises(InputError, match="not 'generation'"):
-        probe.text_lens(image, "fox", tokens="generation", **QUIET)
+        rp.text_lens(probe, image, "fox", tokens="generation", **QUIET)
     with pytest.raises(InputError, match="no reference"):
-        probe.text_lens(None, "fox", **QUIET)
+        rp.text_lens(probe, None, "fox", **QUIET)
     with pytest.raises(InputError, match="at least 1"):
-        probe.text_lens(image, "fox", block_window=0, **QUIET)
+        rp.text_lens(probe, image, "fox", block_window=0, **QUIET)
     with pytest.raises(InputError, match="limit"):
-        probe.text_lens(image, "fox", limit=10, **QUIET)
+        rp.text_lens(probe, image, "fox", limit=10, **QUIET)

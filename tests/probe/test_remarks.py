@@ -60,9 +60,9 @@ def test_in_flux2(flux2_probe):
     long = "fox " * 60
     with pytest.warns(UserWarning, match="prompt 0 is too long for tokenizer"):
         (found,) = remarks(flux2_probe, long, height=32, width=32)
-    family, pipe = flux2_probe.family, flux2_probe.pipe
-    mask = family.padding_tokens(pipe, {"prompt": long, "max_sequence_length": 500})["conditional"]
-    lost = int((~mask).sum()) - family.longest_prompt(pipe)
+    family = flux2_probe.family
+    mask = family.padding_tokens({"prompt": long, "max_sequence_length": 500})["conditional"]
+    lost = int((~mask).sum()) - family.longest_prompt()
     assert f" {lost} of its tokens" in found
     assert remarks(flux2_probe, "fox", height=32, width=32, max_sequence_length=200) is None
 

@@ -165,7 +165,7 @@ def test_a_processor_that_leaves_its_attention_to_diffusers(pipe, image, monkeyp
 def test_a_processor_that_attends_twice(pipe, image, monkeypatch):
     probe = Probe(pipe)
     patch_class(pipe, monkeypatch, twice_dispatched)
-    assert list(unreadable_blocks(probe.family, pipe)) == list(range(tiny.BLOCKS))
+    assert list(unreadable_blocks(probe.family)) == list(range(tiny.BLOCKS))
     with pytest.raises(UnsupportedPipelineError, match=r"block 0.*to one call"):
         probe.profile(image, "fox", **QUIET)
 

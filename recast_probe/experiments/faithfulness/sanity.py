@@ -31,7 +31,7 @@ def randomised_blocks(probe: Probe, blocks: Sequence[int], seed: int = 0) -> Ite
         InputError: a block that the model does not have.
         UnsupportedPipelineError: weights that are not in memory (offloaded to disk).
     """
-    modules = probe.family.block_modules(probe.pipe)
+    modules = probe.family.block_modules()
     outside = [block for block in blocks if not 0 <= block < len(modules)]
     if outside:
         raise InputError(f"There is no block {outside[0]}; this model has {len(modules)}.")

@@ -36,62 +36,65 @@ class Flux(Family):
     leaves_flow_sigmas = True
     stacks = (("double", "transformer_blocks"), ("single", "single_transformer_blocks"))
 
-    def lacking(self, pipeline: Any) -> list[str]:
-        transformer = self.transformer(pipeline)
+    def lacking(self) -> list[str]:
+        transformer = self.transformer
         return [
             f"transformer.{stack}"
             for _, stack in self.stacks
             if not isinstance(getattr(transformer, stack, None), torch.nn.ModuleList)
         ]
 
-    def block_places(self, pipeline: Any) -> Iterator[tuple[str, str, int]]:
+    def block_places(self) -> Iterator[tuple[str, str, int]]:
         """Kind, stack and index in the stack of every block, in the order in which they run."""
         for kind, stack in self.stacks:
-            for index in range(len(getattr(self.transformer(pipeline), stack))):
+            for index in range(len(getattr(self.transformer, stack))):
                 yield kind, stack, index
 
-    def transformer(self, pipeline: Any) -> torch.nn.Module:
-        return pipeline.transformer
+    @property
+    def transformer(self) -> torch.nn.Module:
+        return self.pipe.transformer
 
-    def heads(self, pipeline: Any) -> int:
-        return int(pipeline.transformer.config.num_attention_heads)
+    @property
+    def heads(self) -> int:
+        return int(self.pipe.transformer.config.num_attention_heads)
 
-    def width(self, pipeline: Any) -> int:
-        return self.heads(pipeline) * int(pipeline.transformer.config.attention_head_dim)
+    @property
+    def width(self) -> int:
+        return self.heads * int(self.pipe.transformer.config.attention_head_dim)
 
-    def image_side(self, pipeline: Any) -> int:
+    def image_side(self) -> int:
         """Side in pixels of the square images that the model was made for."""
-        side = getattr(pipeline.vae.config, "sample_size", None)
+        side = getattr(self.pipe.vae.config, "sample_size", None)
         return side if isinstance(side, int) and side > 0 else 1024
 
-    def default_side(self, pipeline: Any) -> int:
+    def default_side(self) -> int:
         """Side in pixels of an output without a given size: at one megapixel the pipeline's own
         default, for a smaller model that of the images it was made for."""
-        side = self.image_side(pipeline)
+        side = self.image_side()
         if side * side == MEGAPIXEL:
-            return int(pipeline.default_sample_size * pipeline.vae_scale_factor)
+            return int(self.pipe.default_sample_size * self.pipe.vae_scale_factor)
         return side
 
-    def token_pixels(self, pipeline: Any) -> int:
+    def token_pixels(self) -> int:
         """Side in pixels of the square that one token stands for."""
-        return int(pipeline.vae_scale_factor) * 2
+        return int(self.pipe.vae_scale_factor) * 2
 
-    def check_one_token(self, pipeline: Any, image: Image.Image) -> None:
+    def check_one_token(self, image: Image.Image) -> None:
         """Raise InputError where a reference has a side below that of a token."""
-        pixels = self.token_pixels(pipeline)
+        pixels = self.token_pixels()
         if min(image.size) < pixels:
             raise InputError(
                 f"The reference image is {image.width} x {image.height} pixels, smaller than one "
                 f"token ({pixels} x {pixels} pixels); give a larger one."
             )
 
-    def output_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
+    def output_grid(self, arguments: Mapping[str, Any]) -> Grid:
         """Generation tokens of an output of ``height`` by ``width`` pixels.
 
         Raises:
             InputError: none fits.
         """
-        pixels = self.token_pixels(pipeline)
+        pixels = self.token_pixels()
         rows, columns = arguments["height"] // pixels, arguments["width"] // pixels
         if min(rows, columns) < 1:
             raise InputError(
@@ -106,15 +109,15 @@ class Flux(Family):
         return int(arguments["max_sequence_length"] if given is None else given.shape[1])
 
     def branch_layouts(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+        self, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
         return {
             branch: replace(layout, text=self.text_tokens(arguments, branch))
             for branch in self.branch_names(arguments)
         }
 
-    def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
-        return [(self.transformer(pipeline), stack) for _, stack in self.stacks]
+    def block_lists(self) -> list[tuple[torch.nn.Module, str]]:
+        return [(self.transformer, stack) for _, stack in self.stacks]
 
     def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
         """By how much the scheduler shifts its sigmas for so many generation tokens and steps."""
@@ -125,13 +128,11 @@ class Flux(Family):
         flow = self.leaves_flow_sigmas and scheduler.config.get("use_flow_sigmas")
         return None if flow else unshifted_sigmas(arguments)
 
-    def predict_schedule(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
-    ) -> Schedule:
-        steps, scheduler = arguments["num_inference_steps"], pipeline.scheduler
+    def predict_schedule(self, layout: TokenLayout, arguments: Mapping[str, Any]) -> Schedule:
+        steps, scheduler = arguments["num_inference_steps"], self.pipe.scheduler
         sigmas = self.unshifted_sigmas(scheduler, arguments)
         shift = self.shift(scheduler, layout.generation.size, steps)
-        return shifted_schedule(pipeline, steps, sigmas, shift)
+        return shifted_schedule(self.pipe, steps, sigmas, shift)
 
     def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         return inputs["timestep"].detach().double().cpu() * 1000

@@ -34,16 +34,16 @@ class Flux1(Flux):
     def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
         return calculated_shift(scheduler, tokens)
 
-    def longest_sequence(self, pipeline: Any) -> int | None:
+    def longest_sequence(self) -> int | None:
         return LONGEST_PROMPT
 
-    def longest_prompt(self, pipeline: Any) -> int:
+    def longest_prompt(self) -> int:
         """Text tokens of a prompt, which is padded to this length."""
-        if pipeline.tokenizer_2 is None:  # the text is given as embeddings
+        if self.pipe.tokenizer_2 is None:  # the text is given as embeddings
             return LONGEST_PROMPT
-        return min(int(pipeline.tokenizer_2.model_max_length), LONGEST_PROMPT)
+        return min(int(self.pipe.tokenizer_2.model_max_length), LONGEST_PROMPT)
 
-    def text_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def text_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of the call that are about text and follow from the model.
 
         Raises:
@@ -58,12 +58,10 @@ class Flux1(Flux):
                 f"prompt_embeds {shapes[0]} and negative_prompt_embeds {shapes[1]} must have the "
                 "same shape in this pipeline; fill up the shorter ones as pipe.encode_prompt does."
             )
-        return {"max_sequence_length": self.longest_prompt(pipeline)}
+        return {"max_sequence_length": self.longest_prompt()}
 
-    def modulated_input(
-        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
-    ) -> torch.Tensor:
-        transformer: Any = self.transformer(pipeline)
+    def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
+        transformer: Any = self.transformer
         tokens = transformer.x_embedder(inputs["hidden_states"][:, : layout.generation.size])
         clocks = [inputs["timestep"], inputs.get("guidance")]
         # the transformer takes both a thousandfold
@@ -81,25 +79,23 @@ class Flux1(Flux):
             return ("conditional",)
         return ("conditional", "unconditional")
 
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
+    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
         names = self.branch_names(arguments)
         if len(names) == 1:
             return {names[0]: None}
         found = {name: self.given_embeddings(arguments, name) for name in names}
         return {
-            name: self._encode(pipeline, arguments, name) if given is None else given
+            name: self._encode(arguments, name) if given is None else given
             for name, given in found.items()
         }
 
-    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self.check_prompts_known(arguments)
         found = {}
         for branch in self.branch_names(arguments):
-            _, (_, prompts) = self._read(pipeline, arguments, branch)
+            _, (_, prompts) = self._read(arguments, branch)
             # as in the pipeline; T5 reads a prompt with padding and no mask
-            tokens = pipeline.tokenizer_2(
+            tokens = self.pipe.tokenizer_2(
                 prompts,
                 padding="max_length",
                 max_length=arguments["max_sequence_length"],
@@ -109,40 +105,36 @@ class Flux1(Flux):
             found[branch] = np.asarray(tokens["attention_mask"]) == 0
         return found
 
-    def cut_off(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> list[tuple[str, str, int, int]]:
+    def cut_off(self, arguments: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         found = []
         for branch in self.encoded_branches(arguments):
-            read = self._read(pipeline, arguments, branch)
-            lengths = (pipeline.tokenizer_max_length, arguments["max_sequence_length"])
+            read = self._read(arguments, branch)
+            lengths = (self.pipe.tokenizer_max_length, arguments["max_sequence_length"])
             names = ("tokenizer", "tokenizer_2")
             for name, (argument, prompts), length in zip(names, read, lengths, strict=True):
-                lost = truncated(getattr(pipeline, name), prompts, length)
+                lost = truncated(getattr(self.pipe, name), prompts, length)
                 found += [(argument, name, number, count) for number, count in lost]
         return found
 
-    def _read(
-        self, pipeline: Any, arguments: Mapping[str, Any], branch: str
-    ) -> list[tuple[str, list[str]]]:
+    def _read(self, arguments: Mapping[str, Any], branch: str) -> list[tuple[str, list[str]]]:
         """What each of the two tokenizers reads: the argument and its prompts."""
         first, second = self.texts[branch].prompts
         found = []
         for name, tokenizer in (
-            (first, pipeline.tokenizer),
-            (second if arguments.get(second) else first, pipeline.tokenizer_2),
+            (first, self.pipe.tokenizer),
+            (second if arguments.get(second) else first, self.pipe.tokenizer_2),
         ):
             given = arguments[name]
             prompts = [given] if isinstance(given, str) else list(given)
-            if hasattr(pipeline, "maybe_convert_prompt"):  # learned words of textual inversion
-                prompts = pipeline.maybe_convert_prompt(prompts, tokenizer)
+            if hasattr(self.pipe, "maybe_convert_prompt"):  # learned words of textual inversion
+                prompts = self.pipe.maybe_convert_prompt(prompts, tokenizer)
             found.append((name, prompts))
         return found
 
-    def _encode(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
+    def _encode(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
         first, second = self.texts[branch].prompts
         with torch.no_grad():
-            embeddings, _, _ = pipeline.encode_prompt(
+            embeddings, _, _ = self.pipe.encode_prompt(
                 prompt=arguments[first],
                 prompt_2=arguments.get(second),
                 max_sequence_length=arguments["max_sequence_length"],

@@ -38,30 +38,28 @@ class FluxKontext(FluxSequence, Flux1):
     def hooked_processor(self, processor: Any) -> HookedFluxProcessor:
         return HookedFluxProcessor(processor)
 
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """As in ``Family``. At one megapixel these are the pipeline's own defaults; a smaller model
         has its own area in place of one megapixel, and no list of preferred sizes."""
         adapters = sorted(name for name in overrides if "ip_adapter" in name)
         if adapters:
             raise InputError(
-                f"{adapters[0]} needs an IP-Adapter, and a {type(pipeline).__name__} with one "
+                f"{adapters[0]} needs an IP-Adapter, and a {type(self.pipe).__name__} with one "
                 "cannot be probed; leave it out."
             )
-        side = self.image_side(pipeline)
+        side = self.image_side()
         # height and width give the aspect ratio only, so one that is left out matters
-        default = self.default_side(pipeline)
+        default = self.default_side()
         return {
             "height": default,
             "width": default,
             "max_area": side * side,
-            **self.text_arguments(pipeline, overrides),
+            **self.text_arguments(overrides),
             "_auto_resize": side * side == MEGAPIXEL,
             **overrides,
         }
 
-    def prepare_reference(
-        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
-    ) -> Image.Image:
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """Scale the reference to the model's area, where the pipeline does not do so by itself.
 
         At one megapixel the pipeline resizes to Kontext's own list of preferred sizes, so the image
@@ -72,36 +70,34 @@ class FluxKontext(FluxSequence, Flux1):
         Raises:
             InputError: smaller than one token.
         """
-        self.check_one_token(pipeline, image)
-        if "_auto_resize" in overrides or self.call_arguments(pipeline, {})["_auto_resize"]:
+        self.check_one_token(image)
+        if "_auto_resize" in overrides or self.call_arguments({})["_auto_resize"]:
             return image
-        area, aspect_ratio = self.image_side(pipeline) ** 2, image.width / image.height
-        multiple = self.token_pixels(pipeline)
+        area, aspect_ratio = self.image_side() ** 2, image.width / image.height
+        multiple = self.token_pixels()
         width = round((area * aspect_ratio) ** 0.5) // multiple
         height = round((area / aspect_ratio) ** 0.5) // multiple
         size = (max(width, 1) * multiple, max(height, 1) * multiple)
         if size == image.size:
             return image
-        return pipeline.image_processor.resize(image, size[1], size[0])
+        return self.pipe.image_processor.resize(image, size[1], size[0])
 
-    def _reference_grid(
-        self, pipeline: Any, image: Image.Image, arguments: Mapping[str, Any]
-    ) -> Grid:
+    def _reference_grid(self, image: Image.Image, arguments: Mapping[str, Any]) -> Grid:
         from diffusers.pipelines.flux.pipeline_flux_kontext import PREFERRED_KONTEXT_RESOLUTIONS
 
-        height, width = pipeline.image_processor.get_default_height_width(image)
+        height, width = self.pipe.image_processor.get_default_height_width(image)
         if arguments["_auto_resize"]:
             _, width, height = min(
                 (abs(width / height - preferred_width / preferred_height), *size)
                 for size in PREFERRED_KONTEXT_RESOLUTIONS
                 for preferred_width, preferred_height in [size]
             )
-        multiple = self.token_pixels(pipeline)
+        multiple = self.token_pixels()
         return Grid(rows=height // multiple, columns=width // multiple)
 
-    def _generation_grid(self, pipeline: Any, arguments: Mapping[str, Any]) -> Grid:
+    def _generation_grid(self, arguments: Mapping[str, Any]) -> Grid:
         # as in FluxKontextPipeline.__call__: height and width give the aspect ratio only
-        area, multiple = arguments["max_area"], self.token_pixels(pipeline)
+        area, multiple = arguments["max_area"], self.token_pixels()
         aspect_ratio = arguments["width"] / arguments["height"]
         rows = round((area / aspect_ratio) ** 0.5) // multiple
         columns = round((area * aspect_ratio) ** 0.5) // multiple
@@ -113,11 +109,11 @@ class FluxKontext(FluxSequence, Flux1):
         return Grid(rows=rows, columns=columns)
 
     def predict_layout(
-        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+        self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
-        references = () if image is None else (self._reference_grid(pipeline, image, arguments),)
+        references = () if image is None else (self._reference_grid(image, arguments),)
         return TokenLayout(
             text=self.text_tokens(arguments, "conditional"),
-            generation=self._generation_grid(pipeline, arguments),
+            generation=self._generation_grid(arguments),
             references=references,
         )

@@ -34,13 +34,13 @@ class FluxSequence(Flux):
     cached_types: ClassVar[Mapping[str, type[CachedBlock]]]
     remedy: ClassVar[str]
 
-    def lacking(self, pipeline: Any) -> list[str]:
-        return super().lacking(pipeline) or self.other_processors(pipeline, self.remedy)
+    def lacking(self) -> list[str]:
+        return super().lacking() or self.other_processors(self.remedy)
 
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+    def attention_calls(self) -> list[AttentionCall]:
         return [
             AttentionCall(kind, f"{stack}.{index}.attn", self.operations)
-            for kind, stack, index in self.block_places(pipeline)
+            for kind, stack, index in self.block_places()
         ]
 
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
@@ -65,11 +65,9 @@ class FluxSequence(Flux):
             "img_ids": positions.index_select(positions.ndim - 2, index.to(positions.device)),
         }
 
-    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
-        transformer = self.transformer(pipeline)
-        return [
-            getattr(transformer, stack)[index] for _, stack, index in self.block_places(pipeline)
-        ]
+    def block_modules(self) -> list[torch.nn.Module]:
+        transformer = self.transformer
+        return [getattr(transformer, stack)[index] for _, stack, index in self.block_places()]
 
     def reference_features(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         return inputs["hidden_states"][:, layout.generation.size :]
@@ -96,7 +94,7 @@ class FluxSequence(Flux):
             edited["joint_attention_kwargs"] = options
         return edited
 
-    def cached_blocks(self, pipeline: Any, cache: FeatureCache) -> AbstractContextManager[None]:
-        kinds = (self.cached_types[kind] for kind, _, _ in self.block_places(pipeline))
-        blocks = list(zip(kinds, self.block_modules(pipeline), strict=True))
+    def cached_blocks(self, cache: FeatureCache) -> AbstractContextManager[None]:
+        kinds = (self.cached_types[kind] for kind, _, _ in self.block_places())
+        blocks = list(zip(kinds, self.block_modules(), strict=True))
         return cached_blocks(blocks, cache)

@@ -41,11 +41,7 @@ HOOKED = {
 
 
 class Flux2(FluxSequence):
-    """``Flux2Pipeline`` of diffusers, of any size.
-
-    Args:
-        pipeline: the pipeline that it serves; see ``for_pipeline``.
-    """
+    """``Flux2Pipeline`` of diffusers, of any size."""
 
     name = "flux2"
     pipelines: tuple[str, ...] = ("Flux2Pipeline",)
@@ -62,48 +58,40 @@ class Flux2(FluxSequence):
     }
     remedy = "set diffusers' own with pipe.transformer.set_attn_processor"
 
-    def __init__(self, pipeline: Any = None) -> None:
-        self._pipeline = pipeline
-
-    def for_pipeline(self, pipeline: Any) -> Flux2:
-        return type(self)(pipeline)
-
     def hooked_processor(self, processor: Any) -> HookedProcessor:
         names = [each.__name__ for each in type(processor).__mro__]
         return next(HOOKED[name] for name in names if name in HOOKED)(processor)
 
-    def longest_sequence(self, pipeline: Any) -> int | None:
-        if pipeline.text_encoder is None:  # the text is given as embeddings
+    def longest_sequence(self) -> int | None:
+        if self.pipe.text_encoder is None:  # the text is given as embeddings
             return None
-        return int(pipeline.text_encoder.config.get_text_config().max_position_embeddings)
+        return int(self.pipe.text_encoder.config.get_text_config().max_position_embeddings)
 
-    def longest_prompt(self, pipeline: Any) -> int:
+    def longest_prompt(self) -> int:
         """Text tokens of a prompt with its chat template, which is padded to this length."""
-        if pipeline.tokenizer is None:  # the text is given as embeddings
+        if self.pipe.tokenizer is None:  # the text is given as embeddings
             return LONGEST_PROMPT
-        tokenizer = getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)
+        tokenizer = getattr(self.pipe.tokenizer, "tokenizer", self.pipe.tokenizer)
         return min(int(tokenizer.model_max_length), LONGEST_PROMPT)
 
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         if overrides.get("caption_upsample_temperature"):
             raise InputError(
                 "caption_upsample_temperature has the text encoder rewrite the prompt at random, "
                 "so nothing about the run could be said beforehand; rewrite it first with "
                 "pipe.upsample_prompt(...), and give the probe what comes out."
             )
-        return {"max_sequence_length": self.longest_prompt(pipeline), **overrides}
+        return {"max_sequence_length": self.longest_prompt(), **overrides}
 
-    def prepare_reference(
-        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
-    ) -> Image.Image:
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The image as it is: the pipeline itself scales it down and crops it.
 
         Raises:
             InputError: smaller or longer than the pipeline takes.
         """
-        self.check_one_token(pipeline, image)
+        self.check_one_token(image)
         try:
-            pipeline.image_processor.check_image_input(image)
+            self.pipe.image_processor.check_image_input(image)
         except ValueError as error:
             raise InputError(f"The reference image does not fit {self.name}: {error}.") from error
         return image
@@ -117,10 +105,10 @@ class Flux2(FluxSequence):
         without a reference, that of the images that the model was made for.
         """
         if images:
-            grid, pixels = self._reference_grid(images[0]), self.token_pixels(self._pipeline)
+            grid, pixels = self._reference_grid(images[0]), self.token_pixels()
             height, width = grid.rows * pixels, grid.columns * pixels
         else:
-            height = width = self.default_side(self._pipeline)
+            height = width = self.default_side()
         return {
             **({"image": list(images)} if images else {}),
             "height": arguments.get("height", height),
@@ -138,12 +126,12 @@ class Flux2(FluxSequence):
     def _reference_grid(self, image: Image.Image) -> Grid:
         """Whole tokens of the scaled image; what is over is cut off at its edges."""
         width, height = self._scaled_size(image)
-        pixels = self.token_pixels(self._pipeline)
+        pixels = self.token_pixels()
         return Grid(rows=height // pixels, columns=width // pixels)
 
-    def seen_part(self, pipeline: Any, image: Image.Image) -> tuple[float, float, float, float]:
+    def seen_part(self, image: Image.Image) -> tuple[float, float, float, float]:
         (width, height), grid = self._scaled_size(image), self._reference_grid(image)
-        pixels = self.token_pixels(pipeline)
+        pixels = self.token_pixels()
         seen_width, seen_height = grid.columns * pixels, grid.rows * pixels
         left, top = (width - seen_width) // 2, (height - seen_height) // 2
         return (
@@ -154,11 +142,11 @@ class Flux2(FluxSequence):
         )
 
     def predict_layout(
-        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+        self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
         return TokenLayout(
             text=self.text_tokens(arguments, "conditional"),
-            generation=self.output_grid(pipeline, arguments),
+            generation=self.output_grid(arguments),
             references=tuple(self._reference_grid(each) for each in arguments.get("image", ())),
         )
 
@@ -171,9 +159,7 @@ class Flux2(FluxSequence):
         # the guidance scale is embedded, where the model knows it at all
         return ("conditional",)
 
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
+    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
         names = self.branch_names(arguments)
         if len(names) == 1:
             return {names[0]: None}
@@ -185,7 +171,7 @@ class Flux2(FluxSequence):
         found = {name: self.given_embeddings(arguments, name) for name in names}
         with torch.no_grad():
             return {
-                name: pipeline.encode_prompt(prompt=self._prompts(name, arguments), **options)[0]
+                name: self.pipe.encode_prompt(prompt=self._prompts(name, arguments), **options)[0]
                 if given is None
                 else given
                 for name, given in found.items()
@@ -197,28 +183,26 @@ class Flux2(FluxSequence):
         # the pipelines take no other negative prompt
         return prompts if branch == "conditional" else [""] * len(prompts)
 
-    def latents_shape(self, pipeline: Any, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
+    def latents_shape(self, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
         """As in ``Family``; not packed yet."""
-        channels = int(pipeline.transformer.config.in_channels) // 4 * 4
+        channels = int(self.pipe.transformer.config.in_channels) // 4 * 4
         return prompts, channels, layout.generation.rows, layout.generation.columns
 
-    def cut_off(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> list[tuple[str, str, int, int]]:
+    def cut_off(self, arguments: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         longest = arguments["max_sequence_length"]
         return [
             ("prompt" if branch == "conditional" else "empty prompt", "tokenizer", number, lost)
             for branch in self.encoded_branches(arguments)
             for number, prompt in enumerate(self._prompts(branch, arguments))
-            if (lost := self._length(pipeline, prompt) - longest) > 0
+            if (lost := self._length(prompt) - longest) > 0
         ]
 
-    def _length(self, pipeline: Any, prompt: str) -> int:
+    def _length(self, prompt: str) -> int:
         """Tokens of a prompt in its chat template."""
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
-        tokens = pipeline.tokenizer.apply_chat_template(
-            format_input(prompts=[prompt], system_message=pipeline.system_message),
+        tokens = self.pipe.tokenizer.apply_chat_template(
+            format_input(prompts=[prompt], system_message=self.pipe.system_message),
             add_generation_prompt=False,
             tokenize=True,
             return_dict=True,
@@ -226,22 +210,22 @@ class Flux2(FluxSequence):
         )
         return int(tokens["input_ids"].shape[1])
 
-    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """As in ``Family``; the chat template's own tokens are no padding. The text encoder is
         given a mask of the padding, and the transformer reads its states all the same."""
         self.check_prompts_known(arguments)
         length = arguments["max_sequence_length"]
         return {
-            branch: self._padding(pipeline, self._prompts(branch, arguments), length)
+            branch: self._padding(self._prompts(branch, arguments), length)
             for branch in self.branch_names(arguments)
         }
 
-    def _padding(self, pipeline: Any, prompts: list[str], length: int) -> np.ndarray:
+    def _padding(self, prompts: list[str], length: int) -> np.ndarray:
         """Bool (prompt, text token), as ``Flux2Pipeline`` makes its tokens."""
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
-        tokens = pipeline.tokenizer.apply_chat_template(
-            format_input(prompts=prompts, system_message=pipeline.system_message),
+        tokens = self.pipe.tokenizer.apply_chat_template(
+            format_input(prompts=prompts, system_message=self.pipe.system_message),
             add_generation_prompt=False,
             tokenize=True,
             return_dict=True,
@@ -252,10 +236,8 @@ class Flux2(FluxSequence):
         )
         return np.asarray(tokens["attention_mask"]) == 0
 
-    def modulated_input(
-        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
-    ) -> torch.Tensor:
-        transformer: Any = self.transformer(pipeline)
+    def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
+        transformer: Any = self.transformer
         states = inputs["hidden_states"][:, : layout.generation.size]
         # the transformer takes both a thousandfold
         timestep, guidance = (

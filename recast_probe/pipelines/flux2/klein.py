@@ -32,14 +32,14 @@ class Flux2Klein(Flux2):
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
         scale = arguments.get("guidance_scale")
         if scale is None:
-            call = inspect.signature(type(self._pipeline).__call__)
+            call = inspect.signature(type(self.pipe).__call__)
             scale = call.parameters["guidance_scale"].default
-        if scale > 1 and not self._pipeline.config.is_distilled:
+        if scale > 1 and not self.pipe.config.is_distilled:
             return ("conditional", "unconditional")
         return ("conditional",)
 
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = super().call_arguments(pipeline, overrides)
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = super().call_arguments(overrides)
         given, negative = (arguments.get(text.embeddings) for text in self.texts.values())
         guided = len(self.branch_names(arguments)) > 1
         if guided and given is not None and negative is None and len(given) > 1:
@@ -49,15 +49,15 @@ class Flux2Klein(Flux2):
             )
         return arguments
 
-    def facts(self, pipeline: Any) -> dict[str, Any]:
-        return {"distilled": bool(pipeline.config.is_distilled)}
+    def facts(self) -> dict[str, Any]:
+        return {"distilled": bool(self.pipe.config.is_distilled)}
 
-    def _padding(self, pipeline: Any, prompts: list[str], length: int) -> np.ndarray:
+    def _padding(self, prompts: list[str], length: int) -> np.ndarray:
         """Bool (prompt, text token), as ``Flux2KleinPipeline`` makes its tokens."""
         found = []
         for prompt in prompts:
-            tokens = pipeline.tokenizer(
-                self._templated(pipeline, prompt),
+            tokens = self.pipe.tokenizer(
+                self._templated(prompt),
                 padding="max_length",
                 truncation=True,
                 max_length=length,
@@ -65,12 +65,12 @@ class Flux2Klein(Flux2):
             found.append(np.asarray(tokens["attention_mask"]) == 0)
         return np.stack(found)
 
-    def _length(self, pipeline: Any, prompt: str) -> int:
-        text = self._templated(pipeline, prompt)
-        return len(pipeline.tokenizer(text, verbose=False)["input_ids"])
+    def _length(self, prompt: str) -> int:
+        text = self._templated(prompt)
+        return len(self.pipe.tokenizer(text, verbose=False)["input_ids"])
 
-    def _templated(self, pipeline: Any, prompt: str) -> str:
-        return pipeline.tokenizer.apply_chat_template(
+    def _templated(self, prompt: str) -> str:
+        return self.pipe.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}],
             tokenize=False,
             add_generation_prompt=True,

@@ -36,11 +36,7 @@ HOW_TO_LOAD = (
 
 
 class FluxIPAdapter(Flux1):
-    """``FluxPipeline`` of diffusers with one IP-Adapter loaded.
-
-    Args:
-        pipeline: the pipeline that it serves; see ``for_pipeline``.
-    """
+    """``FluxPipeline`` of diffusers with one IP-Adapter loaded."""
 
     name = "flux-ip-adapter"
     pipelines = ("FluxPipeline",)
@@ -56,26 +52,20 @@ class FluxIPAdapter(Flux1):
     image_arguments = ("negative_ip_adapter_image",)
     takes_adapter = True
 
-    def __init__(self, pipeline: Any = None) -> None:
-        self._pipeline = pipeline
-
-    def for_pipeline(self, pipeline: Any) -> FluxIPAdapter:
-        return FluxIPAdapter(pipeline)
-
-    def check_parts(self, pipeline: Any) -> None:
-        transformer = getattr(pipeline, "transformer", None)
+    def check_parts(self) -> None:
+        transformer = getattr(self.pipe, "transformer", None)
         if transformer is not None and getattr(transformer, "encoder_hid_proj", None) is None:
             raise UnsupportedPipelineError(
-                f"This {type(pipeline).__name__} has no IP-Adapter, so it has no reference tokens "
+                f"This {type(self.pipe).__name__} has no IP-Adapter, so it has no reference tokens "
                 f"to probe. Load one first: {HOW_TO_LOAD}."
             )
-        super().check_parts(pipeline)
+        super().check_parts()
 
-    def lacking(self, pipeline: Any) -> list[str]:
-        missing = super().lacking(pipeline)
+    def lacking(self) -> list[str]:
+        missing = super().lacking()
         if missing:
             return missing
-        layers = getattr(pipeline.transformer.encoder_hid_proj, "image_projection_layers", ())
+        layers = getattr(self.pipe.transformer.encoder_hid_proj, "image_projection_layers", ())
         if len(layers) > 1:
             return [
                 f"one IP-Adapter alone ({len(layers)} are loaded, and each attends in a softmax of "
@@ -83,51 +73,48 @@ class FluxIPAdapter(Flux1):
             ]
         if not layers or not hasattr(layers[0], "num_image_text_embeds"):
             return ["transformer.encoder_hid_proj.image_projection_layers.0 (ImageProjection)"]
-        return self.other_processors(pipeline)
+        return self.other_processors()
 
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+    def attention_calls(self) -> list[AttentionCall]:
         return [
             AttentionCall(kind, f"{stack}.{index}.attn", projections=self.projections)
-            for kind, stack, index in self.block_places(pipeline)
+            for kind, stack, index in self.block_places()
             if kind == "double"
         ]
 
-    def watched_attention(self, pipeline: Any) -> list[int]:
+    def watched_attention(self) -> list[int]:
         # a double-stream block attends by itself first, then through the adapter
-        return [2 * block + 1 for block in range(len(self.attention_calls(pipeline)))]
+        return [2 * block + 1 for block in range(len(self.attention_calls()))]
 
-    def facts(self, pipeline: Any) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {
             "ip_adapter": {
-                "tokens_per_image": self._tokens_per_image(pipeline),
+                "tokens_per_image": self._tokens_per_image(),
                 "scale": [
-                    float(self.processor_of(pipeline, call).scale[0])
-                    for call in self.attention_calls(pipeline)
+                    float(self.processor_of(call).scale[0]) for call in self.attention_calls()
                 ],
                 "softmax": "over image tokens alone",
             }
         }
 
-    def _tokens_per_image(self, pipeline: Any) -> int:
-        (layer,) = pipeline.transformer.encoder_hid_proj.image_projection_layers
+    def _tokens_per_image(self) -> int:
+        (layer,) = self.pipe.transformer.encoder_hid_proj.image_projection_layers
         return int(layer.num_image_text_embeds)
 
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        self.check(pipeline)  # the adapter may have been unloaded meanwhile
-        side = self.default_side(pipeline)
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        self.check()  # the adapter may have been unloaded meanwhile
+        side = self.default_side()
         # the pipeline takes a list of images for each adapter
         images = {name: [overrides[name]] for name in self.image_arguments if name in overrides}
         return {
             "height": side,
             "width": side,
-            **self.text_arguments(pipeline, overrides),
+            **self.text_arguments(overrides),
             **overrides,
             **images,
         }
 
-    def prepare_reference(
-        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
-    ) -> Image.Image:
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The image as it is: CLIP's own preprocessing resizes it and cuts out the middle."""
         return image
 
@@ -157,17 +144,17 @@ class FluxIPAdapter(Flux1):
         return found
 
     def predict_layout(
-        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+        self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
         (images,) = arguments.get("ip_adapter_image", [[]])
         return TokenLayout(
             text=self.text_tokens(arguments, "conditional"),
-            generation=self.output_grid(pipeline, arguments),
-            references=self._rows(pipeline, len(images)),
+            generation=self.output_grid(arguments),
+            references=self._rows(len(images)),
         )
 
-    def _rows(self, pipeline: Any, images: int) -> tuple[Grid, ...]:
-        return (Grid(1, self._tokens_per_image(pipeline), placed=False),) * images
+    def _rows(self, images: int) -> tuple[Grid, ...]:
+        return (Grid(1, self._tokens_per_image(), placed=False),) * images
 
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
         grids = self.image_grids(inputs)
@@ -180,9 +167,7 @@ class FluxIPAdapter(Flux1):
         return TokenLayout(
             text=int(inputs["encoder_hidden_states"].shape[1]),
             generation=grids[0],
-            references=self._rows(
-                self._pipeline, 0 if embeddings is None else int(embeddings[0].shape[1])
-            ),
+            references=self._rows(0 if embeddings is None else int(embeddings[0].shape[1])),
         )
 
     def read_attention(
@@ -220,7 +205,7 @@ class FluxIPAdapter(Flux1):
         self, embeddings: list[torch.Tensor], kept: Sequence[int] | np.ndarray
     ) -> torch.Tensor:
         """Image tokens (batch, kept, width) from embeddings (batch, image, width)."""
-        projection = self._pipeline.transformer.encoder_hid_proj
+        projection = self.pipe.transformer.encoder_hid_proj
         device = next(projection.parameters()).device
         if device.type == "meta":  # offloaded; its hooks bring the weights to the input
             device = embeddings[0].device

@@ -48,13 +48,11 @@ class QwenImageEdit(QwenTransformer):
     # by which of the references the pipeline chooses the size of the output
     measure = 0
 
-    def call_arguments(self, pipeline: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        default = inspect.signature(type(pipeline).__call__).parameters["true_cfg_scale"].default
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        default = inspect.signature(type(self.pipe).__call__).parameters["true_cfg_scale"].default
         return {"true_cfg_scale": default, **overrides}
 
-    def prepare_reference(
-        self, pipeline: Any, image: Image.Image, overrides: Mapping[str, Any]
-    ) -> Image.Image:
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The image as it is: the pipeline scales it to one megapixel itself."""
         return image
 
@@ -84,45 +82,43 @@ class QwenImageEdit(QwenTransformer):
         """The reference images among the arguments of a call."""
         return [arguments["image"]] if "image" in arguments else []
 
-    def pictures(
-        self, pipeline: Any, images: Sequence[Image.Image]
-    ) -> tuple[str, list[tuple[int, int]]]:
+    def pictures(self, images: Sequence[Image.Image]) -> tuple[str, list[tuple[int, int]]]:
         """What stands before the prompt in the template, and the (width, height) of each picture
         that Qwen2.5-VL sees."""
         return "", [self.reference_size(image) for image in images]
 
-    def scaled_for_text(self, pipeline: Any, images: Sequence[Image.Image]) -> Any:
+    def scaled_for_text(self, images: Sequence[Image.Image]) -> Any:
         """The pictures as the pipeline hands them to Qwen2.5-VL."""
         width, height = self.reference_size(images[0])
-        return pipeline.image_processor.resize(images[0], height, width)
+        return self.pipe.image_processor.resize(images[0], height, width)
 
     def predict_layout(
-        self, pipeline: Any, image: Image.Image | None, arguments: Mapping[str, Any]
+        self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
-        pixels = self._token_pixels(pipeline)
+        pixels = self._token_pixels()
         grids = [
             self._grid(self.reference_size(each), pixels) for each in self.references(arguments)
         ]
         return TokenLayout(
-            text=self._text_tokens(pipeline, arguments, "conditional"),
+            text=self._text_tokens(arguments, "conditional"),
             generation=self._grid((arguments["width"], arguments["height"]), pixels),
             references=tuple(grids),
         )
 
     def branch_layouts(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
+        self, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
         return {
-            branch: replace(layout, text=self._text_tokens(pipeline, arguments, branch))
+            branch: replace(layout, text=self._text_tokens(arguments, branch))
             for branch in self.branch_names(arguments)
         }
 
-    def _text_tokens(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> int:
+    def _text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
         given = self.given_embeddings(arguments, branch)
-        return len(self._ids(pipeline, arguments, branch)) if given is None else given.shape[1]
+        return len(self._ids(arguments, branch)) if given is None else given.shape[1]
 
-    def _token_pixels(self, pipeline: Any) -> int:
-        return int(pipeline.vae_scale_factor) * 2
+    def _token_pixels(self) -> int:
+        return int(self.pipe.vae_scale_factor) * 2
 
     def _grid(self, size: tuple[int, int], pixels: int) -> Grid:
         width, height = size
@@ -133,30 +129,28 @@ class QwenImageEdit(QwenTransformer):
             )
         return Grid(rows=height // pixels, columns=width // pixels)
 
-    def _ids(self, pipeline: Any, arguments: Mapping[str, Any], branch: str) -> np.ndarray:
+    def _ids(self, arguments: Mapping[str, Any], branch: str) -> np.ndarray:
         (name,) = self.texts[branch].prompts
         prompt = arguments[name]
         if not isinstance(prompt, str):
             raise InputError(
-                f"{type(pipeline).__name__} runs one prompt at a time, not {len(prompt)}; call "
+                f"{type(self.pipe).__name__} runs one prompt at a time, not {len(prompt)}; call "
                 "the probe for each of them."
             )
-        before, sizes = self.pictures(pipeline, self.references(arguments))
-        return text_token_ids(pipeline, before + prompt, sizes)
+        before, sizes = self.pictures(self.references(arguments))
+        return text_token_ids(self.pipe, before + prompt, sizes)
 
-    def _ids_by_branch(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def _ids_by_branch(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self.check_prompts_known(arguments)
         names = self.branch_names(arguments)
-        return {branch: self._ids(pipeline, arguments, branch) for branch in names}
+        return {branch: self._ids(arguments, branch) for branch in names}
 
-    def predict_schedule(
-        self, pipeline: Any, layout: TokenLayout, arguments: Mapping[str, Any]
-    ) -> Schedule:
+    def predict_schedule(self, layout: TokenLayout, arguments: Mapping[str, Any]) -> Schedule:
         return shifted_schedule(
-            pipeline,
+            self.pipe,
             arguments["num_inference_steps"],
             unshifted_sigmas(arguments),
-            calculated_shift(pipeline.scheduler, layout.generation.size),
+            calculated_shift(self.pipe.scheduler, layout.generation.size),
         )
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
@@ -165,9 +159,7 @@ class QwenImageEdit(QwenTransformer):
             return ("conditional", "unconditional")
         return ("conditional",)
 
-    def branch_embeddings(
-        self, pipeline: Any, arguments: Mapping[str, Any]
-    ) -> dict[str, torch.Tensor | None]:
+    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
         names = self.branch_names(arguments)
         if len(names) == 1:
             return {names[0]: None}
@@ -176,30 +168,30 @@ class QwenImageEdit(QwenTransformer):
             found[branch] = self.given_embeddings(arguments, branch)
             if found[branch] is None:
                 (name,) = self.texts[branch].prompts
-                pictures = self.scaled_for_text(pipeline, self.references(arguments))
+                pictures = self.scaled_for_text(self.references(arguments))
                 with torch.no_grad():
-                    found[branch], _ = pipeline.encode_prompt(arguments[name], image=pictures)
+                    found[branch], _ = self.pipe.encode_prompt(arguments[name], image=pictures)
         return found
 
-    def padding_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         # a prompt that runs alone is not filled up
         return {
             branch: np.zeros((1, len(ids)), bool)
-            for branch, ids in self._ids_by_branch(pipeline, arguments).items()
+            for branch, ids in self._ids_by_branch(arguments).items()
         }
 
-    def vision_tokens(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def vision_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {
-            branch: vision_token_mask(pipeline, ids)[None]
-            for branch, ids in self._ids_by_branch(pipeline, arguments).items()
+            branch: vision_token_mask(self.pipe, ids)[None]
+            for branch, ids in self._ids_by_branch(arguments).items()
         }
 
-    def call_facts(self, pipeline: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def call_facts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for branch in self.branch_names(arguments):
             given = self.given_embeddings(arguments, branch)
             if given is None:
-                found[branch] = text_facts(pipeline, self._ids(pipeline, arguments, branch))
+                found[branch] = text_facts(self.pipe, self._ids(arguments, branch))
             else:  # which of them are vision tokens is not known
                 found[branch] = {"tokens": given.shape[1]}
         return {"text": found}

@@ -28,19 +28,17 @@ class QwenImageEditPlus(QwenImageEdit):
     def references(self, arguments: Mapping[str, Any]) -> list[Image.Image]:
         return list(arguments.get("image", ()))
 
-    def pictures(
-        self, pipeline: Any, images: Sequence[Image.Image]
-    ) -> tuple[str, list[tuple[int, int]]]:
+    def pictures(self, images: Sequence[Image.Image]) -> tuple[str, list[tuple[int, int]]]:
         named = (
             f"Picture {number}: <|vision_start|><|image_pad|><|vision_end|>"
             for number in range(1, len(images) + 1)
         )
         return "".join(named), [_size_for_text(image) for image in images]
 
-    def scaled_for_text(self, pipeline: Any, images: Sequence[Image.Image]) -> Any:
+    def scaled_for_text(self, images: Sequence[Image.Image]) -> Any:
         sizes = [_size_for_text(image) for image in images]
         return [
-            pipeline.image_processor.resize(image, height, width)
+            self.pipe.image_processor.resize(image, height, width)
             for image, (width, height) in zip(images, sizes, strict=True)
         ]
 

@@ -36,51 +36,54 @@ class QwenTransformer(Family):
     processors: ClassVar[dict[str, str]] = {"double": "QwenDoubleStreamAttnProcessor2_0"}
     takes_attention_mask = False
 
-    def longest_sequence(self, pipeline: Any) -> int | None:
+    def longest_sequence(self) -> int | None:
         return 1024  # as check_inputs of the pipelines
 
-    def check(self, pipeline: Any) -> None:
-        super().check(pipeline)
-        if pipeline.transformer.config.guidance_embeds:
+    def check(self) -> None:
+        super().check()
+        if self.pipe.transformer.config.guidance_embeds:
             raise UnsupportedPipelineError(
                 "The transformer's config says guidance_embeds=True, and diffusers' own "
                 "QwenImageTransformer2DModel cannot run with an embedded guidance scale."
             )
 
-    def lacking(self, pipeline: Any) -> list[str]:
-        transformer: Any = self.transformer(pipeline)
+    def lacking(self) -> list[str]:
+        transformer: Any = self.transformer
         if not isinstance(getattr(transformer, "transformer_blocks", None), torch.nn.ModuleList):
             return ["transformer.transformer_blocks"]
         if type(getattr(transformer, "pos_embed", None)).__name__ != "QwenEmbedRope":
             return ["transformer.pos_embed (QwenEmbedRope)"]
-        return self.other_processors(pipeline)
+        return self.other_processors()
 
-    def transformer(self, pipeline: Any) -> torch.nn.Module:
-        return pipeline.transformer
+    @property
+    def transformer(self) -> torch.nn.Module:
+        return self.pipe.transformer
 
-    def block_modules(self, pipeline: Any) -> list[torch.nn.Module]:
-        return list(pipeline.transformer.transformer_blocks)
+    def block_modules(self) -> list[torch.nn.Module]:
+        return list(self.pipe.transformer.transformer_blocks)
 
-    def block_lists(self, pipeline: Any) -> list[tuple[torch.nn.Module, str]]:
-        return [(self.transformer(pipeline), "transformer_blocks")]
+    def block_lists(self) -> list[tuple[torch.nn.Module, str]]:
+        return [(self.transformer, "transformer_blocks")]
 
-    def attention_calls(self, pipeline: Any) -> list[AttentionCall]:
+    def attention_calls(self) -> list[AttentionCall]:
         return [
             AttentionCall("double", f"transformer_blocks.{index}.attn", self.operations)
-            for index in range(len(self.block_modules(pipeline)))
+            for index in range(len(self.block_modules()))
         ]
 
     def hooked_processor(self, processor: Any) -> HookedQwenProcessor:
         return HookedQwenProcessor(processor)
 
-    def following_positions(self, pipeline: Any) -> AbstractContextManager[None]:
-        return positions_of_kept(pipeline.transformer.pos_embed)
+    def following_positions(self) -> AbstractContextManager[None]:
+        return positions_of_kept(self.pipe.transformer.pos_embed)
 
-    def heads(self, pipeline: Any) -> int:
-        return int(pipeline.transformer.config.num_attention_heads)
+    @property
+    def heads(self) -> int:
+        return int(self.pipe.transformer.config.num_attention_heads)
 
-    def width(self, pipeline: Any) -> int:
-        return self.heads(pipeline) * int(pipeline.transformer.config.attention_head_dim)
+    @property
+    def width(self) -> int:
+        return self.heads * int(self.pipe.transformer.config.attention_head_dim)
 
     def observed_layout(self, inputs: Mapping[str, Any]) -> TokenLayout:
         shapes, tokens = inputs["img_shapes"], int(inputs["hidden_states"].shape[1])
@@ -107,13 +110,11 @@ class QwenTransformer(Family):
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         return inputs["encoder_hidden_states"]
 
-    def modulated_input(
-        self, pipeline: Any, inputs: Mapping[str, Any], layout: TokenLayout
-    ) -> torch.Tensor:
-        transformer = pipeline.transformer
+    def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
+        transformer = self.pipe.transformer
         tokens = transformer.img_in(inputs["hidden_states"][:, : layout.generation.size])
         embedding = transformer.time_text_embed(inputs["timestep"].to(tokens.dtype), tokens)
-        first: Any = self.block_modules(pipeline)[0]
+        first: Any = self.block_modules()[0]
         modulation = first.img_mod(embedding).chunk(2, dim=-1)[0]
         return first._modulate(first.img_norm1(tokens), modulation)[0]
 

@@ -55,7 +55,7 @@ def path_profiles(
     check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
     if "text" not in probe.family.query_groups:
         raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
-    request = make_request(probe.family, probe.pipe, image, prompt, steps, seed, pipeline_arguments)
+    request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recorder = Recorder(
         blocks=select_blocks(blocks, probe.block_kinds),
         steps=as_indices("profile_steps", profile_steps, len(request.schedule)),
@@ -67,7 +67,7 @@ def path_profiles(
     )
     reading = TextReading(recorder)
     result = run(
-        probe,
+        probe.family,
         request,
         interventions=(*interventions, reading),
         selection=Selection(blocks, profile_steps),
@@ -90,7 +90,7 @@ class TextReading(Intervention, Attachment):
         self._place: tuple[str, int] = ("", -1)
 
     @contextmanager
-    def attached(self, family: Any, pipeline: Any, run: RunContext) -> Iterator[Attachment]:
+    def attached(self, family: Any, run: RunContext) -> Iterator[Attachment]:
         self._run = run
         yield self
 
