@@ -14,7 +14,7 @@ DEVICE ?= cuda
 FULL_SIZE ?= out/full-size
 MEASURED ?= out/measured
 
-.PHONY: demo test crash fuzz lint types train-pocket measure-gpu clean
+.PHONY: demo test test-minimum crash fuzz lint types train-pocket measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -31,6 +31,14 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# the same with the oldest versions that pyproject.toml allows, in an environment of its own
+test-minimum:
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(VENV)-minimum/bin/uv pip install --python $(VENV)-minimum/bin/python --resolution lowest-direct \
+		--torch-backend cpu -e '.[dev,notebooks,metrics,masks]'
+	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
 # studies killed, stopped and run twice at once, at 100 random moments each
 crash: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash
@@ -42,6 +50,8 @@ fuzz: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/lint-imports
 
 types: $(READY)
 	$(BIN)/mypy
