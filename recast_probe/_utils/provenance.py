@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import recast_probe
+from recast_probe._utils.compat import backend_name, chosen_backend
 
 PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "numpy")
 
@@ -34,12 +35,8 @@ def model_name(pipeline: Any) -> str:
 
 def attention_backend(transformer: torch.nn.Module) -> str:
     """The attention backend that diffusers would use for this transformer."""
-    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-
-    active = _AttentionBackendRegistry.get_active_backend()[0]
     processors = getattr(transformer, "attn_processors", {}).values()
-    backends = {getattr(each, "_attention_backend", None) or active for each in processors}
-    return ", ".join(sorted(str(getattr(backend, "value", backend)) for backend in backends))
+    return ", ".join(sorted({backend_name(chosen_backend(each)) for each in processors}))
 
 
 def now() -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from recast_probe._utils.compat import execution_device
+
 # torch has one random state for all threads; who borrows it has it alone
 _states = threading.RLock()
 
@@ -36,7 +38,7 @@ def seeded(seed: int, pipeline: Any = None) -> Iterator[None]:
         seed: 0 to 2 ** 63 - 1.
         pipeline: CUDA counts as well where it runs there.
     """
-    cuda = pipeline is not None and pipeline._execution_device.type == "cuda"
+    cuda = pipeline is not None and execution_device(pipeline).type == "cuda"
     devices = list(range(torch.cuda.device_count())) if cuda else []
     with _states, torch.random.fork_rng(devices):
         torch.default_generator.manual_seed(seed)

@@ -11,10 +11,15 @@ from typing import Any, Protocol
 
 import torch
 
+from recast_probe._utils.compat import (
+    accelerate_hook,
+    compiled_in_place,
+    diffusers_hooks,
+    forward_hooks,
+)
 from recast_probe.errors import InputError
 
 _MODULE = set(vars(torch.nn.Module())) - {"training"}
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _WRAPPERS = ("accelerate.hooks", "diffusers.hooks.hooks")
 # hooks that only bring weights to where they are needed
 _PLACING = {
@@ -73,9 +78,8 @@ def named_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
         InputError: weights that group offloading wrote to a disk.
     """
     for path, part in module.named_modules():
-        elsewhere = getattr(getattr(part, "_hf_hook", None), "weights_map", None)
-        registry = getattr(part, "_diffusers_hook", None)
-        for hook in getattr(registry, "hooks", {}).values():
+        elsewhere = getattr(accelerate_hook(part), "weights_map", None)
+        for hook in diffusers_hooks(part).values():
             if getattr(getattr(hook, "group", None), "offload_to_disk_path", None):
                 raise InputError(
                     f"The weights of {path or type(module).__name__} are offloaded to a disk in "
@@ -151,13 +155,13 @@ class ModuleContents:
             for name, value in own.items()
             if name not in _APART and name not in BOOKKEEPING
         }
-        hooks = [_changing(own[name].values()) for name in _HOOKS if _changing(own[name].values())]
+        hooks = [_changing(each.values()) for each in forward_hooks(module)]
         facts = {
-            "hooks": hooks,
+            "hooks": [each for each in hooks if each],
             "forward": _own_forward(module),
-            "offloading": _acting(own.get("_hf_hook")),
-            "diffusers": _acting_hooks(own.get("_diffusers_hook")),
-            "compiled": own.get("_compiled_call_impl") is not None,
+            "offloading": _acting(accelerate_hook(module)),
+            "diffusers": _acting_hooks(diffusers_hooks(module)),
+            "compiled": compiled_in_place(module),
         }
         found |= {f" {fact}": value for fact, value in facts.items() if value}
         return State(type(module), found)
@@ -195,7 +199,7 @@ def _acting(hook: Any) -> Any:
     return None if type(hook).__name__ in _PLACING else hook
 
 
-def _acting_hooks(registry: Any) -> list[Any]:
+def _acting_hooks(hooks: Mapping[str, Any]) -> list[Any]:
     """The same of diffusers' hooks: names, classes and settings, without the state of a run."""
     return [
         (
@@ -207,6 +211,6 @@ def _acting_hooks(registry: Any) -> list[Any]:
                 if key != "fn_ref" and type(value).__name__ != "StateManager"
             },
         )
-        for name, hook in getattr(registry, "hooks", {}).items()
+        for name, hook in hooks.items()
         if type(hook).__name__ not in _PLACING
     ]

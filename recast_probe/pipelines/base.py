@@ -372,18 +372,6 @@ class Family(ABC):
             f"Reference tokens of {self.name} have no hidden states to compare."
         )
 
-    def hooked_processor(self, processor: Any) -> Any:
-        """An attention processor in place of this one, which asks before it attends; see
-        ``HookedProcessor`` for what it must have.
-
-        Raises:
-            UnsupportedPipelineError: attention of this family cannot be hooked.
-        """
-        raise UnsupportedPipelineError(
-            f"Attention of {self.name} can be reached by nnsight only; leave out "
-            'attachment="hooks".'
-        )
-
     def block_lists(self) -> list[tuple[torch.nn.Module, str]]:
         """Every list of blocks: the module that runs them one by one, and the list's name in it.
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recast_probe._utils.compat import hook_registry
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.pipelines.feature_cache import FeatureCache
 
@@ -123,7 +124,7 @@ def cached_blocks(
     for _, block in blocks:
         if _MARK in vars(block):
             raise InputError("Two TokenCache interventions cannot share a run; use one of them.")
-        if getattr(block, "_diffusers_hook", None) is not None:
+        if hook_registry(block) is not None:
             raise UnsupportedPipelineError(
                 "The blocks carry hooks of diffusers (a feature cache or group offloading), which "
                 "a token cache would bypass. Call pipe.transformer.disable_cache(), or load the "

@@ -10,7 +10,7 @@ import functools
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import CodeType
 from typing import Any
 
@@ -78,18 +78,12 @@ def whose(function: Any) -> str:
     return f"{code.co_qualname} ({os.path.basename(code.co_filename)})"
 
 
-def runs(processor: Any, name: str) -> bool:
-    """Whether calling this attention processor runs the ``__call__`` of diffusers' class of that
-    name, with diffusers' own functions in it: nothing was patched, and a subclass inherits it."""
+def foreign_part(processor: Any) -> Any | None:
+    """What an attention processor runs that is not diffusers' own: its ``__call__``, or a function
+    that this one calls by name; None where all of it is. What is inherited is diffusers' own."""
     call = type(processor).__call__
-    code = code_of(call)
-    if code is None or code.co_qualname != f"{name}.__call__" or not is_of(call, "diffusers"):
-        return False
-    return foreign_function(call) is None
-
-
-def foreign_function(call: Callable[..., Any]) -> Any | None:
-    """A function that this one calls by name, of its own module, and that is not diffusers'."""
+    if not is_of(call, "diffusers"):
+        return call
     code, names = code_of(call), getattr(call, "__globals__", {})
     for name in () if code is None else code.co_names:
         if code_of(names.get(name)) is not None and not is_of(names[name], "diffusers"):

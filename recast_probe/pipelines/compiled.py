@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
+from recast_probe._utils.compat import before_compiling, compiled_in_place
 from recast_probe.errors import UnsupportedPipelineError
 
 
 def is_compiled(module: torch.nn.Module) -> bool:
     """Whether this very module is compiled, in place or by a wrapper."""
-    wrapped = "_orig_mod" in module._modules
-    return wrapped or getattr(module, "_compiled_call_impl", None) is not None
+    return before_compiling(module) is not None or compiled_in_place(module)
 
 
 def refuse_compiled(pipeline: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recast_probe._utils.compat import execution_device, forward_hooks_everywhere
 from recast_probe._utils.provenance import attention_backend
 from recast_probe.content.code_digest import names_set_by_methods
 from recast_probe.content.description import described
@@ -70,7 +71,7 @@ def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
                 ) from error
             parts[name] = f"without content: {error}"
     transformer = modules.get("transformer")
-    device = torch.device(getattr(pipeline, "_execution_device", None) or pipeline.device).type
+    device = execution_device(pipeline).type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return {
         "pipeline": type(pipeline).__name__,
@@ -100,9 +101,8 @@ def _pipeline_state(pipeline: Any) -> dict[str, Any]:
         for name, value in vars(pipeline).items()
         if name not in pipeline.components and (not name.startswith("_") or callable(value))
     }
-    everywhere = torch.nn.modules.module
-    hooks = (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks)
-    found = {**own, "class": type(pipeline), "hooks": [list(each.values()) for each in hooks]}
+    hooks = [list(each.values()) for each in forward_hooks_everywhere()]
+    found = {**own, "class": type(pipeline), "hooks": hooks}
     config = _config(pipeline)
     return found | {f"config {k}": v for k, v in config.items() if k not in pipeline.components}
 

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import torch
 
+from recast_probe._utils.compat import chosen_backend
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.compiled import is_compiled
+from recast_probe.pipelines.hooked_processor import hooked
 from recast_probe.runs.attach_nnsight import CallHandler, miscounted
 from recast_probe.runs.pipeline_check import check_computation, check_replaceable
 
@@ -45,9 +47,7 @@ class HookedCalls:
     def __init__(self, family: Family, handler: HookHandler) -> None:
         self._handler, self._transformer = handler, family.transformer
         self._family, self._pipeline = family, family.pipe
-        modules = self._modules()
-        hooked = [family.hooked_processor(module.processor) for module in modules]
-        self._blocks: list[Any] = list(zip(modules, hooked, strict=True))
+        self._blocks = [(module, hooked(module.processor)) for module in self._modules()]
         for module, processor in self._blocks:
             module.processor = processor
         self._hooks = [
@@ -88,7 +88,6 @@ class HookedCalls:
             )
         self._check_processors()
         check_replaceable(
-            self._family,
             self._family.attention_calls(),
             [processor.original for _, processor in self._blocks],
         )
@@ -113,7 +112,7 @@ class HookedCalls:
         for module, processor in self._blocks:
             if module.processor is processor:
                 # an attention backend that was set in the meantime stays
-                if processor.original._attention_backend != processor._attention_backend:
+                if chosen_backend(processor.original) != chosen_backend(processor):
                     processor.original._attention_backend = processor._attention_backend
                 module.processor = processor.original
         self._hooks, self._blocks = [], []

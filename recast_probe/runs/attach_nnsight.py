@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from nnsight import NNsight
 
+from recast_probe._utils.compat import calls_seen, chosen_backend, traced_module
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.pipelines.base import AttentionCall
 
@@ -86,7 +87,7 @@ def _reached(block: int, call: int, module: str) -> Iterator[None]:
 def miscounted(pipeline: Any, made: int, expected: int) -> VerificationError:
     """The error for a pipeline that called its transformer another number of times."""
     counted = f"The pipeline called its transformer {made} times, and {expected} calls were "
-    if getattr(pipeline, "_interrupt", False):
+    if getattr(pipeline, "interrupt", False):
         return VerificationError(
             f"The pipeline was interrupted: a callback set pipe._interrupt after {made} of "
             f"{expected} transformer calls. Leave the callback out, or ask for fewer steps."
@@ -111,8 +112,8 @@ def _projected(model: NNsight, call: AttentionCall) -> tuple[list[Any], dict[str
     outputs = [model.get(f"{call.module}.{name}").output for name in call.projections]
     batch, _, *heads = outputs[0].shape
     arguments = [output.reshape(batch, -1, *heads) for output in outputs]
-    processor = model.get(call.module)._module.processor
-    return arguments, {"backend": getattr(processor, "_attention_backend", None)}
+    processor = traced_module(model.get(call.module)).processor
+    return arguments, {"backend": chosen_backend(processor)}
 
 
 def trace_calls(
@@ -176,7 +177,7 @@ def trace_calls(
                         operation.skip(output)
                 if handler.end():
                     tracer.stop()
-        made = model.interleaver.counts.get("model.input", 0)
+        made = calls_seen(model)
     if outcome and made != calls:
         raise miscounted(pipeline, made, calls)
     return outcome[0] if outcome else None

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from recast_probe._utils.checks import whole_number
+from recast_probe._utils.compat import execution_device
 from recast_probe._utils.seeding import seeded
 from recast_probe.errors import InputError
 from recast_probe.images.loading import ImageSources
@@ -162,7 +163,7 @@ def make_request(
                 arguments[name] = [arguments[name]] * len(prompts)
         for name in arguments.keys() & {text.embeddings, text.pooled, text.mask}:
             # the pipelines leave embeddings where they are
-            arguments[name] = arguments[name].to(family.pipe._execution_device)
+            arguments[name] = arguments[name].to(execution_device(family.pipe))
     check_encoders(family, arguments)
     layout = family.predict_layout(images[0] if images else None, arguments)
     if "latents" in arguments:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from recast_probe._utils.checks import finite_number, whole_number
+from recast_probe._utils.compat import callback_tensors
 from recast_probe.errors import InputError
 from recast_probe.images.loading import ImageSources, load_images
 from recast_probe.pipelines.base import Family
@@ -67,7 +68,7 @@ def check_values(family: Family, steps: int, overrides: Mapping[str, Any]) -> No
         found = overrides["callback_on_step_end"]
         raise InputError(f"callback_on_step_end must be a function, not {found!r}.")
     wanted = overrides.get("callback_on_step_end_tensor_inputs", [])
-    known = family.pipe._callback_tensor_inputs
+    known = callback_tensors(family.pipe)
     single = [wanted] if isinstance(wanted, str) else []
     unknown = single or [each for each in wanted if each not in known]
     if unknown:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recast_probe._utils.compat import quiet
 from recast_probe._utils.provenance import attention_backend, now, versions
 from recast_probe.content.description import described
 from recast_probe.errors import InputError, VerificationError
@@ -67,21 +68,6 @@ def _check_not_forked() -> None:
             "the middle of a run. Fork between runs, or start processes by "
             "multiprocessing.get_context('spawn')."
         )
-
-
-@contextmanager
-def quiet(pipeline: Any) -> Iterator[None]:
-    """The pipeline's own progress bar off, as it was afterwards."""
-    absent = object()
-    before = pipeline.__dict__.get("_progress_bar_config", absent)
-    pipeline.set_progress_bar_config(disable=True)
-    try:
-        yield
-    finally:
-        if before is absent:
-            del pipeline._progress_bar_config
-        else:
-            pipeline._progress_bar_config = before
 
 
 def run(

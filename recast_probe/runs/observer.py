@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from tqdm.auto import tqdm
 
+from recast_probe._utils.compat import attends_by_torch, backend_name
 from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout
@@ -426,13 +426,7 @@ def dispatch(*arguments: Any, **options: Any) -> torch.Tensor:
 
 def _is_native(options: Mapping[str, Any]) -> bool:
     """PyTorch chooses the kernel, as it does for the readout: both have the same output."""
-    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-
-    # other kernels are put in PyTorch's place by replacing this very function
-    if functional.scaled_dot_product_attention is not torch._C._nn.scaled_dot_product_attention:
-        return False
-    backend = options.get("backend") or _AttentionBackendRegistry.get_active_backend()[0]
-    return str(getattr(backend, "value", backend)) == "native"
+    return attends_by_torch() and backend_name(options.get("backend")) == "native"
 
 
 def _uncut(inputs: AttentionInputs) -> torch.Tensor:

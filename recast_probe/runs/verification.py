@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from recast_probe._utils.compat import attention_backends, forward_hooks, quiet
 from recast_probe.attention.autocast import as_cast
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.runs.call import Request
-from recast_probe.runs.execute import check_before_run, quiet, run
+from recast_probe.runs.execute import check_before_run, run
 from recast_probe.runs.recording_plan import Selection
 
 MASS_TOLERANCE = 1e-3
@@ -123,8 +124,6 @@ def watch_attention(
         on_attention: called with the transformer call (from 0), the number of the attention call in
             it (from 0) and the backend's keyword arguments.
     """
-    from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-
     state = {"call": -1, "attention": 0, "inside": False}
 
     def enter(*_: Any) -> None:
@@ -142,7 +141,7 @@ def watch_attention(
 
         return watched
 
-    backends = _AttentionBackendRegistry._backends
+    backends = attention_backends()
     before = dict(backends)
     hooks = [
         transformer.register_forward_pre_hook(enter),
@@ -159,14 +158,13 @@ def watch_attention(
 
 def patches(transformer: torch.nn.Module) -> dict[str, list[str]]:
     """Everything on a module that a tracer could have left behind, for comparison."""
-    return {
-        name: sorted(
-            [key for key in module.__dict__ if key == "forward" or key.startswith("__nnsight")]
-            + [f"pre-hook {key}" for key in module._forward_pre_hooks]
-            + [f"hook {key}" for key in module._forward_hooks]
-        )
-        for name, module in transformer.named_modules()
-    }
+    found = {}
+    for name, module in transformer.named_modules():
+        own = [key for key in vars(module) if key == "forward" or key.startswith("__nnsight")]
+        before, after = forward_hooks(module)
+        hooks = [*(f"pre-hook {key}" for key in before), *(f"hook {key}" for key in after)]
+        found[name] = sorted(own + hooks)
+    return found
 
 
 def pixel_difference(first: Sequence[Any], second: Sequence[Any]) -> int:

@@ -10,6 +10,7 @@ from recast_probe.interventions import TokenCache
 from recast_probe.interventions.base import RunContext
 from recast_probe.interventions.token_cache_run import CachedRun
 from recast_probe.layout import Grid, TokenLayout
+from recast_probe.pipelines.hooked_processor import hooked
 from tests import tiny, tiny_flux2
 
 TEXT = 12
@@ -117,7 +118,7 @@ def test_a_hooked_processor_is_the_original_to_the_last_bit(flux2_probe, fused):
         with torch.no_grad():
             expected = transformer(**inputs).sample
             for module, processor in zip(modules, originals, strict=True):
-                module.processor = family.hooked_processor(processor)
+                module.processor = hooked(processor)
             found = transformer(**inputs).sample
             seen = []
             for module in modules:

@@ -18,7 +18,6 @@ from recast_probe.pipelines.cached_blocks import CachedBlock
 from recast_probe.pipelines.flux.base import MEGAPIXEL
 from recast_probe.pipelines.flux.cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
 from recast_probe.pipelines.flux.flux_1 import Flux1
-from recast_probe.pipelines.flux.processor import HookedFluxProcessor
 from recast_probe.pipelines.flux.sequence import FluxSequence
 
 
@@ -34,9 +33,6 @@ class FluxKontext(FluxSequence, Flux1):
         "single": CachedFluxSingleBlock,
     }
     remedy = "IP-Adapter processors cannot be traced, call pipe.unload_ip_adapter() first"
-
-    def hooked_processor(self, processor: Any) -> HookedFluxProcessor:
-        return HookedFluxProcessor(processor)
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """As in ``Family``. At one megapixel these are the pipeline's own defaults; a smaller model

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from recast_probe.pipelines.cached_blocks import CachedBlock, CachedDoubleBlock, within_float16
-from recast_probe.pipelines.flux2.processor import split_projection
 
 
 class CachedFlux2DoubleBlock(CachedDoubleBlock):
@@ -118,3 +117,12 @@ def parameters(modulation: Tensor, sets: int) -> Any:
     from diffusers.models.transformers.transformer_flux2 import Flux2Modulation
 
     return Flux2Modulation.split(modulation, sets)
+
+
+def split_projection(attn: Any, projected: Tensor) -> tuple[Tensor, Tensor]:
+    """What a single-stream block's first projection gave, parted: query, key and value side by
+    side, and the MLP's input. By ratio, since tensor parallelism may hold a slice of each."""
+    attention = 3 * attn.inner_dim
+    whole = attention + attn.mlp_hidden_dim * attn.mlp_mult_factor
+    own = projected.shape[-1] * attention // whole
+    return projected[..., :own], projected[..., own:]

@@ -28,16 +28,6 @@ from recast_probe.pipelines.flux2.cached_blocks import (
     CachedFlux2SingleBlock,
     parameters,
 )
-from recast_probe.pipelines.flux2.processor import (
-    HookedFlux2ParallelProcessor,
-    HookedFlux2Processor,
-)
-from recast_probe.pipelines.hooked_processor import HookedProcessor
-
-HOOKED = {
-    "Flux2AttnProcessor": HookedFlux2Processor,
-    "Flux2ParallelSelfAttnProcessor": HookedFlux2ParallelProcessor,
-}
 
 
 class Flux2(FluxSequence):
@@ -57,10 +47,6 @@ class Flux2(FluxSequence):
         "single": CachedFlux2SingleBlock,
     }
     remedy = "set diffusers' own with pipe.transformer.set_attn_processor"
-
-    def hooked_processor(self, processor: Any) -> HookedProcessor:
-        names = [each.__name__ for each in type(processor).__mro__]
-        return next(HOOKED[name] for name in names if name in HOOKED)(processor)
 
     def longest_sequence(self) -> int | None:
         if self.pipe.text_encoder is None:  # the text is given as embeddings

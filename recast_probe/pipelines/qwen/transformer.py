@@ -17,7 +17,6 @@ from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.pipelines.base import AttentionCall, Family, TextInput
 from recast_probe.pipelines.qwen.positions import KeptShapes, positions_of_kept
-from recast_probe.pipelines.qwen.processor import HookedQwenProcessor
 from recast_probe.selection.merging import Groups
 
 
@@ -70,9 +69,6 @@ class QwenTransformer(Family):
             AttentionCall("double", f"transformer_blocks.{index}.attn", self.operations)
             for index in range(len(self.block_modules()))
         ]
-
-    def hooked_processor(self, processor: Any) -> HookedQwenProcessor:
-        return HookedQwenProcessor(processor)
 
     def following_positions(self) -> AbstractContextManager[None]:
         return positions_of_kept(self.pipe.transformer.pos_embed)
