@@ -11,9 +11,10 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 import recast_probe as rp
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import bench, run_arms, summarise
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.cost_model import RunPlan, TransformerConfig, config_of
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             f"In {chosen.steps} steps the arms that skip or refresh some fall together; give "
             f"--steps {FEWEST_STEPS} or more."
         )
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     layout = probe.layout(bench(chosen)[0].reference)
     arms = arms_for(layout.reference_tokens, chosen.steps)
     table, store = run_arms(chosen, probe, arms)

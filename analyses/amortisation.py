@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import bench, difference, run_arms, summarise
 from recast_probe import budget, rank
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.cost_model import (
     TransformerConfig,
     config_of,
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> dict:
     chosen = parse(__doc__, "amortisation", arguments, {"prompts": (4, 2)})
     if chosen.prompts < 2:
         raise InputError("A ranking is reused over prompts: give --prompts 2 or more.")
-    probe, cases = open_probe(chosen), bench(chosen)
+    probe, cases = open_probe(chosen.model, chosen.dtype, chosen.device), bench(chosen)
     layout = probe.layout(cases[0].reference)
     adaptive = budget.Adaptive.paper(layout.reference_tokens)
     first: dict[str, Case] = {}

@@ -6,9 +6,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import add_set_distances, bench, metric_name, run_arms, summarise
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.cost_model import config_of, run_work
 from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.studies import markdown, means
@@ -21,7 +22,7 @@ METHODS = ("recast", "random", "merge")
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "budget_sweep", arguments, metrics=True)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     layout = probe.layout(bench(chosen)[0].reference)
     counts = [max(1, round(layout.reference_tokens * share)) for share in SHARES]
     arms = {"full": Arm("full"), "none": Arm("none")}

@@ -14,8 +14,9 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
-from analyses.command import finish, open_probe, open_store, parse
+from analyses.command import finish, open_store, parse
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.experiments.causal_map import CausalMap, causal_map
 from recast_probe.figures import causal_heat_map
 from recast_probe.images.loading import fit_mask
@@ -90,7 +91,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """Sweep what is missing, print the table, write everything to --out."""
     sizes = {"subjects": (6, 2), "prompts": (1, 1), "steps": (16, 4)}
     chosen = parse(__doc__, "causal_map", arguments, sizes)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     window = max(1, chosen.steps // 8)
     store = open_store(chosen, probe, what=WHAT, step_window=window)
     maps: dict[str, CausalMap] = {}

@@ -65,13 +65,6 @@ def parse(
     return chosen
 
 
-def open_probe(chosen: Any) -> Probe:
-    """The probe of the chosen model."""
-    if chosen.model == "pocket":
-        return Probe.pocket()
-    return Probe.from_pretrained(chosen.model, chosen.dtype, chosen.device)
-
-
 def open_store(chosen: Any, probe: Probe, folder: Path | None = None, **settings: Any) -> Store:
     """The runs of this script with these settings, in `folder`/runs, by default `--out`/runs."""
     facts = {

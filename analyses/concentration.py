@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, open_store, parse
+from analyses.command import finish, open_store, parse
 from analyses.comparing import bench
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, entropy, overlap, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
@@ -61,7 +62,7 @@ CLAIMED = (
 def main(arguments: list[str] | None = None) -> dict:
     """Profile what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "concentration", arguments, {"prompts": (1, 1)})
-    probe, cases = open_probe(chosen), bench(chosen)
+    probe, cases = open_probe(chosen.model, chosen.dtype, chosen.device), bench(chosen)
     others = masks_of(cases)
     store = open_store(chosen, probe, blocks=BLOCKS, other_masks=list(others))
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from analyses.command import finish, open_probe, open_store, parse
+from analyses.command import finish, open_store, parse
 from analyses.comparing import bench
 from recast_probe import rank
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
 from recast_probe.experiments.faithfulness import (
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the tables, write everything to --out."""
     sizes = {"subjects": (30, 2), "prompts": (1, 1), "steps": (16, 3)}
     chosen = parse(__doc__, "faithfulness", arguments, sizes)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     shares, side = (SHARES[-2:], 2) if chosen.quick else (SHARES, TILES)
     store = open_store(chosen, probe, blocks=BLOCKS, shares=shares, tiles=side)
     cases = units(bench(chosen))

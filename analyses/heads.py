@@ -10,10 +10,11 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, open_store, parse
+from analyses.command import finish, open_store, parse
 from analyses.comparing import bench
 from analyses.faithfulness import identity
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, reading
 from recast_probe.experiments.attribution import attribution
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the tables, write everything to --out."""
     sizes = {"subjects": (20, 2), "prompts": (1, 1), "steps": (16, 2)}
     chosen = parse(__doc__, "heads", arguments, sizes)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     store = open_store(chosen, probe, edge=["reference", "generation"], removal="renormalised")
     measure = Measure(probe, chosen.steps)
     tables = {arm: run_study(units(bench(chosen)), [arm], measure, store) for arm in ARMS}

@@ -18,6 +18,7 @@ from PIL import Image
 from analyses.command import finish, open_store, parse
 from analyses.comparing import bench, difference, kept_by
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import entropy, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
@@ -59,12 +60,8 @@ def main(arguments: list[str] | None = None) -> dict:
     chosen = parse(__doc__, "ip_adapter", arguments, sizes, OPTIONS)
     if chosen.model == "pocket" or chosen.ip_adapter is None:
         raise InputError(NEEDED)
-    probe = Probe.from_pretrained(
-        chosen.model,
-        chosen.dtype,
-        chosen.device,
-        ip_adapter=chosen.ip_adapter,
-        image_encoder=chosen.image_encoder,
+    probe = open_probe(
+        chosen.model, chosen.dtype, chosen.device, chosen.ip_adapter, chosen.image_encoder
     )
     sides = {name: getattr(chosen, name) for name in ("height", "width")}
     sides = {name: side for name, side in sides.items() if side is not None}

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import run_arms
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.figures.style import BLUE, GREEN, INK, ORANGE, chart, house_style
 from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> dict:
     removal = {"--removal": {"default": "renormalised", "help": "or value-zeroed"}}
     chosen = parse(__doc__, "paths", arguments, sizes, removal)
     chosen.categories = CATEGORIES
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     arms: dict[str, Arm | PlannedArm] = {"full": Arm("full")}
     arms |= {name: planned(edges, chosen.removal) for name, edges in PATHS.items()}
     table, store = run_arms(chosen, probe, arms)

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from analyses import table_1
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import bench, run_arms
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.figures import image_grid
 from recast_probe.studies import Store, markdown
@@ -37,7 +38,7 @@ TABLE = {
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print what is shown, write everything to --out."""
     chosen = parse(__doc__, "qualitative", arguments, {"subjects": (30, 2)}, TABLE)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     arms = table_1.table_arms(probe, chosen)
     if chosen.table is None:
         arms = {name: arms[name] for name in SHOWN}

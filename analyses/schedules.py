@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from analyses.command import open_probe, parse
+from analyses.command import parse
 from analyses.comparing import bench, one_table
 from recast_probe import budget
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.studies.comparison import Arm
 
 TRIALS = 8
@@ -14,7 +15,7 @@ TRIALS = 8
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "schedules", arguments, metrics=True)
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     cases = bench(chosen)
     tokens = probe.layout(cases[0].reference).reference_tokens
     adaptive = budget.Adaptive.paper(tokens)

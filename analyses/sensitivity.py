@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import bench, run_arms, summarise
 from recast_probe import budget, rank
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import arrays
 from recast_probe.figures.style import BLUE, INK, ORANGE, chart, house_style
@@ -38,7 +39,7 @@ AGREEMENT = {"spearman": "Spearman", "jaccard": f"Jaccard of the top {TOP:.0%}"}
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "sensitivity", arguments, {"subjects": (50, 2), "prompts": (3, 1)})
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     tokens = probe.layout(bench(chosen)[0].reference).reference_tokens
     adaptive = budget.Adaptive.paper(tokens)
     kept = round(float(adaptive.schedule(chosen.steps)[1:].mean()))

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from analyses.command import finish, open_probe, open_store, parse
+from analyses.command import finish, open_store, parse
 from analyses.comparing import bench
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case, file_label
 from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
@@ -24,7 +25,7 @@ KINDS = {"same_kind": "spearman_same_category", "other_kind": "spearman_other_ca
 def main(arguments: list[str] | None = None) -> dict:
     """Profile step 0 of what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "stability", arguments, {"subjects": (10, 2), "prompts": (15, 3)})
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     store = open_store(chosen, probe, blocks=BLOCKS, prompts=chosen.prompts)
 
     def compared(cases: Sequence[Case]) -> Stability:

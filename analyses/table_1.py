@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import (
     add_set_distances,
     bench,
@@ -26,6 +26,7 @@ from analyses.comparing import (
 )
 from recast_probe import budget
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.errors import InputError
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> dict:
             f"{len(chosen.categories)} categories take turns over {chosen.prompts} prompts, so "
             f"some would have none: give --prompts {len(chosen.categories)} or more."
         )
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     table, store = run_arms(chosen, probe, table_arms(probe, chosen))
     named = table[table["category"] != STYLE]
     if named.empty:

@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.command import finish, open_probe, parse
+from analyses.command import finish, parse
 from analyses.comparing import bench, difference, kept_by, run_arms, summarise
 from recast_probe import budget
 from recast_probe._utils.ending import run_program
+from recast_probe.commands.common import open_probe
 from recast_probe.cost_model import (
     TransformerConfig,
     cached_run_work,
@@ -34,7 +35,7 @@ PAPER = 3.38
 def main(arguments: list[str] | None = None) -> dict:
     """Run what is missing, print the table, write everything to --out."""
     chosen = parse(__doc__, "token_cache", arguments, {"steps": (28, 6)})
-    probe = open_probe(chosen)
+    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
     layout = probe.layout(bench(chosen)[0].reference)
     adaptive = budget.Adaptive.paper(layout.reference_tokens)
     cache = TokenCache()

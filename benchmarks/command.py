@@ -17,6 +17,7 @@ from recast_probe import cost_model as arithmetic
 from recast_probe._utils.provenance import now, versions
 from recast_probe.attention import attention_with_log_sum_exp
 from recast_probe.attention.sums import reader
+from recast_probe.commands import common
 from recast_probe.cost_model import DeviceLimits, TransformerConfig
 from recast_probe.cost_model.devices import limits_of
 from recast_probe.files.atomic import without_nan, write_json
@@ -52,16 +53,14 @@ def add_model(found: argparse.ArgumentParser) -> None:
 
 
 def open_probe(arguments: argparse.Namespace) -> rp.Probe:
-    """The probe of the model that was named, on the device that was named."""
+    """The probe of the model that was named, on the device that was named; no progress bar."""
     if arguments.model:
-        probe = rp.Probe.from_pretrained(
-            arguments.model,
-            arguments.dtype,
-            arguments.device,
-            cpu_offload=getattr(arguments, "cpu_offload", False),
-        )
+        offload = getattr(arguments, "cpu_offload", False)
+        model, dtype, device = arguments.model, arguments.dtype, arguments.device
+        probe = common.open_probe(model, dtype, device, cpu_offload=offload)
     else:
-        probe = rp.Probe.pocket()
+        probe = common.open_probe("pocket")
+        # benchmarks time the bundled model wherever they run
         probe.pipe.to(arguments.device)
     probe.pipe.set_progress_bar_config(disable=True)
     return probe

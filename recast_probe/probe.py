@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import torch
 
+from recast_probe._utils.markup import html_table
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.diagnostics.overlap import WITHOUT_PLACES
 from recast_probe.errors import InputError
@@ -516,4 +516,4 @@ class Probe:
         )
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
+        return html_table(repr(self))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from recast_probe.commands.doctor_checks import OPTIONAL
+from recast_probe._utils.optional import OPTIONAL
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "recast_probe"
@@ -41,9 +41,11 @@ def test_torchvision_is_neither_needed_nor_pulled_in():
 
 def test_every_extra_and_every_row_of_the_doctor_has_code_that_needs_it():
     """What can be installed for a purpose is imported for it somewhere."""
-    modules = {"opencv-python-headless": "cv2", "scikit-image": "skimage"}
-    # the doctor only looks whether they are there
-    files = [path for path in PACKAGE.rglob("*.py") if path.name != "doctor.py"]
+    modules = {package.name: module for module, package in OPTIONAL.items()}
+    # the doctor only looks whether they are there, and the registry only names them
+    files = [
+        path for path in PACKAGE.rglob("*.py") if path.name not in ("doctor.py", "optional.py")
+    ]
     source = "\n".join(path.read_text() for path in files)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
@@ -57,11 +59,11 @@ def test_every_extra_and_every_row_of_the_doctor_has_code_that_needs_it():
     assert "onnxruntime" in promised
     for name in promised:
         module = modules.get(name, name)
-        taken = rf"(?:import|from) {module}\b|\"{module}\""
+        taken = rf"(?:import|from) {module}\b|\"{module}[\".]"
         assert re.search(taken, source), f"nothing needs {module}"
-    for purpose, (_, advice) in OPTIONAL.items():
-        for extra in re.findall(r"recast_probe\[(\w+)\]", advice):
-            assert extra in extras, f"the doctor's {purpose!r} names an extra that is not there"
+    for package in OPTIONAL.values():
+        unknown = set(package.extras) - set(extras)
+        assert not unknown, f"{package.name} names an extra that is not there"
 
 
 def test_tested_versions_are_pinned():

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from fractions import Fraction
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
+from recast_probe._utils.text_format import spans
 from recast_probe.errors import InputError
 
 
@@ -24,6 +28,54 @@ def whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or number < least:
         raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}.")
     return number
+
+
+def check_indices(
+    name: str,
+    given: Any,
+    available: int | Iterable[int] | None = None,
+    *,
+    of: str = "",
+    empty: bool = False,
+) -> list[int]:
+    """The indices of steps, heads or tokens that an argument selects.
+
+    Args:
+        name: of the argument.
+        given: an index or several, counted from 0; None for all that there are.
+        available: how many there are, or which; None where only a run can tell.
+        of: what they are, such as "reference tokens", for the message.
+        empty: whether none at all is a selection.
+
+    Returns:
+        Ascending, without repeats.
+
+    Raises:
+        InputError: something that is no index, one that there is not, or nothing.
+
+    >>> check_indices("steps", [3, 0, 3], 28)
+    [0, 3]
+    >>> check_indices("heads", None, 4)
+    [0, 1, 2, 3]
+    """
+    known = range(available) if isinstance(available, int) else available
+    if given is None and known is not None:
+        given = [int(index) for index in known]
+    values = given.tolist() if isinstance(given, np.ndarray) else given
+    several = isinstance(values, Iterable) and not isinstance(values, str)
+    values = list(values) if several else [values]
+    chosen = sorted({whole_number(name, value, 0) for value in values})
+    if not chosen and not empty:
+        raise InputError(f"{name} selects nothing{_of(of, known)}; leave it out to select all.")
+    if known is not None and (wrong := sorted(set(chosen).difference(known))):
+        raise InputError(f"{name} holds {spans(wrong)}, which is none{_of(of, known)}.")
+    return chosen
+
+
+def _of(what: str, known: Iterable[int] | None) -> str:
+    if known is None:
+        return ""
+    return " ".join(part for part in (" of", what, spans([int(i) for i in known])) if part)
 
 
 def finite_number(name: str, value: Any) -> float:

@@ -12,8 +12,7 @@ import torch
 
 import recast_probe
 from recast_probe._utils.compat import backend_name, chosen_backend
-
-PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "numpy")
+from recast_probe._utils.optional import PACKAGES
 
 
 def versions() -> dict[str, str]:

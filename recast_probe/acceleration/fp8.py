@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from recast_probe._utils.optional import need
 from recast_probe.errors import InputError
 
 LEAST_CAPABILITY = (8, 9)  # Ada and Hopper: the first GPUs that multiply in FP8
@@ -24,7 +25,8 @@ def use_fp8_linears(blocks: Sequence[torch.nn.Module]) -> Callable[[], None]:
         A function that puts the original weights back.
 
     Raises:
-        InputError: torchao is missing, or the device does not multiply in FP8.
+        MissingPackageError: torchao is missing.
+        InputError: the device does not multiply in FP8.
     """
     linears = [
         module
@@ -74,15 +76,6 @@ def _check_device(linears: Sequence[torch.nn.Linear]) -> None:
 
 
 def _torchao() -> Callable[[torch.nn.Linear], None]:
-    try:
-        from torchao.quantization import (
-            Float8DynamicActivationFloat8WeightConfig,
-            PerRow,
-            quantize_,
-        )
-    except ImportError as error:
-        raise InputError(
-            f"fp8=True needs torchao ({error}); install it with pip install 'recast_probe[gpu]'."
-        ) from error
-    config = Float8DynamicActivationFloat8WeightConfig(granularity=PerRow())
-    return lambda module: quantize_(module, config)
+    torchao = need("torchao.quantization", "fp8=True")
+    config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow())
+    return lambda module: torchao.quantize_(module, config)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.cuts import HIDDEN, HiddenKeys, attention_with_cuts, effective_cuts
 from recast_probe.attention.inputs import Cut
@@ -297,7 +298,4 @@ def _check(
                 "step that takes their keys and values from an earlier one."
             )
     if heads is not None:
-        count = query.shape[2]
-        wrong = [head for head in heads if not 0 <= head < count]
-        if wrong or not len(heads):
-            raise InputError(f"heads must name some of 0..{count - 1}, got {list(heads)}.")
+        check_indices("heads", heads, query.shape[2])

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
@@ -115,7 +116,4 @@ def _check(
             f"reference tokens, but query is {tuple(query.shape)} and key {tuple(key.shape)}."
         )
     if heads is not None:
-        count = query.shape[2]
-        wrong = [head for head in heads if not 0 <= head < count]
-        if wrong or not len(heads):
-            raise InputError(f"heads must name some of 0..{count - 1}, got {list(heads)}.")
+        check_indices("heads", heads, query.shape[2])

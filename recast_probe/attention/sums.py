@@ -6,13 +6,13 @@ On CUDA a Triton kernel makes them (see `triton_sums`), anywhere else PyTorch a 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from recast_probe._utils.optional import is_installed
 from recast_probe.attention.log_sum_exp import at_least_float32
 from recast_probe.attention.sum_types import PairSums
 
@@ -128,7 +128,7 @@ class _Refused:
 
 @functools.cache
 def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    return is_installed("triton")
 
 
 def _by_triton(

@@ -77,13 +77,19 @@ Blocks = Annotated[
 
 def open_probe(
     model: str,
-    dtype: str,
-    device: str,
-    ip_adapter: str | None = None,
-    image_encoder: str | None = None,
+    dtype: str = "auto",
+    device: str = "cpu",
+    ip_adapter: str | Path | None = None,
+    image_encoder: str | Path | None = None,
     cpu_offload: bool = False,
 ) -> Probe:
-    """The probe of a model named on the command line; heavy imports happen here."""
+    """The probe of a model named on a command line; heavy imports happen here.
+
+    Raises:
+        InputError: the model cannot be had so, or is the bundled one with a setting that it does
+            not have.
+        UnsupportedPipelineError: it is another kind of pipeline.
+    """
     from recast_probe.probe import Probe
 
     if model == "pocket":

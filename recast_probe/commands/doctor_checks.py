@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata, util
+from importlib import metadata
 from typing import Any
 
-PACKAGES = ("torch", "diffusers", "transformers", "nnsight", "xarray", "h5netcdf", "matplotlib")
-# what a user wants to do, the module it needs, and how to get it
-OPTIONAL = {
-    "notebooks": ("IPython", "pip install 'recast_probe[notebooks]'"),
-    "automatic masks": ("cv2", "pip install 'recast_probe[masks]'"),
-    "Qwen-Image-Edit": ("torchvision", "install the torchvision that fits this torch"),
-    "the Triton readout kernel": ("triton", "pip install 'recast_probe[gpu]' on a GPU machine"),
-}
+from recast_probe._utils.optional import OPTIONAL, PACKAGES, is_installed
+
+# what results are stored and drawn with
+FOR_RESULTS = ("xarray", "h5netcdf", "matplotlib")
 
 
 def examine() -> dict[str, Any]:
@@ -37,14 +33,14 @@ def examine() -> dict[str, Any]:
     if broken:
         problems.append(broken)
     missing = {
-        purpose: advice
-        for purpose, (module, advice) in OPTIONAL.items()
-        if util.find_spec(module) is None
+        package.purpose: package.how_to_get
+        for module, package in OPTIONAL.items()
+        if not is_installed(module)
     }
     return {
         "recast_probe": recast_probe.__version__,
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in (*PACKAGES, *FOR_RESULTS)},
         "device": _device(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(_memory() / 2**30, 1),
@@ -98,7 +94,7 @@ def _memory() -> int:
 
 def _broken_torchvision() -> str | None:
     """A torchvision that cannot be imported breaks diffusers; none at all does not."""
-    if util.find_spec("torchvision") is None:
+    if not is_installed("torchvision"):
         return None
     try:
         import torchvision  # noqa: F401

@@ -1,56 +1,65 @@
-"""The arms of the comparison, each run kept on disk so that an interrupted demo resumes."""
+"""The demo's cases and arms, compared as every study does it: what is on disk is not run again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from recast_probe import rank
 from recast_probe._utils.provenance import versions
 from recast_probe.errors import InputError
 from recast_probe.files.envelope import digest
 from recast_probe.images.loading import image_digest
-from recast_probe.interventions import Prune, WithoutReference
 from recast_probe.pocket import Sample
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.runs.result import RunResult
 from recast_probe.selection.budgets import Adaptive
-from recast_probe.studies import Outcome, Store, Unit, run_study
+from recast_probe.studies import Store, Unit, run_study
+from recast_probe.studies.comparison import Arm, Comparison
 from recast_probe.studies.engine import record_key
-from recast_probe.studies.store import Writer
 
 ARMS = ("full", "recast", "random", "none")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
-    """One sample and one of its prompts. All arms share `seed`, and with it the noise."""
+    """One sample and one of its prompts; see `datasets.Case`.
+
+    All arms share `seed`, and with it the noise.
+    """
 
     name: str
     sample: Sample
     prompt: str
-    target_mask: Any
+    target_mask: np.ndarray
     seed: int
+    category: str = "background change"
+    target: Image.Image | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.sample.name
+
+    @property
+    def reference(self) -> Image.Image:
+        return self.sample.image
+
+    @property
+    def reference_mask(self) -> np.ndarray:
+        return self.sample.mask
 
 
 @dataclass(frozen=True)
 class Run:
-    """One arm of one case, fresh or from disk."""
+    """One arm of one case, as the store has it; `values` are those of `Comparison`."""
 
     image: Image.Image
-    reference_tokens_per_step: tuple[int, ...]
-    seconds: float
+    values: Mapping[str, Any]
     profile: AttentionProfile | None = None
-
-    @property
-    def mean_budget(self) -> float:
-        """Reference tokens present in a step, on average."""
-        return sum(self.reference_tokens_per_step) / len(self.reference_tokens_per_step)
 
 
 def cases(samples: tuple[Sample, ...], prompts: int, seed: int) -> list[Case]:
@@ -79,43 +88,21 @@ def perform(probe: Probe, chosen: Sequence[Case], steps: int, folder: Path) -> d
         Unit({"case": case.name, "run": digest(_identity(probe, case, steps))[:16]}, case)
         for case in chosen
     ]
-
-    def runs(unit: Unit, missing: Sequence[str]) -> Iterator[Outcome]:
-        for arm in missing:
-            result = _generate(probe, unit.payload, arm, steps)
-            values = {
-                "reference_tokens_per_step": list(result.reference_tokens_per_step),
-                "seconds": result.seconds,
-            }
-            files: dict[str, Writer] = {".png": result.image.save}
-            if arm == "full" and result.profile is not None:
-                files[".nc"] = result.profile.save
-            yield Outcome(arm, values, files, result.provenance)
-
-    run_study(units, ARMS, runs, store)
+    # all samples have one size
+    budget = Adaptive.paper(probe.layout(chosen[0].reference).reference_tokens)
+    arms = {name: Arm(name, budget) for name in ARMS}
+    run_study(units, ARMS, Comparison(probe, arms, store, steps=steps, profiled=["full"]), store)
     return {arm: [_stored(store, unit, arm) for unit in units] for arm in ARMS}
 
 
-def _generate(probe: Probe, case: Case, arm: str, steps: int) -> RunResult:
-    common: dict[str, Any] = {"steps": steps, "seed": case.seed, "progress": False}
-    image, prompt = case.sample.image, case.prompt
-    if arm == "full":
-        return probe.generate(image, prompt, profile=True, **common)
-    if arm == "recast":
-        return probe.recast(image, prompt, **common)
-    if arm == "random":
-        # as ReCAST: step 0 in full, then the same budgets, only other tokens
-        tokens = probe.layout(image).reference_tokens
-        prune = Prune(rank.random(tokens, case.seed), Adaptive.paper(tokens), start=1)
-        return probe.generate(image, prompt, interventions=[prune], **common)
-    return probe.generate(image, prompt, interventions=[WithoutReference()], **common)
-
-
 def _identity(probe: Probe, case: Case, steps: int) -> dict[str, Any]:
-    """Everything that decides the outcome of a case's runs."""
+    """Everything that decides the outcome of a case's runs, and their scores."""
     return {
         **probe.identity(),
-        "image": image_digest(case.sample.image),
+        "image": image_digest(case.reference),
+        "masks": [
+            image_digest(Image.fromarray(mask)) for mask in (case.reference_mask, case.target_mask)
+        ],
         "prompt": case.prompt,
         "seed": case.seed,
         "steps": steps,
@@ -129,6 +116,5 @@ def _stored(store: Store, unit: Unit, arm: str) -> Run:
         raise InputError(f"The run {unit.labels['case']}, {arm} was changed while the demo ran.")
     with Image.open(record.files[".png"]) as opened:
         image = opened.convert("RGB")
-    profile = AttentionProfile.load(record.files[".nc"]) if arm == "full" else None
-    tokens, seconds = record.values["reference_tokens_per_step"], record.values["seconds"]
-    return Run(image, tuple(tokens), seconds, profile)
+    profile = AttentionProfile.load(record.files[".nc"]) if ".nc" in record.files else None
+    return Run(image, record.values, profile)

@@ -18,8 +18,6 @@ from recast_probe.diagnostics.inference import PairedDifference, sign_flip_p_val
 from recast_probe.diagnostics.intervals import Interval, difference_interval, mean_interval
 from recast_probe.diagnostics.position import position_control
 from recast_probe.errors import InputError
-from recast_probe.images.loading import fit_mask
-from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.studies.limits import COSINE, SHARE, limits_of
@@ -52,26 +50,18 @@ def measure(
     runs: Mapping[str, Sequence[Run]],
     painted: Mapping[str, list[AttentionProfile]],
 ) -> Measurements:
-    """Score every image and diagnose every profile.
+    """Gather the scores and diagnose every profile.
 
-    Identity is scored on the subject's place alone: the output under its target mask against the
+    Identity was scored on the subject's place alone: the output under its target mask against the
     reference under its own.
     """
-    scorer = IdentityScorer()
-    scores: dict[str, dict[str, list[float]]] = {arm: {name: [] for name in SCORES} for arm in ARMS}
-    for arm in ARMS:
-        for case, run, full in zip(cases, runs[arm], runs["full"], strict=True):
-            sample, mask = case.sample, fit_mask(case.target_mask, run.image)
-            to_reference = scorer.score(run.image, mask, sample.image, sample.mask)
-            to_full = scorer.score(run.image, mask, full.image, mask)
-            scores[arm]["identity"].append(to_reference["mobilenet"])
-            scores[arm]["identity_to_full"].append(to_full["mobilenet"])
-            scores[arm]["colour"].append(to_reference["colour"])
     profiles = [run.profile for run in runs["full"] if run.profile is not None]
     assert len(profiles) == len(cases)
     return Measurements(
         references=[case.sample.name for case in cases],
-        scores=scores,
+        scores={
+            arm: {name: [run.values[name] for run in runs[arm]] for name in SCORES} for arm in ARMS
+        },
         skews=[skew(profile, blocks=BLOCKS) for profile in profiles],
         entropies=[entropy(profile, blocks=BLOCKS) for profile in profiles],
         overlaps=[
@@ -139,8 +129,8 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
     arms = {
         arm: {
             **{name: mean_of(found, name, arm).to_dict() for name in SCORES},
-            "mean_budget": mean([run.mean_budget for run in runs[arm]]),
-            "seconds_per_image": mean([run.seconds for run in runs[arm]]),
+            "mean_budget": mean([run.values["mean_budget"] for run in runs[arm]]),
+            "seconds_per_image": mean([run.values["seconds"] for run in runs[arm]]),
         }
         for arm in ARMS
     }

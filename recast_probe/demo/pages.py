@@ -37,7 +37,7 @@ def draw(
     score = profile.reference_map(profile.mean_score(blocks=BLOCKS))[0]
     first_of_sample = {case.sample.subject: i for i, case in reversed(list(enumerate(cases)))}
     scores = {arm: found.scores[arm]["identity"] for arm in ARMS}
-    setting = f"{len(cases)} runs, {len(runs['full'][0].reference_tokens_per_step)} steps"
+    setting = f"{len(cases)} runs, {len(runs['full'][0].values['reference_tokens_per_step'])} steps"
     drawn = {
         "importance": figures.importance_over_reference(profile, example.sample.image),
         "lorenz": figures.lorenz(
@@ -55,7 +55,7 @@ def draw(
             "line is one prompt of one reference.",
         ),
         "budget": figures.budget_curve(
-            {TITLES[arm]: runs[arm][0].reference_tokens_per_step for arm in ARMS},
+            {TITLES[arm]: runs[arm][0].values["reference_tokens_per_step"] for arm in ARMS},
             profile.layout.reference_tokens,
             selection=example.prompt,
         ),

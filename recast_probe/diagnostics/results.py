@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import warnings
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from recast_probe._utils.markup import html_table
 from recast_probe.errors import InputError
 from recast_probe.profiles.profile import AttentionProfile
 
@@ -23,13 +23,8 @@ class Result:
         raise NotImplementedError
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(name.replace('_', ' '))}</td>"
-            f"<td>{value:.4g}</td></tr>"
-            for name, value in self.summary().items()
-        )
-        title = f"<b>{type(self).__name__}</b>, {html.escape(self.selection)}"
-        return f"<div>{title}<table>{rows}</table></div>"
+        rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in self.summary().items()]
+        return html_table(f"{type(self).__name__}, {self.selection}", rows)
 
 
 def checked_scores(

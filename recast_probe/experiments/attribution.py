@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_indices, whole_number
 from recast_probe._utils.provenance import versions
 from recast_probe.blocks import select_blocks
 from recast_probe.content.description import described, metric_identity
@@ -22,7 +22,6 @@ from recast_probe.experiments.attribution_result import Attribution, exact_effec
 from recast_probe.images.loading import image_digest, load_images
 from recast_probe.interventions import Knockout
 from recast_probe.interventions.base import Intervention
-from recast_probe.runs.call import as_indices
 from recast_probe.runs.result import RunResult
 from recast_probe.runs.text_inputs import check_one_prompt
 from recast_probe.studies.engine import in_turns
@@ -208,7 +207,9 @@ def sites(
     chosen = select_blocks(blocks, probe.block_kinds)
     if over == "block":
         return [(block, None) for block in chosen]
-    return [(block, head) for block in chosen for head in as_indices("heads", heads, probe.heads)]
+    return [
+        (block, head) for block in chosen for head in check_indices("heads", heads, probe.heads)
+    ]
 
 
 def knockouts(

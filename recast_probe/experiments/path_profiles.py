@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.attention.readout import Readout
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
 from recast_probe.layout import TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.runs.call import as_indices, make_request
+from recast_probe.runs.call import make_request
 from recast_probe.runs.execute import run
 from recast_probe.runs.recorder import Recorder
 from recast_probe.runs.recording_plan import Selection
@@ -58,7 +59,7 @@ def path_profiles(
     request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recorder = Recorder(
         blocks=select_blocks(blocks, probe.block_kinds),
-        steps=as_indices("profile_steps", profile_steps, len(request.schedule)),
+        steps=check_indices("profile_steps", profile_steps, len(request.schedule)),
         heads=None,
         available_heads=probe.heads,
         branches=probe.family.branch_names(request.arguments),

@@ -6,7 +6,6 @@ into a run that has no reference, their activations can only bring what they car
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import xarray as xr
 from PIL import Image
 from tqdm.auto import tqdm
 
+from recast_probe._utils.markup import html_table
 from recast_probe._utils.text_format import spans
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
@@ -98,8 +98,8 @@ class TextLens:
 
     def _repr_html_(self) -> str:
         change = self.change()
-        text = f"TextLens of {self.prompt!r}, change {float(change.min()):.4f} to "
-        return f"<code>{html.escape(text)}{float(change.max()):.4f}</code>"
+        least, most = float(change.min()), float(change.max())
+        return html_table(f"TextLens of {self.prompt!r}, change {least:.4f} to {most:.4f}")
 
 
 def text_lens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_indices
 from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
@@ -42,19 +42,12 @@ class RecordDrift(Intervention):
     sources: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        given = self.sources if isinstance(self.sources, Sequence | np.ndarray) else [self.sources]
-        steps = sorted({whole_number("sources", step, 0) for step in given})
-        if not steps:
-            raise InputError("Drift is measured from at least one source step.")
-        object.__setattr__(self, "sources", tuple(steps))
+        object.__setattr__(self, "sources", tuple(check_indices("sources", self.sources)))
 
     def prepare(self, run: RunContext) -> None:
         if not run.reference_tokens:
             raise InputError("There are no reference tokens to compare; give a reference image.")
-        if self.sources[-1] >= run.steps:
-            raise InputError(
-                f"Step {self.sources[-1]} is no step of this run: steps are 0 to {run.steps - 1}."
-            )
+        check_indices("sources", self.sources, run.steps, of="steps")
 
     def reading_steps(self, run: RunContext) -> set[int]:
         return set(range(self.sources[0], run.steps))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_indices, whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
 
@@ -28,17 +28,11 @@ class Keep(Intervention):
     start: int = 0
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.tokens)
-        if given.ndim != 1 or (given.size and (given.dtype.kind not in "iu" or given.min() < 0)):
-            raise InputError(f"Tokens to keep are indices from 0 on, not {self.tokens!r}.")
-        object.__setattr__(self, "tokens", tuple(np.unique(given).astype(int).tolist()))
+        object.__setattr__(self, "tokens", tuple(check_indices("tokens", self.tokens, empty=True)))
 
     def prepare(self, run: RunContext) -> None:
-        if self.tokens and self.tokens[-1] >= run.reference_tokens:
-            raise InputError(
-                f"Token {self.tokens[-1]} cannot be kept: this run has reference tokens 0 to "
-                f"{run.reference_tokens - 1}."
-            )
+        count = run.reference_tokens
+        check_indices("tokens", self.tokens, count, of="reference tokens", empty=True)
         if whole_number("start", self.start, 0) > run.steps:
             raise InputError(
                 f"start={self.start} is outside the run: steps are 0 to {run.steps - 1}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_indices
 from recast_probe.attention.cuts import REMOVALS
 from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.blocks import select_blocks
@@ -79,7 +79,7 @@ class Knockout(Intervention):
         check_group(self.from_group, run, self.tokens)  # type: ignore[arg-type]
         check_group(self.to_group, run)
         select_blocks(self.blocks, run.block_kinds)
-        _check("steps", self.steps, run.steps)
+        check_indices("steps", self.steps, run.steps, empty=True)
 
     def acting_steps(self, run: RunContext) -> set[int]:
         """Steps in which edges are cut."""
@@ -99,7 +99,7 @@ class Knockout(Intervention):
                 f"Attention of {family.name} is read beside the pipeline's own and cannot be "
                 "changed, so nothing can be cut in it."
             )
-        _check("heads", self.heads, family.heads)
+        check_indices("heads", self.heads, family.heads, empty=True)
         yield Scissors(self, run)
 
     def describe(self) -> dict[str, Any]:
@@ -166,14 +166,4 @@ class Scissors(Attachment):
 
 
 def _indices(name: str, given: Any) -> tuple[int, ...] | None:
-    if given is None:
-        return None
-    values = np.atleast_1d(np.asarray(given)).ravel()
-    if values.size and values.dtype.kind not in "iu":
-        raise InputError(f"{name} must be indices from 0 on, not {given!r}.")
-    return tuple(sorted({whole_number(name, value, 0) for value in values.tolist()}))
-
-
-def _check(name: str, indices: Any, count: int) -> None:
-    if indices and max(indices) >= count:
-        raise InputError(f"{name} holds {max(indices)}, but there are 0 to {count - 1} only.")
+    return None if given is None else tuple(check_indices(name, given, empty=True))

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_indices
 from recast_probe._utils.text_format import memory
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError, VerificationError
@@ -31,13 +30,7 @@ def checked_steps(steps: Any, available: int) -> list[int]:
     Raises:
         InputError: none, or one outside the run.
     """
-    if steps is None:
-        return list(range(available))
-    given = [steps] if isinstance(steps, int | np.integer) else list(steps)
-    chosen = sorted({whole_number("A step", step, 0) for step in given})
-    if not chosen or chosen[-1] >= available:
-        raise InputError(f"steps={steps!r}: choose some of the steps 0 to {available - 1}.")
-    return chosen
+    return check_indices("steps", steps, available)
 
 
 def describe_indices(indices: Sequence[int] | None) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe._utils.checks import share_of, whole_number
+from recast_probe._utils.checks import check_indices, share_of, whole_number
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Attachment, Intervention, RunContext
 from recast_probe.layout import TokenLayout
@@ -81,9 +81,7 @@ class StepCache(Intervention):
         if self.computed is None:
             return sorted(fixed) if self.threshold is not None else list(range(steps))
         if isinstance(self.computed, tuple):
-            chosen = set(self.computed)
-            if max(chosen, default=0) >= steps:
-                raise InputError(f"{self!r} names a step outside the run: 0 to {steps - 1}.")
+            chosen = set(check_indices("computed", self.computed, steps, of="steps", empty=True))
             missing = sorted(set(demanded) - chosen - fixed.difference(demanded))
             if missing:
                 raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import RunContext
 
@@ -29,11 +30,7 @@ def check_group(group: str, run: RunContext, tokens: tuple[int, ...] | None = No
     if not len(every[0]) and group not in TEXT_PARTS:
         raise InputError(f"This run has no {group} tokens; give a reference image.")
     size = min(map(len, every))
-    if tokens and not 0 <= min(tokens) <= max(tokens) < size:
-        raise InputError(
-            f"tokens holds {min(tokens)} to {max(tokens)}, but the {group} tokens of this run are "
-            f"0 to {size - 1}."
-        )
+    check_indices("tokens", tokens, size, of=f"{group} tokens", empty=True)
 
 
 def positions(group: str, run: RunContext, branch: str = "conditional") -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from recast_probe.masks.packages import needed
+from recast_probe._utils.optional import need
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GrabCut:
         longest: side in pixels that the picture is reduced to for the refinement.
 
     Raises:
-        InputError: opencv-python-headless is missing.
+        MissingPackageError: opencv-python-headless is missing.
     """
 
     finder: Callable[[Image.Image], np.ndarray]
@@ -37,7 +37,7 @@ class GrabCut:
     longest: int = 480
 
     def __post_init__(self) -> None:
-        needed("cv2")
+        need("cv2", "Finding masks where none are given")
 
     @property
     def name(self) -> str:
@@ -62,7 +62,7 @@ class GrabCut:
 
     def _refine(self, image: Image.Image, soft: np.ndarray) -> np.ndarray | None:
         """Bool (height, width), or None where there is no inside or no outside to learn from."""
-        cv2 = needed("cv2")
+        cv2 = need("cv2", "Finding masks where none are given")
         labels = np.where(soft > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
         labels[soft >= self.inside] = cv2.GC_FGD
         labels[soft <= self.outside] = cv2.GC_BGD

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recast_probe._utils.optional import need
 from recast_probe.errors import InputError
-from recast_probe.masks.packages import needed
 
 WEIGHTS = Path(__file__).parent / "weights" / "u2netp.onnx"
 SHA256 = "309c8469258dda742793dce0ebea8e6dd393174f89934733ecc8b14c76f4ddd8"
@@ -66,7 +66,7 @@ class U2NetP:
 @lru_cache(maxsize=1)
 def _session() -> Any:
     """The network, loaded once; the file is checked before it is read."""
-    runtime = needed("onnxruntime")
+    runtime = need("onnxruntime", "Finding masks where none are given")
     try:
         weights = WEIGHTS.read_bytes()
     except OSError as error:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recast_probe._utils.optional import OPTIONAL, is_installed
 from recast_probe.errors import InputError
 from recast_probe.metrics import clip, dinov2, structure
 from recast_probe.metrics.bundled import Colour, MobileNet
 from recast_probe.metrics.faces import auraface
 from recast_probe.metrics.metric_types import ImageMetric, Metric, Whole
-from recast_probe.metrics.packages import HOW_TO_GET, is_installed
 from recast_probe.metrics.pretrained import absent, how_to_get
 from recast_probe.metrics.sets import KID, RFID
 
@@ -119,7 +119,7 @@ def missing(name: str, source: str | Path | None = None) -> str | None:
     entry = _entry(name)
     for package in entry.packages:
         if not is_installed(package):
-            return f"the package {package}: {HOW_TO_GET[package]}"
+            return f"the package {package}: {OPTIONAL[package].how_to_get}"
     if entry.source is None:
         return None
     files = absent(source or entry.source, entry.files)

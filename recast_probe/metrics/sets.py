@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from recast_probe._utils.optional import need
 from recast_probe.errors import InputError
 from recast_probe.metrics.bundled import RawMobileNet
 from recast_probe.metrics.masking import pixels
 from recast_probe.metrics.metric_types import Images, Masks, SetMetric
-from recast_probe.metrics.packages import need
 
 SUBSET = 1000
 SUBSETS = 100

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from recast_probe._utils.optional import need
 from recast_probe.errors import InputError, MissingWeightsError
 from recast_probe.metrics.masking import Mask, mask_weights, pixels
 from recast_probe.metrics.metric_types import ImageMetric
-from recast_probe.metrics.packages import need
 from recast_probe.metrics.pretrained import weights_digest
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from recast_probe._utils.devices import known_device
+from recast_probe._utils.optional import is_installed, missing_package
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.files.input_files import is_folder
 from recast_probe.pipelines import Family, family_of_class, refused, supported_pipelines
@@ -44,12 +44,9 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 
 def _unavailable(name: str, error: Exception, family: type[Family] | None = None) -> InputError:
-    absent = [package for package in family.packages if not find_spec(package)] if family else []
-    if absent:
-        return InputError(
-            f"{name!r} could not be loaded: transformers needs {' and '.join(absent)} for it, and "
-            f"that is not installed; install the build that fits this torch. ({error})"
-        )
+    for package in family.packages if family else ():
+        if not is_installed(package):
+            return missing_package(package, f"Loading {name!r}", error)
     return InputError(
         f"{name!r} could not be loaded: {error}\n"
         "It is neither a local folder with a model_index.json nor a complete copy in the Hugging "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recast_probe._utils.checks import check_indices
+from recast_probe._utils.markup import html_table
 from recast_probe._utils.text_format import memory, spans
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.files.atomic import atomic_path, without_nan
@@ -63,18 +64,7 @@ def some_of(
     """The positions of some tokens of a group; see `token_positions`."""
     if not positions.size:
         raise InputError(f"This run has no {tokens} tokens.")
-    if indices is None:
-        return positions
-    given = np.asarray(indices)
-    if given.ndim != 1 or not given.size or given.dtype.kind not in "iu":
-        raise InputError(f"indices are whole numbers from 0 on, not {indices!r}.")
-    chosen = np.unique(given.astype(np.int64))
-    if chosen[0] < 0 or chosen[-1] >= positions.size:
-        raise InputError(
-            f"indices hold {chosen[0]} to {chosen[-1]}, but there are {tokens} tokens 0 to "
-            f"{positions.size - 1}."
-        )
-    return positions[chosen]
+    return positions[check_indices("indices", indices, positions.size, of=f"{tokens} tokens")]
 
 
 def recorded_bytes(
@@ -278,7 +268,7 @@ class Activations:
         )
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
+        return html_table(repr(self))
 
 
 def _described(path: Path, text: str) -> dict[str, Any]:

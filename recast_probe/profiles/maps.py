@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import json
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from recast_probe._utils.markup import html_table
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
 
@@ -79,4 +79,4 @@ class AttentionMaps:
         )
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
+        return html_table(repr(self))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from recast_probe._utils.checks import check_indices
+from recast_probe._utils.markup import html_table
 from recast_probe._utils.text_format import plural, spans
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
@@ -184,8 +185,8 @@ class AttentionProfile:
             raise InputError(f"No branch {branch!r} was recorded; there is {recorded}.")
         labels = {
             "block": self._blocks(blocks),
-            "step": _indices("step", steps, found["step"].values),
-            "head": _indices("head", heads, found["head"].values),
+            "step": check_indices("steps", steps, found["step"].values, of="recorded steps"),
+            "head": check_indices("heads", heads, found["head"].values, of="recorded heads"),
         }
         found = found.sel(branch=branch)
         for name, wanted in labels.items():
@@ -294,12 +295,7 @@ class AttentionProfile:
             "reference grids": ", ".join(str(grid) for grid in self.layout.references),
             **{key: facts[key] for key in wanted if key in facts},
         }
-        body = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(key)}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
-            for key, value in rows.items()
-        )
-        return f"<b>{html.escape(repr(self))}</b><table>{body}</table>"
+        return html_table(repr(self), rows.items())
 
     def _blocks(self, blocks: Any) -> list[int]:
         recorded = self.dataset["block"].values.tolist()
@@ -311,16 +307,3 @@ class AttentionProfile:
                 f"blocks={blocks!r} was not recorded; this profile holds blocks {spans(recorded)}."
             )
         return named
-
-
-def _indices(name: str, wanted: Indices, recorded: np.ndarray) -> list[int]:
-    if wanted is None:
-        return recorded.tolist()
-    numbers = [wanted] if isinstance(wanted, int | np.integer) else list(wanted)
-    missing = [number for number in numbers if number not in recorded]
-    if missing or not numbers:
-        raise InputError(
-            f"{name} {missing or wanted} was not recorded in this profile; it holds "
-            f"{spans(recorded.tolist())}."
-        )
-    return sorted({int(number) for number in numbers})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from recast_probe.errors import InputError
@@ -18,9 +18,6 @@ from recast_probe.files.atomic import write_bytes
 from recast_probe.files.input_files import read_bytes
 from recast_probe.report.numbers import Number, explained, formatted, is_number
 
-STYLE = Path(__file__).with_name("style.css")
-# Even if something slipped through the escaping, a browser would neither run nor fetch it.
-POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'"
 FONTS = Path(__file__).parents[1] / "figures" / "fonts"
 LARGEST_FIGURE = 2**28  # bytes
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
@@ -75,90 +72,37 @@ def render(
     provenance: Mapping[str, Any],
 ) -> str:
     """The report as text of an HTML document."""
-    head = [f"<h1>{escape(title)}</h1>"]
-    if subtitle:
-        head.append(f'<p class="subtitle">{escape(subtitle)}</p>')
-    if len(sections) > 2:
-        links = (
-            f'<li><a href="#section-{place}">{escape(section.title)}</a></li>'
-            for place, section in enumerate(sections, 1)
-        )
-        head.append(f'<nav aria-label="Sections"><ol>{"".join(links)}</ol></nav>')
-    cards = "".join(_card(explained(name, value)) for name, value in summary.items())
-    body = [f"<header>{''.join(head)}</header>"]
-    if cards:
-        body.append(f'<dl class="numbers">{cards}</dl>')
-    body += [_section(section, place) for place, section in enumerate(sections, 1)]
-    if provenance:
-        origin = json.dumps(provenance, indent=2, ensure_ascii=False, default=str)
-        body.append(
-            "<details><summary>Provenance: how these numbers were made</summary>"
-            f"<pre>{escape(origin)}</pre></details>"
-        )
-    style = STYLE.read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_fonts()}{style}</style>\n"
-        f"</head>\n<body>\n<main>\n{chr(10).join(body)}\n</main>\n</body>\n</html>\n"
+    fonts = {"400": "Inter-Regular.ttf", "500 700": "Inter-SemiBold.ttf"}
+    origin = json.dumps(provenance, indent=2, ensure_ascii=False, default=str)
+    return PAGES.get_template("page.html.jinja").render(
+        title=title,
+        subtitle=subtitle,
+        numbers=[explained(name, value) for name, value in summary.items()],
+        sections=sections,
+        provenance=origin if provenance else "",
+        fonts={weight: _base64((FONTS / file).read_bytes()) for weight, file in fonts.items()},
+        style=(HERE / "style.css").read_text(encoding="utf-8"),
     )
 
 
-def _card(number: Number) -> str:
-    unit = f' <span class="unit">{escape(number.unit)}</span>' if number.unit else ""
-    text = (
-        f'<dd class="explanation">{escape(number.explanation)}</dd>' if number.explanation else ""
-    )
-    return (
-        f'<div class="number"><dt>{escape(number.label)}</dt>'
-        f'<dd class="value">{escape(formatted(number.value))}{unit}</dd>{text}</div>'
-    )
-
-
-def _section(section: Section, place: int) -> str:
-    parts = [f'<section id="section-{place}"><h2>{escape(section.title)}</h2>']
-    for paragraph in section.text.split("\n\n"):
-        if paragraph.strip():
-            parts.append(f"<p>{escape(paragraph.strip())}</p>")
+def _figures(section: Section) -> Iterator[dict[str, Any]]:
+    """Each figure as the page embeds it."""
     for index, figure in enumerate(section.figures):
         caption = section.captions[index] if index < len(section.captions) else ""
         described = caption or f"{section.title}, figure {index + 1}"
-        below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        parts.append(f"<figure>{_image(figure, described)}{below}</figure>")
-    if section.table:
-        parts.append(_table(section.table))
-    parts.append("</section>")
-    return "\n".join(parts)
+        yield {**_image(figure), "caption": caption, "described": described}
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    numeric = {
-        column: all(is_number(row[column]) for row in rows if row.get(column) is not None)
-        for column in columns
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
+    """The columns of a table, and whether each holds numbers only."""
+    names = dict.fromkeys(column for row in rows for column in row)
+    return {
+        name: all(is_number(row[name]) for row in rows if row.get(name) is not None)
+        for name in names
     }
 
-    def cell(kind: str, column: str, text: str) -> str:
-        mark = ' class="numeric"' if numeric[column] else ""
-        return f"<{kind}{mark}>{escape(text)}</{kind}>"
 
-    head = "".join(cell("th", column, str(column)) for column in columns)
-    lines = (
-        "".join(
-            cell("td", column, formatted(row[column]) if column in row else "")
-            for column in columns
-        )
-        for row in rows
-    )
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return (
-        f'<div class="table"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _image(figure: Path | bytes, described: str) -> str:
+def _image(figure: Path | bytes) -> dict[str, Any]:
     if isinstance(figure, bytes):
         content, name = figure, "A figure given as bytes"
     else:
@@ -176,19 +120,20 @@ def _image(figure: Path | bytes, described: str) -> str:
     if density >= 150:
         scale = PIXELS_PER_INCH / density
         width, height = round(width * scale), round(height * scale)
-    data = base64.b64encode(content).decode("ascii")
-    return (
-        f'<img src="data:{kind};base64,{data}" width="{width}" height="{height}" '
-        f'alt="{escape(described)}">'
-    )
+    return {"kind": kind, "data": _base64(content), "width": width, "height": height}
 
 
-def _fonts() -> str:
-    faces = []
-    for file, weight in (("Inter-Regular.ttf", "400"), ("Inter-SemiBold.ttf", "500 700")):
-        data = base64.b64encode((FONTS / file).read_bytes()).decode("ascii")
-        faces.append(
-            f"@font-face {{ font-family: Inter; font-weight: {weight}; "
-            f'src: url("data:font/ttf;base64,{data}") format("truetype"); }}\n'
-        )
-    return "".join(faces)
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+HERE = Path(__file__).parent
+PAGES = Environment(
+    loader=FileSystemLoader(HERE),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+PAGES.filters |= {"formatted": formatted, "figures": _figures, "columns": _columns}

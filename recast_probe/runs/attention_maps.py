@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.blocks import select_blocks
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.errors import InputError
@@ -14,7 +15,7 @@ from recast_probe.interventions.base import Intervention
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.profiles.maps import AttentionMaps
-from recast_probe.runs.call import Request, as_indices
+from recast_probe.runs.call import Request
 from recast_probe.runs.execute import run
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.row_recorder import RowRecorder
@@ -53,9 +54,9 @@ def attention_maps(
         tokens,
         group,
         {
-            "step": as_indices("profile_steps", profile_steps, len(request.schedule)),
+            "step": check_indices("profile_steps", profile_steps, len(request.schedule)),
             "block": select_blocks(blocks, family.block_kinds),
-            "head": as_indices("heads", heads, family.heads),
+            "head": check_indices("heads", heads, family.heads),
         },
         tuple(mean_over),
         request.layout.reference_tokens,
@@ -90,23 +91,10 @@ def chosen_tokens(queries: Any, group: str, layout: TokenLayout) -> np.ndarray:
     """
     span = layout.span(group)
     size = span.stop - span.start
-    if queries is None:
-        found = np.arange(size)
-    else:
-        given = np.asarray(queries)
-        if given.ndim == 2:
-            grids = {"generation": (layout.generation,), "reference": layout.references}
-            if len(grids.get(group, ())) != 1:
-                raise InputError(f"A mask chooses tokens of one image, not {group} tokens.")
-            found = np.flatnonzero(mask_to_grid(given, grids[group][0]))
-        elif given.ndim > 1 or given.dtype.kind not in "iu":
-            raise InputError(f"queries are token indices or a mask (rows, columns), not {given!r}.")
-        else:
-            found = np.unique(given).astype(np.int64)
-    if not len(found) or not 0 <= found[0] <= found[-1] < size:
-        which = f", {found[0]} to {found[-1]}" if len(found) else ""
-        raise InputError(
-            f"queries choose {len(found)} tokens{which}; the {group} tokens of this run are "
-            f"0 to {size - 1}."
-        )
-    return found
+    if np.ndim(queries) == 2:
+        grids = {"generation": (layout.generation,), "reference": layout.references}
+        if len(grids.get(group, ())) != 1:
+            raise InputError(f"A mask chooses tokens of one image, not {group} tokens.")
+        queries = np.flatnonzero(mask_to_grid(np.asarray(queries), grids[group][0]))
+    chosen = check_indices("queries", queries, size, of=f"{group} tokens")
+    return np.array(chosen, np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,23 +82,6 @@ class Request:
             **own,
             "generator": generators[0] if len(generators) == 1 else generators,
         }
-
-
-def as_indices(name: str, selection: Any, count: int) -> list[int]:
-    """A selection of indices, ascending and without repeats; None selects all.
-
-    Raises:
-        InputError: empty, or an index outside 0..count-1.
-    """
-    if selection is None:
-        return list(range(count))
-    values = list(selection) if isinstance(selection, Iterable) else [selection]
-    indices = sorted({whole_number(name, value, 0) for value in values})
-    if not indices:
-        raise InputError(f"{name} selects nothing; leave it out to select all.")
-    if indices[-1] >= count:
-        raise InputError(f"{name} holds {indices[-1]}, but the run has 0 to {count - 1} only.")
-    return indices
 
 
 def _check_names(family: Family, overrides: Mapping[str, Any]) -> None:

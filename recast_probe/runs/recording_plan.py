@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from recast_probe._utils.checks import check_indices
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, Recording, RunContext
 from recast_probe.pipelines.base import Family
-from recast_probe.runs.call import Request, as_indices
+from recast_probe.runs.call import Request
 from recast_probe.runs.recorder import Recorder
 
 
@@ -52,13 +53,13 @@ def make_recorder(
     steps: set[int] = set()
     if selection is not None:
         blocks |= set(select_blocks(selection.blocks, context.block_kinds))
-        steps |= set(as_indices("profile_steps", selection.steps, len(request.schedule)))
+        steps |= set(check_indices("profile_steps", selection.steps, len(request.schedule)))
     for recording in wanted:
         blocks |= set(select_blocks(recording.blocks, context.block_kinds))
-        steps |= set(as_indices("profile_step", recording.steps, len(request.schedule)))
+        steps |= set(check_indices("profile_step", recording.steps, len(request.schedule)))
     chosen_heads = None
     if selection is not None and selection.heads is not None and not wanted:
-        chosen_heads = as_indices("heads", selection.heads, family.heads)
+        chosen_heads = check_indices("heads", selection.heads, family.heads)
     return Recorder(
         blocks=sorted(blocks),
         steps=sorted(steps),
@@ -76,7 +77,7 @@ def demanded_steps(
     """Steps that must be computed, since something reads or keeps what they compute."""
     steps: set[int] = set()
     if selection is not None:
-        steps |= set(as_indices("profile_steps", selection.steps, context.steps))
+        steps |= set(check_indices("profile_steps", selection.steps, context.steps))
     for intervention in interventions:
         recording = intervention.recording(context)
         steps |= set() if recording is None else set(recording.steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from recast_probe._utils.compat import attention_backends, forward_hooks, quiet
+from recast_probe._utils.markup import html_table
 from recast_probe.attention.autocast import as_cast
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
@@ -77,11 +77,8 @@ class Certificate:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{'passed' if holds else 'FAILED'}</td></tr>"
-            for name, holds in self.checks.items()
-        )
-        return f"<table>{rows}</table>"
+        found = {name: "passed" if holds else "FAILED" for name, holds in self.checks.items()}
+        return html_table("Certificate", found.items())
 
 
 def dense_scores(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recast_probe._utils.markup import html_table
 from recast_probe.errors import InputError
 from recast_probe.selection.rankings import Ranking, single_block
 
@@ -58,13 +58,11 @@ class SingleBlocks:
         names: dict[int, list[str]] = {}
         for name, block in self._named().items():
             names.setdefault(block, []).append(name)
-        rows = "".join(
-            f"<tr><td>{block}</td><td>{value:.4g}</td>"
-            f"<td>{', '.join(names.get(block, []))}</td></tr>"
+        rows = [
+            (block, f"{value:.4g}", ", ".join(names.get(block, [])))
             for block, value in self.values.items()
-        )
-        head = "<tr><th>block</th><th>value</th><th></th></tr>"
-        return f"<b>{html.escape(repr(self))}</b><table>{head}{rows}</table>"
+        ]
+        return html_table(repr(self), rows, head=("block", "value", ""))
 
 
 def single_blocks(

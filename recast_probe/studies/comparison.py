@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
 from recast_probe.studies.extra_metrics import measured
 from recast_probe.studies.scored_area import scored_area
-from recast_probe.studies.store import Store
+from recast_probe.studies.store import Store, Writer
 
 FULL = "full"
 
@@ -111,6 +111,7 @@ class Comparison:
             are left to `extra_metrics.set_distances`.
         finder: finds the subject in outputs whose case has no target mask; None compares whole
             images then.
+        profiled: arms whose attention is recorded; the profile is stored beside the image (.nc).
     """
 
     def __init__(
@@ -122,8 +123,10 @@ class Comparison:
         steps: int = 28,
         metrics: Sequence[str | Metric] = (),
         finder: MaskFinder | None = None,
+        profiled: Collection[str] = (),
     ) -> None:
         self.probe, self.arms, self.store, self.steps = probe, dict(arms), store, steps
+        self.profiled = profiled
         self.metrics = metrics_of(metrics)
         # of one case, the full run's output is searched once
         self.finder = None if finder is None else OncePerImage(finder)
@@ -137,12 +140,10 @@ class Comparison:
             result = self.run(case, name)
             full = result.image if name == FULL else full
             assert full is not None
-            yield Outcome(
-                name,
-                self._measure(case, result, full),
-                {".png": result.image.save},
-                result.provenance,
-            )
+            files: dict[str, Writer] = {".png": result.image.save}
+            if name in self.profiled and result.profile is not None:
+                files[".nc"] = result.profile.save
+            yield Outcome(name, self._measure(case, result, full), files, result.provenance)
 
     def run(self, case: Case, name: str) -> RunResult:
         """One arm of one case."""
@@ -153,6 +154,7 @@ class Comparison:
             steps=self.steps if arm.steps is None else arm.steps,
             seed=case.seed,
             interventions=arm.interventions(self.probe, case),
+            profile=name in self.profiled,
             progress=False,
         )
 
@@ -186,6 +188,7 @@ class Comparison:
             **_target_error(case.target, image, area.output),
             "token_steps": int(sum(result.reference_tokens_per_step)),
             "mean_budget": result.mean_budget,
+            "reference_tokens_per_step": list(result.reference_tokens_per_step),
             "seconds": result.seconds,
             **area.column,
             **measured(self.metrics, case, image, full, area),

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from analyses import schedules, stability
-from analyses.command import open_probe, parse
+from analyses.command import parse
 from analyses.comparing import one_table, summarise
 from recast_probe import metrics as identity
+from recast_probe.commands.common import open_probe
 from recast_probe.errors import InputError
 from recast_probe.metrics import ImageMetric
 from recast_probe.pocket.bench import pocket_bench
@@ -36,7 +37,7 @@ def named(tmp_path_factory):
 def two_arms(arguments: list[str]) -> dict:
     chosen = parse("", "two_arms", arguments, metrics=True)
     arms = {"full": Arm("full"), "random": Arm("random", 32)}
-    return one_table(chosen, open_probe(chosen), arms, "full")
+    return one_table(chosen, open_probe(chosen.model, chosen.dtype, chosen.device), arms, "full")
 
 
 @pytest.fixture(scope="module")

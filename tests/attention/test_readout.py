@@ -148,7 +148,7 @@ def test_inputs_that_do_not_fit_are_refused():
         attend(q[:, 1:], k[:, 1:], v[:, 1:], layout)
     with pytest.raises(InputError, match="one shape"):
         attend(q, k[:, 1:], v, layout)
-    with pytest.raises(InputError, match=r"heads.*0\.\.1.*\[2\]"):
+    with pytest.raises(InputError, match=r"heads holds 2.*0-1"):
         attend(q, k, v, layout, heads=[2])
     with pytest.raises(InputError, match="at least 1 row"):
         attend(q, k, v, layout, chunk=0)

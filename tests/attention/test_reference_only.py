@@ -109,7 +109,7 @@ def test_inputs_that_do_not_fit_are_refused():
         attend_to_reference(query, key[:, 1:], value[:, 1:], LAYOUT)
     with pytest.raises(InputError, match="must have the shape"):
         attend_to_reference(query, key, value[:, 1:], LAYOUT)
-    with pytest.raises(InputError, match=r"0\.\.2, got \[3\]"):
+    with pytest.raises(InputError, match=r"heads holds 3.*0-2"):
         attend_to_reference(query, key, value, LAYOUT, heads=[3])
     with pytest.raises(InputError, match="Attention of text to reference tokens cannot be read"):
         attend_to_reference(query, key, value, LAYOUT, pairs=[PAIR, ("text", "reference")])

@@ -62,8 +62,8 @@ def test_a_missing_package_is_named(command, common, qwen_folders, tmp_path, mon
         .replace('"tests.tiny_qwen"', '"transformers"')
         .replace('"ImageProcessor"', '"Qwen2VLProcessor"')
     )
-    monkeypatch.setattr("recast_probe.pipelines.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("recast_probe.pipelines.loading.is_installed", lambda name: False)
     monkeypatch.delattr(transformers, "Qwen2VLProcessor")
     outcome = command("profile", "--model", broken, *common[2:])
     assert outcome.code == 2
-    assert "transformers needs torchvision for it" in outcome.err
+    assert "needs the package torchvision" in outcome.err

@@ -23,6 +23,7 @@ from recast_probe.demo import DemoSettings, arms, pages, run_demo
 from recast_probe.errors import InputError
 from recast_probe.files import atomic as io
 from recast_probe.files.envelope import file_digest, read_json, read_sealed
+from recast_probe.studies.comparison import Comparison
 
 SETTINGS = DemoSettings(references=2, prompts=2, steps=3, seed=1)
 
@@ -165,15 +166,15 @@ def test_prompts_of_two_kinds_and_what_the_report_says_of_them(finished):
 
 
 def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, capsys):
-    generate, calls = arms._generate, []
+    run, calls = Comparison.run, []
 
     def counted(*arguments):
         if len(calls) == 3:
             raise KeyboardInterrupt
         calls.append(arguments)
-        return generate(*arguments)
+        return run(*arguments)
 
-    monkeypatch.setattr(arms, "_generate", counted)
+    monkeypatch.setattr(Comparison, "run", counted)
     # figures take seconds and are another test's matter
     monkeypatch.setattr(pages, "draw", lambda *_: {})
     monkeypatch.setattr(pages, "write_page", lambda *_: None)
@@ -183,7 +184,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, 
     printed = capsys.readouterr().err
     assert f"3 of 8 runs are in {tmp_path / 'runs'}" in printed
     assert not (tmp_path / "summary.json").exists()
-    monkeypatch.setattr(arms, "_generate", lambda *a: calls.append(a) or generate(*a))
+    monkeypatch.setattr(Comparison, "run", lambda *a: calls.append(a) or run(*a))
     run_demo(probe, tmp_path, settings)
     assert len(calls) == 8
     run_demo(probe, tmp_path, settings)

@@ -10,19 +10,20 @@ import pytest
 from recast_probe import pocket
 from recast_probe.demo import arms
 from recast_probe.studies import store
+from recast_probe.studies.comparison import Comparison
 
 
 @pytest.fixture
 def demo(probe, tmp_path, monkeypatch):
-    """Makes one case without its reference, the cheapest; counts the runs that were needed."""
-    generate, calls = arms._generate, []
-    monkeypatch.setattr(arms, "ARMS", ("none",))
-    monkeypatch.setattr(arms, "_generate", lambda *a: calls.append(a) or generate(*a))
+    """Makes the full run of one case; counts the runs that were needed."""
+    run, calls = Comparison.run, []
+    monkeypatch.setattr(arms, "ARMS", ("full",))
+    monkeypatch.setattr(Comparison, "run", lambda *a: calls.append(a) or run(*a))
 
     def make(seed=0, steps=2):
         chosen = arms.cases(pocket.samples()[:1], 1, seed=seed)
         ((run,),) = arms.perform(probe, chosen, steps, tmp_path).values()
-        return np.asarray(run.image), run.reference_tokens_per_step
+        return np.asarray(run.image), run.values["reference_tokens_per_step"]
 
     return make, calls, tmp_path
 

@@ -176,9 +176,12 @@ class TestRefused:
         [
             (lambda: Knockout("refrence", "generation"), "no token group 'refrence'.*padding"),
             (lambda: Knockout("reference", "reference_1"), "no token group 'reference_1'"),
-            (lambda: Knockout("reference", "text", tokens=[16]), "16 to 16, but the reference"),
+            (
+                lambda: Knockout("reference", "text", tokens=[16]),
+                "holds 16.*reference tokens 0-15",
+            ),
             (lambda: Knockout("reference", "text", tokens=[-1]), "tokens must be a whole number"),
-            (lambda: Knockout("reference", "text", tokens=[0.5]), "tokens must be indices"),
+            (lambda: Knockout("reference", "text", tokens=[0.5]), "tokens must be a whole number"),
             (lambda: Knockout("reference", "text", heads=2), "heads holds 2"),
             (lambda: Knockout("reference", "text", steps=[3]), "steps holds 3"),
             (lambda: Knockout("reference", "text", blocks=9), "no block 9"),

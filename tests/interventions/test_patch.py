@@ -264,11 +264,11 @@ def test_patches_act_beside_pruning_where_they_can(probe, image, everything):
         ({"what": "queries"}, "what is one or several of"),
         ({"what": ()}, "what is one or several of"),
         ({"tokens": "pixels"}, "no token group"),
-        ({"tokens": "reference", "indices": (3, 99)}, "reference tokens 0 to 15"),
-        ({"tokens": "reference", "indices": ()}, "indices are whole numbers"),
+        ({"tokens": "reference", "indices": (3, 99)}, "holds 99.*reference tokens 0-15"),
+        ({"tokens": "reference", "indices": ()}, "indices selects nothing"),
         ({"blocks": 99}, "no block 99"),
-        ({"steps": 7}, "steps=7"),
-        ({"steps": ()}, r"steps=\(\)"),
+        ({"steps": 7}, "steps holds 7"),
+        ({"steps": ()}, "steps selects nothing"),
     ],
 )
 def test_what_is_not_there_is_refused(probe, image, everything, settings, message):

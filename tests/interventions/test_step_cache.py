@@ -145,7 +145,7 @@ def test_what_cannot_be(probe, image):
         StepCache(threshold=0.0)
     with pytest.raises(InputError, match="computed=9 does not fit this run"):
         run(probe, image, StepCache(9))
-    with pytest.raises(InputError, match="names a step outside the run"):
+    with pytest.raises(InputError, match="holds 8"):
         run(probe, image, StepCache([2, 8]))
     with pytest.raises(InputError, match=r"Steps \[3\] are read or stored"):
         run(probe, image, Recast(4, profile_step=3), StepCache([1, 2]))

@@ -91,11 +91,11 @@ def test_what_cannot_be_is_refused_before_anything_runs(probe, adapter_probe, im
 
     monkeypatch.setattr(module, "run", None)
     for settings, message in (
-        ({"queries": [16]}, "16 to 16; the generation tokens of this run are 0 to 15"),
-        ({"queries": []}, "token indices or a mask|choose 0 tokens"),
-        ({"queries": np.zeros((4, 4), bool)}, "choose 0 tokens"),
+        ({"queries": [16]}, "queries holds 16.*generation tokens 0-15"),
+        ({"queries": []}, "queries selects nothing"),
+        ({"queries": np.zeros((4, 4), bool)}, "queries selects nothing"),
         ({"queries": np.zeros((4, 4)), "group": "text"}, "not text tokens"),
-        ({"queries": "all"}, "token indices or a mask"),
+        ({"queries": "all"}, "queries must be a whole number.*'all'"),
         ({"memory_limit": 1000}, "need 3.1e-05 GB.*memory_limit is 1e-06 GB.*mean_over"),
         ({"mean_over": ("query",)}, "not 'query'"),
         ({"heads": 2}, "heads holds 2"),

@@ -123,8 +123,8 @@ def test_maps_are_one_grid_per_reference_image():
     [
         ({"blocks": 0}, "holds blocks 1-3, 5"),
         ({"blocks": "single.9"}, "no block 'single.9'"),
-        ({"steps": 2}, "holds 0-1, 5"),
-        ({"heads": []}, "holds 0, 3"),
+        ({"steps": 2}, "steps 0-1, 5"),
+        ({"heads": []}, "heads 0, 3"),
         ({"branch": "neither"}, "conditional, unconditional"),
     ],
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from recast_probe._utils.checks import share_of
+from recast_probe._utils.markup import html_table
 from recast_probe.errors import InputError
 from recast_probe.selection.rankings import Ranking
 
@@ -171,4 +171,4 @@ class Curves:
         )
 
     def _repr_html_(self) -> str:
-        return f"<code>{html.escape(repr(self))}</code>"
+        return html_table(repr(self))

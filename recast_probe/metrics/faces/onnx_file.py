@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recast_probe._utils.optional import need
 from recast_probe.errors import InputError
-from recast_probe.metrics.packages import need
 
 
 class OnnxFile:
