@@ -118,7 +118,6 @@ from .errors import (
     MissingPackageError as MissingPackageError,
 )
 from .errors import (
-    MissingWeightsError as MissingWeightsError,
 )
 from .errors import (
     ProfileFileError as ProfileFileError,
@@ -170,6 +169,8 @@ from .interventions import (
 )
 from .interventions import (
     TokenCache as TokenCache,
+)
+from .interventions import (
 )
 from .interventions import (
     WithoutReference as WithoutReference,

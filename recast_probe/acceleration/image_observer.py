@@ -14,12 +14,7 @@ from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.flow_schedule import present_schedule
 from recast_probe.runs.call import Request
 from recast_probe.runs.observer import Session
-from recast_probe.runs.recording_plan import (
-    check_recordable,
-    check_together,
-    demanded_steps,
-    make_recorder,
-)
+from recast_probe.runs.recording_plan import prepare_run
 
 BRANCHES = ("conditional", "unconditional")
 
@@ -55,26 +50,22 @@ class LiveSession(Session):
             layout=layout,
             timesteps=schedule.timesteps,
             sigmas=schedule.sigmas,
-            block_kinds=[call.kind for call in family.attention_calls()],
+            block_kinds=family.block_kinds,
             prompts=prompts,
+            heads=family.heads,
         )
-        check_together(interventions)
-        run.demanded = demanded_steps(interventions, None, run)
-        for intervention in interventions:
-            intervention.prepare(run)
         request = Request(("",) * prompts, (), 0, {}, layout, schedule)
-        recorder = make_recorder(family, request, None, interventions, BRANCHES[:1], run)
-        check_recordable(interventions, recorder, run)
+        needs, recorder = prepare_run(family, request, None, interventions, run, BRANCHES[:1])
         self._stack = ExitStack()
-        attached = [self._stack.enter_context(each.attached(family, run)) for each in interventions]
-        self._attached = attached
+        hooks = [self._stack.enter_context(each.attached(family, run)) for each in interventions]
+        self._interventions = list(interventions)
         super().__init__(
             family=family,
             run=run,
             schedule=schedule,
             branches=dict.fromkeys(BRANCHES),
-            interventions=interventions,
-            attachments=[each for each in attached if each is not None],
+            needs=needs,
+            hooks=hooks,
             recorder=recorder,
             mass_table="queried",
         )
@@ -126,9 +117,10 @@ class LiveSession(Session):
 
     def report(self) -> dict[str, Any]:
         """What was done to the image, ready for JSON."""
-        described = [intervention.describe() for intervention in self.interventions]
-        for each, attachment in zip(described, self._attached, strict=True):
-            each |= {} if attachment is None else attachment.facts()
+        described = [
+            each.describe() | hook.facts()
+            for each, hook in zip(self._interventions, self.hooks, strict=True)
+        ]
         return {
             "layout": self.run.layout.to_dict(),
             "steps": self.run.steps,

@@ -36,8 +36,8 @@ class AttentionInputs:
             reference tokens come from an earlier step.
         cuts: what is left out.
         scale: factor on the scores; None for 1 / sqrt(dim).
-        weights: (key,), added to the logits of every query; such attention can be neither read nor
-            cut. None for nothing.
+        logit_bias: (key,), added to the logits of every query; such attention can be neither read
+            nor cut. None for nothing.
     """
 
     query: Tensor
@@ -45,4 +45,4 @@ class AttentionInputs:
     value: Tensor
     cuts: tuple[Cut, ...] = ()
     scale: float | None = None
-    weights: Tensor | None = None
+    logit_bias: Tensor | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -30,20 +29,20 @@ class Drift(Result):
     @classmethod
     def build(
         cls,
-        found: Sequence[Mapping[str, Any]],
+        found: Mapping[tuple[int, str], Mapping[str, np.ndarray]],
         timesteps: Sequence[float] | np.ndarray,
         block_kinds: Sequence[str],
         model: str,
     ) -> Drift:
-        """From what ``RecordDrift`` left in the provenance of a run."""
-        sources = sorted({each["source"] for each in found})
-        branches = list(dict.fromkeys(each["branch"] for each in found))
+        """From the outcome of ``RecordDrift``: by (source, branch) and quantity, float64 (step,
+        block)."""
+        sources = sorted({source for source, _ in found})
+        branches = list(dict.fromkeys(branch for _, branch in found))
         shape = (len(sources), len(branches), len(timesteps), len(block_kinds))
         values = {name: np.full(shape, np.nan) for name in QUANTITIES}
-        for each in found:
-            place = sources.index(each["source"]), branches.index(each["branch"])
+        for (source, branch), each in found.items():
             for name in QUANTITIES:
-                values[name][place] = np.array(each[name], np.float64)
+                values[name][sources.index(source), branches.index(branch)] = each[name]
         dims = ("source", "branch", "step", "block")
         errors = xr.Dataset(
             {name: (dims, each) for name, each in values.items()},

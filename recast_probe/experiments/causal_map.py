@@ -15,6 +15,7 @@ import pandas as pd
 import xarray as xr
 from PIL import Image
 
+from recast_probe._utils.checks import check_indices
 from recast_probe._utils.provenance import versions
 from recast_probe._utils.text_format import memory, spans
 from recast_probe.blocks import select_blocks
@@ -24,7 +25,7 @@ from recast_probe.experiments.block_groups import windows
 from recast_probe.images.loading import ImageSources, image_digest, load_images
 from recast_probe.interventions import Intervention, Patch, Record
 from recast_probe.interventions.places import checked_what
-from recast_probe.interventions.record import LIMIT, checked_steps, describe_indices
+from recast_probe.interventions.record import LIMIT
 from recast_probe.probe import Probe
 from recast_probe.profiles.activations import Activations
 from recast_probe.studies.engine import Outcome, Unit, run_study
@@ -148,7 +149,7 @@ def causal_map(
     source_prompt = prompt if source_prompt is None else source_prompt
     chosen = None if indices is None else tuple(indices)
     block_windows = windows(select_blocks(blocks, probe.block_kinds), block_window)
-    step_windows = windows(checked_steps(map_steps, steps), step_window)
+    step_windows = windows(check_indices("steps", map_steps, steps), step_window)
     record = Record(what, tokens, chosen, blocks, map_steps, limit)
     settings = {
         "model": probe.name,
@@ -158,7 +159,7 @@ def causal_map(
         "prompts": [prompt, source_prompt],
         "what": list(checked_what(what)),
         "tokens": tokens,
-        "indices": describe_indices(chosen),
+        "indices": "all" if chosen is None else list(chosen),
         "steps": steps,
         "seed": seed,
         "arguments": described(pipeline_arguments, strict=folder is not None),

@@ -43,5 +43,6 @@ def drift(
     request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recording = RecordDrift(sources)  # type: ignore[arg-type]
     result = run(probe.family, request, interventions=(recording,), progress=progress)
-    found = result.provenance["interventions"][0]["run"]
-    return Drift.build(found, request.schedule.timesteps, probe.block_kinds, probe.name)
+    return Drift.build(
+        result.outcomes[0], request.schedule.timesteps, probe.block_kinds, probe.name
+    )

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recast_probe._utils.checks import check_indices
 from recast_probe.attention.readout import Readout
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
-from recast_probe.layout import TokenLayout
+from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.call import make_request
 from recast_probe.runs.execute import run
-from recast_probe.runs.recorder import Recorder
+from recast_probe.runs.recorder import AttentionRecorder
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.text_inputs import check_one_prompt
 
@@ -57,7 +55,7 @@ def path_profiles(
     if "text" not in probe.family.query_groups:
         raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
     request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
-    recorder = Recorder(
+    recorder = AttentionRecorder(
         blocks=select_blocks(blocks, probe.block_kinds),
         steps=check_indices("profile_steps", profile_steps, len(request.schedule)),
         heads=None,
@@ -83,25 +81,27 @@ def path_profiles(
     return generation, text
 
 
-class TextReading(Intervention, Attachment):
-    """Records what text tokens see of the reference, beside a run's own recording of one run."""
+class TextReading(Intervention):
+    """Records what text tokens see of the reference, beside a run's own recording."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: AttentionRecorder) -> None:
         self.recorder = recorder
-        self._place: tuple[str, int] = ("", -1)
 
-    @contextmanager
-    def attached(self, family: Any, run: RunContext) -> Iterator[Attachment]:
-        self._run = run
-        yield self
+    def hook(self, run: RunContext) -> CallHook:
+        return TextHook(self.recorder, run)
 
-    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._place = (branch, step)
+
+class TextHook(CallHook):
+    """Adds what one run shows to a recorder."""
+
+    def __init__(self, recorder: AttentionRecorder, run: RunContext) -> None:
+        self._recorder, self._run = recorder, run
 
     def attention_pairs(self, block: int) -> Sequence[tuple[str, str]]:
-        wanted = self._place[1] in self.recorder.steps and block in self.recorder.blocks
-        return (self.recorder.pair,) if wanted else ()
+        wanted = self.step in self._recorder.steps and block in self._recorder.blocks
+        return (self._recorder.pair,) if wanted else ()
 
     def read_attention(self, block: int, readout: Readout) -> None:
-        branch, step = self._place
-        self.recorder.add(readout, branch=branch, step=step, block=block, kept=self._run.present)
+        self._recorder.add(
+            readout, branch=self.branch, step=self.step, block=block, kept=self._run.present
+        )

@@ -15,13 +15,14 @@ import xarray as xr
 from PIL import Image
 from tqdm.auto import tqdm
 
+from recast_probe._utils.checks import check_indices
 from recast_probe._utils.markup import html_table
 from recast_probe._utils.text_format import spans
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.experiments.block_groups import windows
 from recast_probe.interventions.patch import Patch
-from recast_probe.interventions.record import LIMIT, Record, checked_steps
+from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.interventions.token_groups import TEXT_PARTS
 from recast_probe.runs.text_inputs import check_one_prompt
 
@@ -154,7 +155,7 @@ def text_lens(
         raise InputError("There is no reference to look for in the text; give a reference image.")
     chosen = None if indices is None else tuple(indices)
     block_windows = windows(select_blocks(blocks, probe.block_kinds), block_window)
-    step_windows = windows(checked_steps(lens_steps, steps), step_window)
+    step_windows = windows(check_indices("steps", lens_steps, steps), step_window)
     record = Record("residual", tokens, chosen, blocks, lens_steps, limit)
     settings = {"steps": steps, "seed": seed, "progress": False, **pipeline_arguments}
     bar = tqdm(total=2 + len(block_windows) * len(step_windows), disable=not progress, desc="Runs")

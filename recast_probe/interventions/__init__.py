@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from recast_probe.interventions.base import Intervention, Recording, RunContext, StepContext
+from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
 from recast_probe.interventions.keep import Keep
 from recast_probe.interventions.knockout import Knockout
 from recast_probe.interventions.merge import Merge
 from recast_probe.interventions.methods import METHODS, method
+from recast_probe.interventions.needs import Needs, Selection
 from recast_probe.interventions.patch import Patch
 from recast_probe.interventions.prune import Prune
 from recast_probe.interventions.recast import Recast
@@ -23,13 +24,15 @@ __all__ = [
     "Keep",
     "Knockout",
     "Merge",
+    "Needs",
     "Patch",
     "Prune",
     "Recast",
     "Record",
-    "Recording",
     "ReuseReference",
     "RunContext",
+    "RunHook",
+    "Selection",
     "Similarity",
     "StepCache",
     "StepContext",

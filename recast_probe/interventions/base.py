@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recast_probe.content.description import described
 from recast_probe.errors import InputError
+from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -19,29 +21,23 @@ if TYPE_CHECKING:
     from recast_probe.attention.inputs import AttentionInputs
     from recast_probe.attention.readout import Readout
     from recast_probe.pipelines.base import Family
-    from recast_probe.profiles.activations import Activations
     from recast_probe.profiles.profile import AttentionProfile
-    from recast_probe.selection.rankings import Ranking
 
 
-@dataclass(frozen=True)
-class Recording:
-    """Attention statistics that an intervention needs from its own run.
-
-    Attributes:
-        blocks: block selection, as in ``Probe.profile``.
-        steps: step indices.
-        queries: the token group whose attention to the reference is read.
-    """
-
-    blocks: Any
-    steps: tuple[int, ...]
-    queries: str = "generation"
+def describe_setting(value: Any) -> Any:
+    """A setting, ready for JSON: as it describes itself, or by the fields that it has."""
+    if hasattr(value, "describe"):
+        return value.describe()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"name": type(value).__name__, **asdict(value)}
+    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
+        value = list(value)
+    return described(value)
 
 
-def describe_blocks(blocks: Any) -> Any:
-    """A block selection, ready for JSON."""
-    return described(blocks if isinstance(blocks, str | int | np.integer) else list(blocks))
+def describe_tokens(tokens: Sequence[int]) -> tuple[int, str]:
+    """How many token indices there are, and their SHA-256 (hexadecimal)."""
+    return len(tokens), hashlib.sha256(np.array(tokens, dtype="<i8").tobytes()).hexdigest()
 
 
 def _unknown_padding() -> Mapping[str, np.ndarray]:
@@ -58,20 +54,15 @@ class RunContext:
         timesteps: float64, shape (step,), the scheduler's timesteps.
         sigmas: float64, shape (step,).
         block_kinds: "double" or "single" for every block of the model.
+        heads: attention heads of every block.
         prompts: number of prompts that run in one batch.
-        ranking: left here by an intervention that ranks the tokens during the run.
-        similarity: by step, float64 (prompt, block, reference token): cosine with the mean
-            generation token, left here by an intervention that records it.
         demanded: steps that must be computed, since something reads or keeps what they compute.
         present: int64, the reference tokens that are present in the current step, in the numbering
             of the full sequence; None for all.
-        group_sizes: of merged reference tokens in the current call, int64: how many tokens each of
-            them stands for; None where none are merged.
         padding: by branch, bool (prompt, text token): which text tokens are padding. A function,
             because few interventions ask; it raises where the family does not know.
         vision: the same for text tokens that stand for parts of a picture.
         branches: the transformer calls of one step, by name.
-        activations: left here by an intervention that records them.
     """
 
     layout: TokenLayout
@@ -79,16 +70,13 @@ class RunContext:
     sigmas: np.ndarray
     block_kinds: Sequence[str]
     prompts: int = 1
-    ranking: Ranking | None = field(default=None)
-    similarity: dict[int, np.ndarray] = field(default_factory=dict)
+    heads: int = 1
     demanded: frozenset[int] = frozenset()
-    present: np.ndarray | None = field(default=None)
-    group_sizes: Tensor | None = field(default=None)
+    present: np.ndarray | None = None
     padding: Callable[[], Mapping[str, np.ndarray]] = field(default=_unknown_padding)
     vision: Callable[[], Mapping[str, np.ndarray]] = field(default=dict)
     branches: Sequence[str] = ("conditional",)
     layouts: dict[str, TokenLayout] = field(default_factory=dict)
-    activations: Activations | None = field(default=None)
 
     @property
     def steps(self) -> int:
@@ -125,8 +113,24 @@ class StepContext:
         return float(self.run.sigmas[self.step])
 
 
-class Attachment:
-    """What an intervention does inside the blocks of one run; see ``Intervention.attached``."""
+class RunHook:
+    """What an intervention does in one run; every method may be left as it is.
+
+    In every step the tokens that stay are chosen first; in every call of the transformer its inputs
+    are edited, and then its blocks run.
+    """
+
+    def reference_tokens(self, step: StepContext) -> np.ndarray | None:
+        """Indices of the reference tokens that stay in this step, ascending, in the numbering of
+        the full sequence; None leaves all of them. ``Needs.drops`` must hold the step."""
+        return None
+
+    def edit_inputs(
+        self, step: StepContext, inputs: Mapping[str, Any], family: Family
+    ) -> Mapping[str, Any] | None:
+        """Other inputs for one transformer call of this step, after tokens were dropped; None
+        leaves them."""
+        return None
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         """A transformer call is about to run, with the tokens of this layout."""
@@ -158,11 +162,16 @@ class Attachment:
         """What was read of ``attention_pairs``, all heads."""
 
     def changes_attention(self, block: int) -> bool:
-        """Attention of this block goes through the two hooks below in this call."""
+        """Attention of this block goes through the three hooks below in this call."""
         return False
 
     def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
         """What the block attends with; statistics are those of the changed attention."""
+        return inputs
+
+    def attention_logits(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        """The same after ``attention_inputs`` of all interventions: what changes the logits, or
+        reads them. Heads may be given more channels; those of the output are dropped again."""
         return inputs
 
     def attention_output(self, block: int, output: Tensor) -> Tensor:
@@ -170,31 +179,41 @@ class Attachment:
         return output
 
     def facts(self) -> dict[str, Any]:
-        """What was done in the run, ready for JSON."""
+        """What was done in the run, ready for JSON; it is added to the provenance."""
         return {}
 
+    def result(self, provenance: dict[str, Any]) -> Any:
+        """What was found in the run, for ``RunResult.outcomes``; None for nothing.
 
-class Intervention:
-    """Base of all interventions; every hook may be left as it is.
+        Args:
+            provenance: how the run was made, ready for JSON.
+        """
+        return None
 
-    An intervention holds its settings only. What belongs to one run is kept in the RunContext, so
-    the same object may serve any number of runs.
+    def clear(self) -> None:
+        """Let go of all tensors: the run is over, perhaps by an exception."""
+
+
+class CallHook(RunHook):
+    """One that knows which transformer call runs.
 
     Attributes:
-        needs_full_reference: it cannot be combined with interventions that drop reference tokens.
-        needs_reference_rows: it cannot be combined with one that does not compute these tokens.
-        ranks: it leaves a ranking in the RunContext; one in a run may.
-        caches: it skips work of the blocks by a cache; one in a run may.
+        step, branch: of the call; step -1 before the first.
     """
 
-    needs_full_reference: ClassVar[bool] = False
-    needs_reference_rows: ClassVar[bool] = False
-    ranks: ClassVar[bool] = False
-    caches: ClassVar[bool] = False
+    step = -1
+    branch = ""
 
-    def recording(self, run: RunContext) -> Recording | None:
-        """The statistics this intervention needs from its own run; None for none."""
-        return None
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        self.step, self.branch = step, branch
+
+
+class Intervention(RunHook):
+    """Base of all interventions: settings, which serve any number of runs.
+
+    What belongs to one run is kept in its ``hook``. An intervention that has nothing to keep is its
+    own.
+    """
 
     def prepare(self, run: RunContext) -> None:
         """Check the settings against the run, before anything is computed.
@@ -203,58 +222,36 @@ class Intervention:
             InputError: the settings do not fit the run.
         """
 
-    def reference_tokens(self, step: StepContext) -> np.ndarray | None:
-        """Indices of the reference tokens that stay in this step, ascending, in the numbering of
-        the full sequence; None leaves all of them."""
-        return None
+    def needs(self, run: RunContext) -> Needs:
+        """What it needs of a run that it was prepared for, and what it does to it."""
+        return Needs()
 
-    def edit_inputs(
-        self, step: StepContext, inputs: Mapping[str, Any], family: Family
-    ) -> Mapping[str, Any] | None:
-        """Other inputs for one transformer call of this step, after tokens were dropped; None
-        leaves them."""
-        return None
-
-    def unrecordable_steps(self, run: RunContext) -> set[int]:
-        """Steps in which attention cannot be recorded while this intervention acts."""
-        return set()
-
-    def reading_steps(self, run: RunContext) -> set[int]:
-        """Steps in which this intervention reads or changes attention or hidden states itself."""
-        return set()
-
-    def reference_row_steps(self, run: RunContext) -> set[int]:
-        """Those of ``reading_steps`` in which it needs the reference tokens' own queries or hidden
-        states, and not just their keys and values."""
-        return self.reading_steps(run)
-
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        """Steps in which it needs all reference tokens, whatever other interventions do."""
-        return set()
-
-    def reused_steps(self, run: RunContext) -> set[int]:
-        """Steps that compute no reference token: keys and values of those that stay come from
-        ``Attachment.stored_keys``."""
-        return set()
-
-    def renewed_steps(self, run: RunContext) -> set[int]:
-        """Steps that compute all reference tokens, also those that others would drop."""
-        return set()
+    def hook(self, run: RunContext) -> RunHook:
+        """What takes part in a run."""
+        return self
 
     @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Attachment | None]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[RunHook]:
         """Around the whole run, before the probe attaches: a place to change the blocks.
 
         On the way out, also after an exception, everything is as it was before.
 
         Yields:
-            What takes part in the run; None for nothing.
+            The ``hook``.
 
         Raises:
             InputError: it does not fit; nothing has run.
         """
-        yield None
+        hook = self.hook(run)
+        try:
+            yield hook
+        finally:
+            hook.clear()
 
     def describe(self) -> dict[str, Any]:
-        """The settings, ready for JSON."""
-        return {"name": type(self).__name__}
+        """The settings, ready for JSON: the fields of a dataclass."""
+        settings: dict[str, Any] = {"name": type(self).__name__}
+        own: Sequence[Any] = fields(self) if is_dataclass(self) else ()
+        for each in own:
+            settings[each.name] = describe_setting(getattr(self, each.name))
+        return settings

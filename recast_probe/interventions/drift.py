@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +12,10 @@ from torch.nn import functional
 
 from recast_probe._utils.checks import check_indices
 from recast_probe.attention.inputs import AttentionInputs
-from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
-from recast_probe.layout import TokenLayout
-
-if TYPE_CHECKING:
-    from recast_probe.pipelines.base import Family
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import CallHook, Intervention, RunContext
+from recast_probe.interventions.needs import Needs
+from recast_probe.interventions.selective import indices
 
 QUANTITIES = ("key", "value", "output")
 
@@ -31,7 +27,9 @@ class RecordDrift(Intervention):
     It changes nothing. In each step after a source the relative error |old - new| / |new|, in the
     Euclidean norm over batch, tokens, heads and channels, is taken of the reference's keys and
     values, and of the attention output of the generation tokens when the old ones stand in for the
-    new ones in that block alone. Numbers go to the provenance; ``Probe.drift`` labels them.
+    new ones in that block alone. The outcome of the run is a dictionary by (source, branch) of
+    dictionaries by quantity ("key", "value", "output") of float64 arrays (step, block), NaN where
+    nothing was compared; ``Probe.drift`` labels them.
 
     Memory: two tensors (batch, reference tokens, heads, dim) for every source, block and branch.
 
@@ -42,61 +40,45 @@ class RecordDrift(Intervention):
     sources: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", tuple(check_indices("sources", self.sources)))
+        object.__setattr__(self, "sources", indices("sources", self.sources))
+        if not self.sources:
+            raise InputError("Drift is measured from at least one source step.")
 
     def prepare(self, run: RunContext) -> None:
         if not run.reference_tokens:
             raise InputError("There are no reference tokens to compare; give a reference image.")
         check_indices("sources", self.sources, run.steps, of="steps")
 
-    def reading_steps(self, run: RunContext) -> set[int]:
-        return set(range(self.sources[0], run.steps))
+    def needs(self, run: RunContext) -> Needs:
+        steps = range(self.sources[0], run.steps)
+        return Needs(reads=steps, reference_rows=steps, full_reference=steps, inside_attention=True)
 
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        return self.reading_steps(run)
-
-    @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Drifting]:
-        if any(call.projections for call in family.attention_calls()):
-            raise UnsupportedPipelineError(
-                f"Reference tokens of {family.name} are not computed in the blocks."
-            )
-        drifting = Drifting(self, run)
-        try:
-            yield drifting
-        finally:
-            drifting.clear()
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": "RecordDrift", "sources": list(self.sources)}
+    def hook(self, run: RunContext) -> DriftRecorder:
+        return DriftRecorder(self, run)
 
 
-class Drifting(Attachment):
+class DriftRecorder(CallHook):
     """Kept keys and values, and the errors found so far, of one run."""
 
     def __init__(self, settings: RecordDrift, run: RunContext) -> None:
         self._sources, self._run = settings.sources, run
-        self._step, self._branch = -1, ""
         self._kept: dict[tuple[int, str, int], tuple[Tensor, Tensor]] = {}
         self._outputs: dict[int, Tensor] = {}
         # by source and branch: quantity, (step, block)
         self._errors: dict[tuple[int, str], dict[str, np.ndarray]] = {}
 
-    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._step, self._branch = step, branch
-
     def changes_attention(self, block: int) -> bool:
-        return self._step >= self._sources[0]
+        return self.step >= self._sources[0]
 
     def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
-        reference = self._run.layout_of(self._branch).span("reference")
+        reference = self._run.layout_of(self.branch).span("reference")
         key, value = inputs.key[:, reference], inputs.value[:, reference]
         self._outputs = {}
         for source in self._sources:
-            place = (source, self._branch, block)
-            if source == self._step:
+            place = (source, self.branch, block)
+            if source == self.step:
                 self._kept[place] = key.clone(), value.clone()
-            if source < self._step:
+            if source < self.step:
                 old_key, old_value = self._kept[place]
                 self._note(source, block, "key", old_key, key)
                 self._note(source, block, "value", old_value, value)
@@ -104,13 +86,13 @@ class Drifting(Attachment):
         return inputs
 
     def attention_output(self, block: int, output: Tensor) -> Tensor:
-        generation = self._run.layout_of(self._branch).span("generation")
+        generation = self._run.layout_of(self.branch).span("generation")
         for source, old in self._outputs.items():
             self._note(source, block, "output", old, output[:, generation])
         return output
 
     def _attended(self, inputs: AttentionInputs, old_key: Tensor, old_value: Tensor) -> Tensor:
-        layout = self._run.layout_of(self._branch)
+        layout = self._run.layout_of(self.branch)
         own = layout.span("reference").start
         query, key, value = (
             each.transpose(1, 2)
@@ -125,24 +107,14 @@ class Drifting(Attachment):
     def _note(self, source: int, block: int, quantity: str, old: Tensor, new: Tensor) -> None:
         shape = (self._run.steps, len(self._run.block_kinds))
         errors = self._errors.setdefault(
-            (source, self._branch), {name: np.full(shape, np.nan) for name in QUANTITIES}
+            (source, self.branch), {name: np.full(shape, np.nan) for name in QUANTITIES}
         )
         error = (old.double() - new.double()).norm() / new.double().norm()
-        errors[quantity][self._step, block] = float(error)
+        errors[quantity][self.step, block] = float(error)
 
     def clear(self) -> None:
-        """Let go of all tensors."""
         self._kept.clear()
         self._outputs.clear()
 
-    def facts(self) -> dict[str, Any]:
-        return {
-            "run": [
-                {"source": source, "branch": branch}
-                | {
-                    name: [[None if np.isnan(x) else x for x in row] for row in values.tolist()]
-                    for name, values in errors.items()
-                }
-                for (source, branch), errors in self._errors.items()
-            ]
-        }
+    def result(self, provenance: dict[str, Any]) -> dict[tuple[int, str], dict[str, np.ndarray]]:
+        return self._errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,13 @@ import numpy as np
 
 from recast_probe._utils.checks import check_indices, whole_number
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.interventions.base import (
+    Intervention,
+    RunContext,
+    StepContext,
+    describe_tokens,
+)
+from recast_probe.interventions.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,10 @@ class Keep(Intervention):
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
         return None if step.step < self.start else np.array(self.tokens, np.int64)
 
+    def needs(self, run: RunContext) -> Needs:
+        dropping = len(self.tokens) < run.reference_tokens
+        return Needs(drops=range(self.start, run.steps) if dropping else ())
+
     def describe(self) -> dict[str, Any]:
-        tokens = np.array(self.tokens, dtype="<i8")
-        return {
-            "name": "Keep",
-            "tokens": len(tokens),
-            "sha256": hashlib.sha256(tokens.tobytes()).hexdigest(),
-            "start": self.start,
-        }
+        count, digest = describe_tokens(self.tokens)
+        return {"name": "Keep", "tokens": count, "sha256": digest, "start": self.start}

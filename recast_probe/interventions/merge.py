@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext, StepContext
-from recast_probe.interventions.prune import as_budget, check_budget, describe_budget
+from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
+from recast_probe.interventions.needs import Needs
+from recast_probe.interventions.prune import as_budget, check_budget
 from recast_probe.selection.merging import destinations, match, window_for
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Merge(Intervention):
     start: int = 0
     proportional: bool = True
     window: int | None = None
-    needs_full_reference: ClassVar[bool] = True
-    needs_reference_rows: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget))
@@ -50,10 +49,10 @@ class Merge(Intervention):
         check_budget(self.budget, run, self.start)
         if self.start == run.steps:
             return
-        window = self._window(run)
+        window = self.window_of(run)
         if window < 2:
             raise InputError(f"Windows have a side of at least 2 tokens, not {window}.")
-        least = min(self._tokens(run, step) for step in range(self.start, run.steps))
+        least = min(self.tokens_left(step, run) for step in range(self.start, run.steps))
         allowed = sum(len(destinations(grid, window)) for grid in run.layout.references)
         if least < allowed:
             raise InputError(
@@ -61,63 +60,58 @@ class Merge(Intervention):
                 f"but the budget falls to {least}; choose larger windows, or window=None."
             )
 
+    def needs(self, run: RunContext) -> Needs:
+        every = range(run.steps)
+        merges = [step for step in every if self.tokens_left(step, run) < run.reference_tokens]
+        return Needs(reference_rows=every, full_reference=every, merges=merges)
+
+    def hook(self, run: RunContext) -> RunHook:
+        return MergeBiasHook(self)
+
+    def tokens_left(self, step: int, run: RunContext) -> int:
+        """How many reference tokens a step has."""
+        if step < self.start:
+            return run.reference_tokens
+        return self.budget.tokens_at(step, run.steps, run.sigmas)
+
+    def window_of(self, run: RunContext) -> int:
+        """Side of the windows in a run."""
+        if self.window is not None:
+            return self.window
+        least = min(self.tokens_left(step, run) for step in range(self.start, run.steps))
+        return window_for(least, run.layout.references)
+
+
+class MergeBiasHook(RunHook):
+    """Merges the tokens of one run, and weighs them where the transformer takes no mask."""
+
+    def __init__(self, settings: Merge) -> None:
+        self._settings = settings
+        # int64, how many tokens each reference token of the present call stands for, if that
+        # weighs them inside attention
+        self._sizes: Tensor | None = None
+
     def edit_inputs(
         self, step: StepContext, inputs: Mapping[str, Any], family: Family
     ) -> Mapping[str, Any] | None:
-        run = step.run
-        run.group_sizes = None
-        if step.step < self.start:
-            return None
-        budget = self._tokens(run, step.step)
+        settings, run, self._sizes = self._settings, step.run, None
+        budget = settings.tokens_left(step.step, run)
         if budget == run.reference_tokens:
             return None
         features = family.reference_features(inputs, run.layout)
-        matching = match(features[0], run.layout.references, self._window(run))
+        matching = match(features[0], run.layout.references, settings.window_of(run))
         groups = matching.groups(budget)
-        run.group_sizes = groups.sizes
+        if settings.proportional and not family.takes_attention_mask:
+            self._sizes = groups.sizes
         return family.merge_reference_tokens(
-            inputs, run.layout, groups, proportional=self.proportional
+            inputs, run.layout, groups, proportional=settings.proportional
         )
 
-    @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Weighing | None]:
-        yield Weighing(run) if self.proportional and not family.takes_attention_mask else None
-
-    def unrecordable_steps(self, run: RunContext) -> set[int]:
-        steps = range(self.start, run.steps)
-        return {step for step in steps if self._tokens(run, step) < run.reference_tokens}
-
-    def _tokens(self, run: RunContext, step: int) -> int:
-        return self.budget.tokens_at(step, run.steps, run.sigmas)
-
-    def _window(self, run: RunContext) -> int:
-        if self.window is not None:
-            return self.window
-        least = min(self._tokens(run, step) for step in range(self.start, run.steps))
-        return window_for(least, run.layout.references)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": "Merge",
-            "budget": describe_budget(self.budget),
-            "start": self.start,
-            "proportional": self.proportional,
-            "window": self.window,
-        }
-
-
-class Weighing(Attachment):
-    """Adds the logarithm of a group's size to its logits, where the transformer takes no mask."""
-
-    def __init__(self, run: RunContext) -> None:
-        self._run = run
-
     def changes_attention(self, block: int) -> bool:
-        return self._run.group_sizes is not None
+        return self._sizes is not None
 
-    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
-        sizes = self._run.group_sizes
-        assert sizes is not None
-        weights = torch.zeros(inputs.key.shape[1])
-        weights[-len(sizes) :] = sizes.float().log()
-        return replace(inputs, weights=weights.to(inputs.key))
+    def attention_logits(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        assert self._sizes is not None
+        bias = torch.zeros(inputs.key.shape[1])
+        bias[-len(self._sizes) :] = self._sizes.float().log()
+        return replace(inputs, logit_bias=bias.to(inputs.key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,29 +10,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from recast_probe._utils.text_format import spans
-from recast_probe.blocks import select_blocks
+from recast_probe._utils.checks import check_indices
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Intervention, RunContext, describe_blocks
-from recast_probe.interventions.places import Visitor, checked_what, group_positions
-from recast_probe.interventions.record import checked_steps, describe_indices
+from recast_probe.interventions.base import RunContext
+from recast_probe.interventions.places import ActivationHook, AtHookPoints, checked_what
 from recast_probe.interventions.token_groups import TEXT_PARTS
-from recast_probe.profiles.activations import Activations, Place, token_positions
+from recast_probe.profiles.activations import Activations, HookPoint, token_positions
 
 if TYPE_CHECKING:
     from recast_probe.pipelines.base import Family
 
 
-class Patcher(Visitor):
+class PatchHook(ActivationHook):
     """Answers with what was recorded in another run."""
 
-    def __init__(self, *arguments: Any, source: Activations, wanted: np.ndarray) -> None:
-        super().__init__(*arguments)
-        self._source, self._wanted = source, wanted
+    def __init__(self, settings: Patch, run: RunContext) -> None:
+        super().__init__(settings, run)
+        self._source, self._wanted = settings.source, settings.source_positions(run)
         self._patched = 0
 
-    def visit(self, place: Place, values: list[Tensor]) -> list[Tensor]:
-        new = self._source.select(place, self._wanted).to(values[0].device)
+    def visit(self, point: HookPoint, values: list[Tensor]) -> list[Tensor]:
+        new = self._source.select(point, self._wanted).to(values[0].device)
         if len(new) == 1:
             new = new.expand(len(values[0]), *new.shape[1:])
         self._patched += 1
@@ -43,7 +41,7 @@ class Patcher(Visitor):
 
 
 @dataclass(frozen=True)
-class Patch(Intervention):
+class Patch(AtHookPoints):
     """Put activations of another run into this one, at the same blocks and steps.
 
     The source is a run of the same model from the same noise, with another reference or prompt;
@@ -79,24 +77,20 @@ class Patch(Intervention):
             raise InputError("indices count within a token group; give tokens as well.")
 
     def kinds(self) -> tuple[str, ...]:
-        """Kinds of activations that are patched."""
-        return self.source.what if self.what is None else checked_what(self.what)
+        return self.source.what if self.what is None else super().kinds()
 
     def chosen_blocks(self, run: RunContext) -> list[int]:
-        """Blocks that are patched."""
-        if self.blocks is None:
-            return self.source.blocks
-        return select_blocks(self.blocks, run.block_kinds)
+        return self.source.blocks if self.blocks is None else super().chosen_blocks(run)
 
     def chosen_steps(self, run: RunContext) -> list[int]:
-        """Steps that are patched."""
-        return self.source.steps if self.steps is None else checked_steps(self.steps, run.steps)
+        return (
+            self.source.steps
+            if self.steps is None
+            else check_indices("steps", self.steps, run.steps)
+        )
 
     def positions(self, run: RunContext) -> np.ndarray:
-        """Positions of the patched tokens in a run."""
-        if self.tokens is None:
-            return self.source.positions
-        return group_positions(run, self.tokens, self.indices)
+        return self.source.positions if self.tokens is None else super().positions(run)
 
     def source_positions(self, run: RunContext) -> np.ndarray:
         """Positions of the same tokens in the source's run; parts of the text are this run's."""
@@ -124,8 +118,8 @@ class Patch(Intervention):
                 "with the same true_cfg_scale and negative_prompt."
             )
         wanted = self.source_positions(run)
-        for place in self._places(run):
-            source.select(place, wanted)
+        for point in self._points(run):
+            source.select(point, wanted)
 
     def _check_steps(self, run: RunContext) -> None:
         source = self.source
@@ -157,58 +151,32 @@ class Patch(Intervention):
         if not np.array_equal(mine, theirs):
             raise InputError("The tokens to patch stand at other positions in the two runs.")
 
-    def _places(self, run: RunContext) -> Iterator[Place]:
+    def _points(self, run: RunContext) -> Iterator[HookPoint]:
         for what in self.kinds():
             for block in [0] if what == "embeddings" else self.chosen_blocks(run):
                 for step in self.chosen_steps(run):
                     for branch in run.branches:
-                        yield Place(what, branch, step, block)
-
-    def reading_steps(self, run: RunContext) -> set[int]:
-        return set(self.chosen_steps(run))
-
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        full = self.positions(run)[-1] >= run.layout.span("reference").start
-        return self.reading_steps(run) if full else set()
+                        yield HookPoint(what, branch, step, block)
 
     @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Patcher]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[PatchHook]:
         transformer = family.transformer
         if self.source.dtype != transformer.dtype:
             raise InputError(
                 f"The activations are {self.source.dtype}, and the model runs in "
                 f"{transformer.dtype}; record them with the same dtype."
             )
-        patcher = Patcher(
-            run,
-            self.kinds(),
-            self.positions(run),
-            self.chosen_blocks(run),
-            self.chosen_steps(run),
-            run.branches,
-            source=self.source,
-            wanted=self.source_positions(run),
-        )
-        with patcher.watching(family):
-            yield patcher
+        with PatchHook(self, run).watching(family) as hook:
+            yield hook
 
     def describe(self) -> dict[str, Any]:
-        source = self.source
-        facts: Mapping[str, Any] = source.provenance
-        named = ("prompts", "seed", "steps", "image", "images", "interventions")
-        return {
-            "name": "Patch",
+        settings = super().describe()
+        chosen = ("blocks", "steps")
+        return settings | {
             "what": list(self.kinds()),
-            "tokens": source.tokens if self.tokens is None else self.tokens,
-            "indices": describe_indices(self.indices),
-            "blocks": "recorded" if self.blocks is None else describe_blocks(self.blocks),
-            "steps": "recorded" if self.steps is None else describe_blocks(self.steps),
-            "source": {
-                "sha256": source.sha256,
-                "blocks": spans(source.blocks),
-                "steps": spans(source.steps),
-                **{name: facts[name] for name in named if name in facts},
-            },
+            "tokens": self.source.tokens if self.tokens is None else self.tokens,
+            "indices": "all" if self.indices is None else settings["indices"],
+            **{name: "recorded" for name in chosen if getattr(self, name) is None},
         }
 
 

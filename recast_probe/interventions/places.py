@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.interventions.base import Attachment, RunContext
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import RunContext
+from recast_probe.interventions.needs import Needs
+from recast_probe.interventions.selective import Selective, SelectiveHook
 from recast_probe.interventions.token_groups import TEXT_PARTS, positions
 from recast_probe.layout import TokenLayout
 from recast_probe.profiles.activations import (
     IN_ATTENTION,
     IN_STREAM,
     WHAT,
-    Place,
+    HookPoint,
     some_of,
     token_positions,
 )
@@ -70,49 +72,64 @@ def group_positions(
     return some_of(found[0], tokens, indices)
 
 
-class Visitor(Attachment):
-    """Is shown the activations of a token group at chosen places, and may answer with others.
+class AtHookPoints(Selective):
+    """Acts on activations of a token group.
 
-    Args:
-        positions: int64, ascending, in the conditional branch's attention sequence with all
-            reference tokens.
-        branches: of guidance, in which it acts.
+    Attributes:
+        what: kinds of activations, one or several.
+        tokens: a token group; ``indices`` are some of it, None for all.
     """
 
-    def __init__(
-        self,
-        run: RunContext,
-        what: Sequence[str],
-        positions: np.ndarray,
-        blocks: Collection[int],
-        steps: Collection[int],
-        branches: Collection[str],
-    ) -> None:
-        self.run, self.what, self.positions = run, what, positions
-        self.blocks, self.steps, self.branches = sorted(blocks), sorted(steps), branches
-        self.step, self.branch = -1, ""
-        self._here = positions
-        self._in_attention = any(name in IN_ATTENTION for name in what)
+    what: Any
+    tokens: Any
+    indices: tuple[int, ...] | None
 
-    def visit(self, place: Place, values: list[Tensor]) -> list[Tensor] | None:
-        """The group's activations at a place, in order of position, cut into the tensors that
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of activations, in a fixed order."""
+        return checked_what(self.what)
+
+    def positions(self, run: RunContext) -> np.ndarray:
+        """Positions of the tokens in a run, int64, ascending."""
+        return group_positions(run, self.tokens, self.indices)
+
+    def needs(self, run: RunContext) -> Needs:
+        steps = self.chosen_steps(run)
+        full = self.positions(run)[-1] >= run.layout.span("reference").start
+        return Needs(
+            reads=steps,
+            reference_rows=steps,
+            full_reference=steps if full else (),
+            inside_attention=bool(set(self.kinds()) & set(IN_ATTENTION)),
+        )
+
+
+class ActivationHook(SelectiveHook):
+    """Is shown the activations of a token group at chosen points, and may answer with others.
+
+    Attributes:
+        positions: int64, ascending, in the conditional branch's attention sequence with all
+            reference tokens.
+    """
+
+    def __init__(self, settings: AtHookPoints, run: RunContext) -> None:
+        super().__init__(run, settings.chosen_blocks(run), settings.chosen_steps(run), run.branches)
+        self.what, self.positions = settings.kinds(), settings.positions(run)
+        self._here = self.positions
+
+    def visit(self, point: HookPoint, values: list[Tensor]) -> list[Tensor] | None:
+        """The group's activations at a point, in order of position, cut into the tensors that
         hold them (the text's and the image's stream); others of the same shapes, or None."""
         raise NotImplementedError
 
-    @property
-    def acts(self) -> bool:
-        """In the call that runs."""
-        return self.step in self.steps and self.branch in self.branches
-
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self.step, self.branch = step, branch
+        super().begin_call(step, branch, layout)
         # image tokens stand after a text whose length is the branch's own
         own = self.run.layout
         image = self.positions >= own.text
         self._here = self.positions + np.where(image, layout.text - own.text, 0)
 
     def changes_attention(self, block: int) -> bool:
-        return self._in_attention and self.acts and block in self.blocks
+        return bool(set(self.what) & set(IN_ATTENTION)) and super().changes_attention(block)
 
     def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
         if "keys" in self.what:
@@ -127,20 +144,12 @@ class Visitor(Attachment):
         return self._shown("attention output", block, [output])[0]
 
     @contextmanager
-    def watching(self, family: Family) -> Iterator[Visitor]:
+    def watching(self, family: Family) -> Iterator[Self]:
         """Hooks on the blocks where the residual stream is wanted, taken off on the way out.
 
         Raises:
-            UnsupportedPipelineError: the family's attention cannot be changed, or its tokens have
-                no residual stream.
+            UnsupportedPipelineError: the family's tokens have no residual stream.
         """
-        calls = family.attention_calls()
-        if self._in_attention and any(call.projections for call in calls):
-            raise UnsupportedPipelineError(
-                f"The attention of {family.name} is read where it stands and cannot be changed; "
-                "keys, values and attention output can be recorded and patched where reference "
-                "tokens stand in the sequence, as in FLUX.1 Kontext and FLUX.2."
-            )
         with ExitStack() as stack:
             modules = family.block_modules() if set(self.what) & set(IN_STREAM) else []
             if "embeddings" in self.what:
@@ -174,7 +183,7 @@ class Visitor(Attachment):
 
     def _shown(self, what: str, block: int, streams: list[Tensor]) -> list[Tensor]:
         """The streams, one after the other the whole sequence, after the visit."""
-        place = Place(what, self.branch, self.step, block)
+        point = HookPoint(what, self.branch, self.step, block)
         start, parts = 0, []
         for stream in streams:
             own = self._here[(self._here >= start) & (self._here < start + stream.shape[1])]
@@ -186,7 +195,7 @@ class Visitor(Attachment):
                 f"block {block}; choose steps in which all reference tokens are present."
             )
         held = [stream.index_select(1, part) for stream, part in zip(streams, parts, strict=True)]
-        given = self.visit(place, held)
+        given = self.visit(point, held)
         if given is None:
             return streams
         # autocast may have made a stream narrower than what was recorded of it

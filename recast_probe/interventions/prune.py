@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from recast_probe._utils.checks import whole_number
-from recast_probe.content.description import described
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.interventions.needs import Needs
 from recast_probe.selection.baselines import RandomPerStep
 from recast_probe.selection.budgets import Fixed
 from recast_probe.selection.mass import MassShare
@@ -58,30 +57,11 @@ def check_budget(budget: Any, run: RunContext, start: int) -> None:
             )
 
 
-def tokens_kept(budget: Any, ranking: Ranking, step: StepContext) -> int:
+def tokens_kept(budget: Any, ranking: Ranking, step: int, run: RunContext) -> int:
     """How many tokens of a ranking stay in a step."""
     if isinstance(budget, MassShare):
         return budget.tokens_of(ranking)
-    return budget.tokens_at(step.step, step.run.steps, step.run.sigmas)
-
-
-def describe_budget(budget: Any) -> dict[str, Any]:
-    """The settings of a budget, ready for JSON."""
-    settings = asdict(budget) if is_dataclass(budget) and not isinstance(budget, type) else {}
-    return {"name": type(budget).__name__, **settings}
-
-
-def describe_ranking(ranking: Ranking | RandomPerStep) -> dict[str, Any]:
-    """Name, settings and SHA-256 of a ranking, so that a result says which it was made with."""
-    if isinstance(ranking, RandomPerStep):
-        return {"name": ranking.name, "tokens": ranking.tokens, "seed": ranking.seed}
-    order = np.ascontiguousarray(ranking.order, dtype="<i8")
-    return {
-        "name": ranking.name,
-        "tokens": int(ranking.tokens),
-        "sha256": hashlib.sha256(order.tobytes()).hexdigest(),
-        "details": described(ranking.details),
-    }
+    return budget.tokens_at(step, run.steps, run.sigmas)
 
 
 @dataclass(frozen=True)
@@ -112,19 +92,17 @@ class Prune(Intervention):
         if isinstance(self.budget, MassShare):
             self.budget.tokens_of(self._ranking_at(self.start))
 
+    def needs(self, run: RunContext) -> Needs:
+        steps = range(self.start, run.steps)
+        return Needs(drops=[step for step in steps if self._kept(step, run) < run.reference_tokens])
+
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
         if step.step < self.start:
             return None
-        ranking = self._ranking_at(step.step)
-        return ranking.top(tokens_kept(self.budget, ranking, step))
+        return self._ranking_at(step.step).top(self._kept(step.step, step.run))
+
+    def _kept(self, step: int, run: RunContext) -> int:
+        return tokens_kept(self.budget, self._ranking_at(step), step, run)
 
     def _ranking_at(self, step: int) -> Ranking:
         return self.ranking.at(step) if isinstance(self.ranking, RandomPerStep) else self.ranking
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": "Prune",
-            "ranking": describe_ranking(self.ranking),
-            "budget": describe_budget(self.budget),
-            "start": self.start,
-        }

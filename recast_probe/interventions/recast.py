@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from recast_probe._utils.checks import whole_number
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import (
-    Attachment,
-    Intervention,
-    Recording,
-    RunContext,
-    StepContext,
-    describe_blocks,
-)
-from recast_probe.interventions.prune import (
-    as_budget,
-    check_budget,
-    describe_budget,
-    tokens_kept,
-)
+from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
+from recast_probe.interventions.needs import Needs, Selection
+from recast_probe.interventions.prune import as_budget, check_budget, tokens_kept
 from recast_probe.interventions.similarity import SimilarityRecorder
+from recast_probe.layout import TokenLayout
 from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import Ranking, cosine, cross_image, self_attention
 
@@ -62,7 +52,6 @@ class Recast(Intervention):
     ranking: str = "cross-image"
     every: int | None = None
     worst_first: bool = False
-    ranks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
@@ -85,11 +74,6 @@ class Recast(Intervention):
         steps = list(range(self.profile_step, run.steps, self.every or run.steps))
         return steps[:1] + [step for step in steps[1:] if step < run.steps - 1]
 
-    def recording(self, run: RunContext) -> Recording | None:
-        if self.ranking not in QUERIES:
-            return None
-        return Recording(self.blocks, tuple(self.ranking_steps(run)), QUERIES[self.ranking])
-
     def prepare(self, run: RunContext) -> None:
         if not run.reference_tokens:
             raise InputError("There are no reference tokens to rank; give a reference image.")
@@ -106,46 +90,62 @@ class Recast(Intervention):
         select_blocks(self.blocks, run.block_kinds)
         check_budget(self.budget, run, self.profile_step + 1)
 
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        return set(self.ranking_steps(run))
-
-    def reading_steps(self, run: RunContext) -> set[int]:
-        # attention is recorded by the run itself
-        return set() if self.ranking in QUERIES else set(self.ranking_steps(run))
+    def needs(self, run: RunContext) -> Needs:
+        profiled = self.ranking_steps(run)
+        drops = set(range(self.profile_step + 1, run.steps)).difference(profiled)
+        if not isinstance(self.budget, MassShare):
+            full = run.reference_tokens
+            drops = {s for s in drops if self.budget.tokens_at(s, run.steps, run.sigmas) < full}
+        queries = QUERIES.get(self.ranking)
+        # attention is recorded by the run, hidden states are read by the intervention
+        return Needs(
+            full_reference=profiled,
+            drops=drops,
+            once="rank the tokens",
+            records=None if queries is None else Selection(self.blocks, profiled, queries=queries),
+            reads=profiled if queries is None else (),
+            reference_rows=profiled if queries is None else (),
+        )
 
     @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Attachment | None]:
-        if self.ranking != "cosine":
-            yield None
+    def attached(self, family: Family, run: RunContext) -> Iterator[RunHook]:
+        if self.ranking in QUERIES:
+            yield RecastHook(self)
             return
         recorder = SimilarityRecorder(run, self.blocks, self.ranking_steps(run))
         with recorder.watching(family.block_modules()):
-            yield recorder
+            yield RecastHook(self, recorder)
+
+
+class RecastHook(RunHook):
+    """Makes the ranking of one run, and keeps its best tokens."""
+
+    def __init__(self, settings: Recast, cosines: SimilarityRecorder | None = None) -> None:
+        self._settings, self._cosines = settings, cosines
+        self._ranking: Ranking | None = None
+
+    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
+        if self._cosines is not None:
+            self._cosines.begin_call(step, branch, layout)
 
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
-        run, profiled = step.run, self.ranking_steps(step.run)
-        if step.step <= self.profile_step or step.step in profiled:
+        settings, run = self._settings, step.run
+        profiled = settings.ranking_steps(run)
+        if step.step <= settings.profile_step or step.step in profiled:
             return None
         last = max(each for each in profiled if each < step.step)
-        if run.ranking is None or last == step.step - 1:
-            run.ranking = self._rank(step, last)
-        return run.ranking.top(tokens_kept(self.budget, run.ranking, step))
+        if self._ranking is None or last == step.step - 1:
+            self._ranking = self._rank(step, last)
+        return self._ranking.top(tokens_kept(settings.budget, self._ranking, step.step, run))
 
     def _rank(self, step: StepContext, profiled: int) -> Ranking:
-        if self.ranking == "cosine":
-            found = cosine(step.run.similarity[profiled][0], str(self.blocks), profiled)
+        blocks = self._settings.blocks
+        if self._cosines is not None:
+            found = cosine(self._cosines.found[profiled][0], str(blocks), profiled)
         else:
-            rank = cross_image if self.ranking == "cross-image" else self_attention
-            found = rank(step.profile(), blocks=self.blocks, steps=profiled)
-        return found.reversed() if self.worst_first else found
+            rank = cross_image if self._settings.ranking == "cross-image" else self_attention
+            found = rank(step.profile(), blocks=blocks, steps=profiled)
+        return found.reversed() if self._settings.worst_first else found
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "name": "Recast",
-            "budget": describe_budget(self.budget),
-            "blocks": describe_blocks(self.blocks),
-            "profile_step": self.profile_step,
-            "ranking": self.ranking,
-            "every": self.every,
-            "worst_first": self.worst_first,
-        }
+    def result(self, provenance: dict[str, Any]) -> Ranking | None:
+        return self._ranking

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from recast_probe._utils.checks import check_indices
 from recast_probe._utils.text_format import memory
-from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError, VerificationError
-from recast_probe.interventions.base import Intervention, RunContext, describe_blocks
-from recast_probe.interventions.places import Visitor, checked_what, group_positions
-from recast_probe.profiles.activations import Activations, Place, recorded_bytes
+from recast_probe.interventions.base import RunContext
+from recast_probe.interventions.needs import Needs
+from recast_probe.interventions.places import ActivationHook, AtHookPoints, checked_what
+from recast_probe.profiles.activations import Activations, HookPoint, recorded_bytes
 
 if TYPE_CHECKING:
     from recast_probe.pipelines.base import Family
@@ -24,21 +24,7 @@ if TYPE_CHECKING:
 LIMIT = 2 * 10**9
 
 
-def checked_steps(steps: Any, available: int) -> list[int]:
-    """Step indices, ascending; None for all.
-
-    Raises:
-        InputError: none, or one outside the run.
-    """
-    return check_indices("steps", steps, available)
-
-
-def describe_indices(indices: Sequence[int] | None) -> Any:
-    """Chosen tokens of a group, ready for JSON."""
-    return "all" if indices is None else [int(index) for index in indices]
-
-
-class Recorder(Visitor):
+class ActivationRecorder(ActivationHook):
     """Copies what it is shown to the CPU.
 
     Args:
@@ -46,23 +32,34 @@ class Recorder(Visitor):
             changes none of them.
     """
 
-    def __init__(self, *arguments: Any, dtype: torch.dtype) -> None:
-        super().__init__(*arguments)
+    def __init__(self, settings: Record, run: RunContext, dtype: torch.dtype) -> None:
+        super().__init__(settings, run)
         self._dtype = dtype
-        self.values: dict[Place, Tensor] = {}
+        self._values: dict[HookPoint, Tensor] = {}
+        self.activations = Activations(
+            self._values,
+            self.positions,
+            settings.tokens,
+            run.layout,
+            run.timesteps,
+            tuple(run.block_kinds),
+        )
 
-    def visit(self, place: Place, values: list[Tensor]) -> None:
-        # these are copies of their own already
+    def visit(self, point: HookPoint, values: list[Tensor]) -> None:
+        # already copies, so moving them to the CPU is enough
         found = torch.cat([each.detach().cpu() for each in values], dim=1)
         narrower = found.element_size() < self._dtype.itemsize
-        self.values[place] = found.to(self._dtype) if narrower else found
+        self._values[point] = found.to(self._dtype) if narrower else found
 
     def facts(self) -> dict[str, Any]:
-        return {"bytes": sum(each.numel() * each.element_size() for each in self.values.values())}
+        return {"bytes": self.activations.bytes}
+
+    def result(self, provenance: dict[str, Any]) -> Activations:
+        return replace(self.activations, provenance=provenance)
 
 
 @dataclass(frozen=True)
-class Record(Intervention):
+class Record(AtHookPoints):
     """Record activations of a token group; change nothing. The result's ``activations`` has them.
 
     Interventions act in their order in the list: what stands before changes what is recorded.
@@ -96,10 +93,10 @@ class Record(Intervention):
         """
         transformer = family.transformer
         return recorded_bytes(
-            checked_what(self.what),
-            tokens=len(group_positions(run, self.tokens, self.indices)),
-            blocks=len(select_blocks(self.blocks, run.block_kinds)),
-            steps=len(checked_steps(self.steps, run.steps)),
+            self.kinds(),
+            tokens=len(self.positions(run)),
+            blocks=len(self.chosen_blocks(run)),
+            steps=len(self.chosen_steps(run)),
             width=family.width,
             item_bytes=next(transformer.parameters()).element_size(),
             prompts=run.prompts,
@@ -114,47 +111,20 @@ class Record(Intervention):
                 f"{memory(self.limit)}; choose fewer tokens, blocks or steps, or a higher limit."
             )
 
-    def prepare(self, run: RunContext) -> None:
-        group_positions(run, self.tokens, self.indices)
-        select_blocks(self.blocks, run.block_kinds)
-        checked_steps(self.steps, run.steps)
+    def chosen_steps(self, run: RunContext) -> list[int]:
+        return check_indices("steps", self.steps, run.steps)
 
-    def reading_steps(self, run: RunContext) -> set[int]:
-        return set(checked_steps(self.steps, run.steps))
-
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        positions = group_positions(run, self.tokens, self.indices)
-        full = bool(positions[-1] >= run.layout.span("reference").start)
-        return self.reading_steps(run) if full else set()
+    def needs(self, run: RunContext) -> Needs:
+        return replace(super().needs(run), once="record the activations")
 
     @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[Recorder]:
+    def attached(self, family: Family, run: RunContext) -> Iterator[ActivationRecorder]:
         needed = self.bytes_in(family, run)
         self.check_limit(needed)
-        if run.activations is not None:
-            raise InputError(
-                "A run records activations once; give one Record several kinds, or tokens='all'."
-            )
-        recorder = Recorder(
-            run,
-            checked_what(self.what),
-            group_positions(run, self.tokens, self.indices),
-            select_blocks(self.blocks, run.block_kinds),
-            checked_steps(self.steps, run.steps),
-            run.branches,
-            dtype=next(family.transformer.parameters()).dtype,
-        )
-        run.activations = Activations(
-            recorder.values,
-            recorder.positions,
-            self.tokens,
-            run.layout,
-            run.timesteps,
-            tuple(run.block_kinds),
-        )
-        with recorder.watching(family):
+        dtype = next(family.transformer.parameters()).dtype
+        with ActivationRecorder(self, run, dtype).watching(family) as recorder:
             yield recorder
-        found = run.activations.bytes
+        found = recorder.activations.bytes
         if found != needed:
             raise VerificationError(
                 f"{found:,} bytes were recorded, and {needed:,} were expected; some blocks did not "
@@ -162,11 +132,7 @@ class Record(Intervention):
             )
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "name": "Record",
-            "what": list(checked_what(self.what)),
-            "tokens": self.tokens,
-            "indices": describe_indices(self.indices),
-            "blocks": describe_blocks(self.blocks),
-            "steps": None if self.steps is None else describe_blocks(self.steps),
-        }
+        settings = super().describe()
+        del settings["limit"]  # it changes nothing that is recorded
+        indices = "all" if self.indices is None else settings["indices"]
+        return settings | {"what": list(self.kinds()), "indices": indices}

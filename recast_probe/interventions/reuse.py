@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recast_probe._utils.checks import whole_number
-from recast_probe.errors import InputError, UnsupportedPipelineError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
-from recast_probe.layout import TokenLayout
-
-if TYPE_CHECKING:
-    from recast_probe.pipelines.base import Family
+from recast_probe.errors import InputError
+from recast_probe.interventions.base import CallHook, Intervention, RunContext
+from recast_probe.interventions.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class ReuseReference(Intervention):
     whatever they drop, so a token that was never kept before can be attended to later.
 
     Memory: two tensors (batch, reference tokens, heads, dim) for every block and branch, as long
-    as the run lasts; ``facts`` states the bytes.
+    as the run lasts; the provenance states the bytes.
 
     Attributes:
         start: first step that reuses; the step before it stores.
@@ -72,11 +68,10 @@ class ReuseReference(Intervention):
             return (first, *self.refresh)
         return tuple(range(first, steps, self.refresh))
 
-    def renewed_steps(self, run: RunContext) -> set[int]:
-        return set(self.storing_steps(run.steps))
-
-    def reused_steps(self, run: RunContext) -> set[int]:
-        return set(range(self.start, run.steps)) - self.renewed_steps(run)
+    def needs(self, run: RunContext) -> Needs:
+        renews = self.storing_steps(run.steps)
+        reuses = set(range(self.start, run.steps)).difference(renews)
+        return Needs(renews=renews, reuses=reuses, inside_attention=True)
 
     def prepare(self, run: RunContext) -> None:
         if not run.reference_tokens:
@@ -88,52 +83,29 @@ class ReuseReference(Intervention):
                 f"to {run.steps - 1}."
             )
 
-    @contextmanager
-    def attached(self, family: Family, run: RunContext) -> Iterator[ReusedKeys]:
-        if any(call.projections for call in family.attention_calls()):
-            raise UnsupportedPipelineError(
-                f"Reference tokens of {family.name} are not computed in the blocks, so there is "
-                "nothing to reuse."
-            )
-        reused = ReusedKeys(self, run)
-        try:
-            yield reused
-        finally:
-            reused.clear()
-
-    def describe(self) -> dict[str, Any]:
-        refresh = list(self.refresh) if isinstance(self.refresh, tuple) else self.refresh
-        return {
-            "name": "ReuseReference",
-            "start": self.start,
-            "refresh": refresh,
-            "device": self.device,
-        }
+    def hook(self, run: RunContext) -> ReusedKeys:
+        return ReusedKeys(self, run)
 
 
-class ReusedKeys(Attachment):
+class ReusedKeys(CallHook):
     """Keys and values of one run, by branch and block."""
 
     def __init__(self, settings: ReuseReference, run: RunContext) -> None:
         self._run, self._device = run, settings.device
-        self._storing = settings.renewed_steps(run)
-        self._reusing = settings.reused_steps(run)
-        self._step, self._branch = -1, ""
+        needs = settings.needs(run)
+        self._storing, self._reusing = set(needs.renews), set(needs.reuses)
         self._stored: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         # what of it the present step attends to, and which tokens these are
         self._selected: dict[tuple[str, int], tuple[np.ndarray, tuple[Tensor, Tensor]]] = {}
         self._bytes = 0
 
-    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._step, self._branch = step, branch
-
     def stores_keys(self, block: int) -> bool:
         # nothing is kept for a step that stores anew
-        return self._step in self._storing and self._step + 1 in self._reusing
+        return self.step in self._storing and self.step + 1 in self._reusing
 
     def store_keys(self, block: int, key: Tensor, value: Tensor) -> None:
-        reference = self._run.layout_of(self._branch).span("reference")
-        place = (self._branch, block)
+        reference = self._run.layout_of(self.branch).span("reference")
+        place = (self.branch, block)
         device = self._device or key.device
         # a copy: a view would keep the whole sequence alive
         stored = tuple(
@@ -151,9 +123,9 @@ class ReusedKeys(Attachment):
         )
 
     def stored_keys(self, block: int) -> tuple[Tensor, Tensor] | None:
-        if self._step not in self._reusing:
+        if self.step not in self._reusing:
             return None
-        place, kept = (self._branch, block), self._run.present
+        place, kept = (self.branch, block), self._run.present
         key, value = self._stored[place]
         if kept is None:
             return key, value
@@ -165,7 +137,6 @@ class ReusedKeys(Attachment):
         return last[1]
 
     def clear(self) -> None:
-        """Let go of all tensors."""
         self._stored.clear()
         self._selected.clear()
 

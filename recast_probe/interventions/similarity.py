@@ -14,28 +14,28 @@ from torch.nn import functional
 from recast_probe._utils.checks import whole_number
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import (
-    Attachment,
-    Intervention,
-    RunContext,
-    describe_blocks,
-)
+from recast_probe.interventions.base import Intervention, RunContext, RunHook
+from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
     from recast_probe.pipelines.base import Family
 
 
-class SimilarityRecorder(Attachment):
+class SimilarityRecorder(RunHook):
     """Cosine between the mean generation token and every reference token, where blocks end.
 
     The states are those that leave a block, in the conditional branch; steps must have the full
-    reference. What is found goes to ``run.similarity``.
+    reference.
+
+    Attributes:
+        found: by step, float64 (prompt, block, reference token).
     """
 
     def __init__(self, run: RunContext, blocks: Any, steps: Sequence[int]) -> None:
         self.blocks = select_blocks(blocks, run.block_kinds)
         self._run, self._steps, self._step = run, set(steps), -1
+        self.found: dict[int, np.ndarray] = {}
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         self._step = step if branch == "conditional" and step in self._steps else -1
@@ -63,10 +63,24 @@ class SimilarityRecorder(Attachment):
             reference = states[:, run.layout.generation.size :]
             found = functional.cosine_similarity(generation, reference, dim=-1)
             shape = (len(found), len(self.blocks), run.reference_tokens)
-            stored = run.similarity.setdefault(self._step, np.full(shape, np.nan))
+            stored = self.found.setdefault(self._step, np.full(shape, np.nan))
             stored[:, place] = found.cpu().numpy()
 
         return record
+
+    def result(self, provenance: dict[str, Any]) -> Cosines:
+        return Cosines(self.found)
+
+
+@dataclass(frozen=True, eq=False)
+class Cosines:
+    """What ``Similarity`` found in a run.
+
+    Attributes:
+        by_step: float64 (prompt, block, reference token), cosine with the mean generation token.
+    """
+
+    by_step: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -94,17 +108,12 @@ class Similarity(Intervention):
                 f"step={self.step} is outside the run: steps are 0 to {run.steps - 1}."
             )
 
-    def reading_steps(self, run: RunContext) -> set[int]:
-        return {self.step}
-
-    def full_reference_steps(self, run: RunContext) -> set[int]:
-        return {self.step}
+    def needs(self, run: RunContext) -> Needs:
+        step = (self.step,)
+        return Needs(reads=step, reference_rows=step, full_reference=step)
 
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[SimilarityRecorder]:
         recorder = SimilarityRecorder(run, self.blocks, [self.step])
         with recorder.watching(family.block_modules()):
             yield recorder
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": "Similarity", "blocks": describe_blocks(self.blocks), "step": self.step}

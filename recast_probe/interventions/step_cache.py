@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recast_probe._utils.checks import check_indices, share_of, whole_number
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.interventions.base import CallHook, Intervention, RunContext
+from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class StepCache(Intervention):
     computed: int | float | tuple[int, ...] | None = None
     threshold: float | None = None
     extrapolate: bool = False
-    caches: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.computed is not None and self.threshold is not None:
@@ -65,9 +65,7 @@ class StepCache(Intervention):
         elif self.computed is not None:
             object.__setattr__(self, "computed", whole_number("computed", self.computed, 1))
 
-    def computed_steps(
-        self, steps: int, demanded: Sequence[int] | frozenset[int] = ()
-    ) -> list[int]:
+    def computed_steps(self, steps: int, demanded: Collection[int] = ()) -> list[int]:
         """Steps that are computed whatever the threshold says, ascending.
 
         Args:
@@ -100,11 +98,11 @@ class StepCache(Intervention):
             )
         return _spread(count, steps, fixed)
 
-    def prepare(self, run: RunContext) -> None:
-        self.computed_steps(run.steps, run.demanded)
-
-    def unrecordable_steps(self, run: RunContext) -> set[int]:
-        return set(range(run.steps)) - set(self.computed_steps(run.steps, run.demanded))
+    def needs(self, run: RunContext) -> Needs:
+        return Needs(
+            computes=lambda demanded: self.computed_steps(run.steps, demanded),
+            once="skip the work",
+        )
 
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[SkippedSteps]:
@@ -120,15 +118,6 @@ class StepCache(Intervention):
         finally:
             hook.remove()
             skipped.clear()
-
-    def describe(self) -> dict[str, Any]:
-        computed = list(self.computed) if isinstance(self.computed, tuple) else self.computed
-        return {
-            "name": "StepCache",
-            "computed": computed,
-            "threshold": self.threshold,
-            "extrapolate": self.extrapolate,
-        }
 
 
 def _spread(count: int, steps: int, fixed: set[int]) -> list[int]:
@@ -163,7 +152,7 @@ class BranchCache:
     computed: list[int] = field(default_factory=list)
 
 
-class SkippedSteps(Attachment):
+class SkippedSteps(CallHook):
     """Decides in one run which calls are skipped, and answers in their place.
 
     While a call is skipped the transformer's lists of blocks are empty. It only embeds its inputs
@@ -181,26 +170,26 @@ class SkippedSteps(Attachment):
         self._lists = [(owner, name, getattr(owner, name)) for owner, name in lists]
         self._fixed = set(settings.computed_steps(run.steps, run.demanded))
         self._branches: dict[str, BranchCache] = {}
-        self._step, self._branch, self._skipping = -1, "", False
+        self._skipping = False
 
     @property
     def _cache(self) -> BranchCache:
-        return self._branches.setdefault(self._branch, BranchCache())
+        return self._branches.setdefault(self.branch, BranchCache())
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._step, self._branch = step, branch
+        super().begin_call(step, branch, layout)
         self._show()
 
     def begin_inputs(self, inputs: Mapping[str, Any]) -> None:
         cache = self._cache
-        skipping = self._step not in self._fixed
+        skipping = self.step not in self._fixed
         if self._settings.threshold is not None:
             skipping = self._changed_little(cache, inputs) and skipping
         if skipping:
             self._hide()
         else:
             cache.change = 0.0
-            cache.computed.append(self._step)
+            cache.computed.append(self.step)
         self._skipping = skipping
 
     def _changed_little(self, cache: BranchCache, inputs: Mapping[str, Any]) -> bool:
@@ -221,12 +210,12 @@ class SkippedSteps(Attachment):
 
     def after_forward(self, _: Any, __: Any, output: Any) -> Any:
         """Keep the velocity of a computed call; give a skipped call its velocity."""
-        if self._step < 0:
+        if self.step < 0:
             return None
         if not self._skipping:
             velocity = output[0][:, : self._run.layout.generation.size].detach().clone()
             kept = 2 if self._settings.extrapolate else 1
-            self._cache.velocities = [*self._cache.velocities, (self._step, velocity)][-kept:]
+            self._cache.velocities = [*self._cache.velocities, (self.step, velocity)][-kept:]
             return None
         self._show()
         self._skipping = False
@@ -239,7 +228,7 @@ class SkippedSteps(Attachment):
         if len(velocities) < 2:
             return last
         earlier, first = velocities[0]
-        way = (sigmas[self._step] - sigmas[step]) / (sigmas[step] - sigmas[earlier])
+        way = (sigmas[self.step] - sigmas[step]) / (sigmas[step] - sigmas[earlier])
         return last + float(way) * (last - first)
 
     def _hide(self) -> None:
@@ -252,7 +241,6 @@ class SkippedSteps(Attachment):
                 setattr(owner, name, blocks)
 
     def clear(self) -> None:
-        """Let go of all tensors; the blocks are where they were."""
         self._show()
         for cache in self._branches.values():
             cache.velocities, cache.inputs, cache.modulated = [], None, None

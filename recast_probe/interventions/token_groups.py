@@ -76,15 +76,17 @@ def present_positions(
     layout = run.layout_of(branch)
     start = layout.text + layout.generation.size
     count = length - start
-    if count == run.reference_tokens:
+    fixed, reference = full[full < start], full[full >= start] - start
+    if count == run.reference_tokens or not len(reference):
         return full
+    if len(reference) == run.reference_tokens:
+        return np.concatenate([fixed, np.arange(start, length)])
     there = np.empty(0, np.int64) if run.present is None else run.present
     if count not in (0, len(there)):
         raise InputError(
             f"The sequence has {count} reference tokens, which are not {run.reference_tokens} "
             "tokens or some of them (merged tokens, perhaps); tokens cannot be told apart in it."
         )
-    fixed, reference = full[full < start], full[full >= start] - start
     there = there if count else there[:0]
     return np.concatenate([fixed, start + np.flatnonzero(np.isin(there, reference))])
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recast_probe.interventions.base import Intervention, StepContext
+from recast_probe.interventions.base import Intervention, RunContext, StepContext
+from recast_probe.interventions.needs import Needs
 
 
 @dataclass(frozen=True)
 class WithoutReference(Intervention):
     """Remove every reference token in every step; the lower end of every comparison."""
+
+    def needs(self, run: RunContext) -> Needs:
+        return Needs(drops=range(run.steps))
 
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
         return np.empty(0, dtype=np.int64)

@@ -33,7 +33,7 @@ KIND = "Activations"
 FORMAT_VERSION = 2
 
 
-class Place(NamedTuple):
+class HookPoint(NamedTuple):
     """Where one tensor was recorded. "embeddings" have block 0: they enter it."""
 
     what: str
@@ -103,7 +103,7 @@ class Activations:
         provenance: how it was made, ready for JSON.
     """
 
-    values: Mapping[Place, Tensor]
+    values: Mapping[HookPoint, Tensor]
     positions: np.ndarray
     tokens: str
     layout: TokenLayout
@@ -156,7 +156,17 @@ class Activations:
             digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def select(self, place: Place, positions: np.ndarray) -> Tensor:
+    def describe(self) -> dict[str, Any]:
+        """Which activations of which run these are, ready for JSON."""
+        named = ("prompts", "seed", "steps", "image", "images", "interventions")
+        return {
+            "sha256": self.sha256,
+            "blocks": spans(self.blocks),
+            "steps": spans(self.steps),
+            **{name: self.provenance[name] for name in named if name in self.provenance},
+        }
+
+    def select(self, place: HookPoint, positions: np.ndarray) -> Tensor:
         """Values of some of the recorded tokens at one place, (prompt, token, ...).
 
         Raises:
@@ -286,8 +296,8 @@ def _described(path: Path, text: str) -> dict[str, Any]:
     return {**found, "values": found["sha256"]}
 
 
-def _place(name: str) -> Place:
+def _place(name: str) -> HookPoint:
     what, branch, step, block = name.split("/")
     if what not in WHAT:
         raise ValueError(f"unknown activations {what!r}")
-    return Place(what, branch, int(step), int(block))
+    return HookPoint(what, branch, int(step), int(block))

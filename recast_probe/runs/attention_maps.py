@@ -12,13 +12,14 @@ from recast_probe.blocks import select_blocks
 from recast_probe.diagnostics import mask_to_grid
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.run_needs import check_dispatched
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.profiles.maps import AttentionMaps
 from recast_probe.runs.call import Request
 from recast_probe.runs.execute import run
 from recast_probe.runs.recording_plan import Selection
-from recast_probe.runs.row_recorder import RowRecorder
+from recast_probe.runs.row_recorder import RecordRows
 
 AVERAGED = ("step", "block", "head")
 MEMORY_LIMIT = 4 * 10**9
@@ -44,13 +45,9 @@ def attention_maps(
     unknown = [name for name in mean_over if name not in AVERAGED]
     if unknown:
         raise InputError(f"mean_over holds some of {AVERAGED}, not {unknown[0]!r}.")
-    if not all(call.operations for call in family.attention_calls()):
-        raise InputError(
-            f"Attention of {family.name} holds reference tokens only and is read beside the "
-            "pipeline's own; maps of single tokens are not made there."
-        )
+    check_dispatched("A map of single tokens", family)
     tokens = chosen_tokens(queries, group, request.layout)
-    recording = RowRecorder(
+    recording = RecordRows(
         tokens,
         group,
         {
@@ -59,11 +56,11 @@ def attention_maps(
             "head": check_indices("heads", heads, family.heads),
         },
         tuple(mean_over),
-        request.layout.reference_tokens,
     )
-    if recording.nbytes > memory_limit:
+    needed = recording.nbytes(request.layout.reference_tokens)
+    if needed > memory_limit:
         raise InputError(
-            f"These maps need {recording.nbytes / 1e9:.2g} GB, and memory_limit is "
+            f"These maps need {needed / 1e9:.2g} GB, and memory_limit is "
             f"{memory_limit / 1e9:.2g} GB: choose fewer queries, blocks, steps or heads, or "
             'average while they are made, as with mean_over=("head",).'
         )
@@ -76,7 +73,7 @@ def attention_maps(
         progress=progress,
         stop_early=True,
     )
-    return recording.maps(result.profiles[0])
+    return result.outcomes[-1].maps(result.profiles[0])
 
 
 def chosen_tokens(queries: Any, group: str, layout: TokenLayout) -> np.ndarray:

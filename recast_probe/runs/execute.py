@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from recast_probe.content.description import described
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.images.loading import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
-from recast_probe.interventions.prune import describe_ranking
 from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
@@ -27,14 +25,8 @@ from recast_probe.runs.call import Request
 from recast_probe.runs.finite import finite_images, origin
 from recast_probe.runs.observer import Session
 from recast_probe.runs.pipeline_check import check_pipeline, unreadable_blocks
-from recast_probe.runs.recorder import Recorder
-from recast_probe.runs.recording_plan import (
-    Selection,
-    check_recordable,
-    check_together,
-    demanded_steps,
-    make_recorder,
-)
+from recast_probe.runs.recorder import AttentionRecorder
+from recast_probe.runs.recording_plan import Selection, prepare_run
 from recast_probe.runs.result import RunResult
 
 MASS_TABLES = ("all", "queried")
@@ -108,17 +100,14 @@ def run(
     pipeline = family.pipe
     check_before_run(family, attachment)
     context = run_context(family, request)
-    check_together(interventions)
-    context.demanded = demanded_steps(interventions, selection, context)
-    for intervention in interventions:
-        intervention.prepare(context)
-    recorder = make_recorder(family, request, selection, interventions, context.branches, context)
-    check_recordable(interventions, recorder, context)
+    needs, recorder = prepare_run(
+        family, request, selection, interventions, context, context.branches
+    )
     facts = provenance(family, request, interventions, recorder)
     transformer = family.transformer
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
         stack.enter_context(_observing(pipeline))
-        attached = [
+        hooks = [
             stack.enter_context(intervention.attached(family, context))
             for intervention in interventions
         ]
@@ -128,8 +117,8 @@ def run(
             run=context,
             schedule=request.schedule,
             branches=family.branch_embeddings(request.arguments),
-            interventions=interventions,
-            attachments=[each for each in attached if each is not None],
+            needs=needs,
+            hooks=hooks,
             recorder=recorder,
             mass_table=mass_table,
             stop_early=stop_early,
@@ -154,25 +143,23 @@ def run(
     if recorder is not None:
         recorder.check_complete()
     facts["verification"] = session.facts()
-    for settings, acted in zip(facts["interventions"], attached, strict=True):
-        settings |= {} if acted is None else acted.facts()
-    if context.ranking is not None:
-        facts["ranking"] = describe_ranking(context.ranking)
+    for settings, hook in zip(facts["interventions"], hooks, strict=True):
+        settings |= hook.facts()
     profiles = []
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
         profiles = recorder.profiles(request.schedule, family.block_kinds, each)
-    activations = context.activations
-    return RunResult(
+    result = RunResult(
         images=() if output is None else tuple(output.images),
         profiles=tuple(profiles),
         reference_tokens_per_step=tuple(session.kept),
-        ranking=context.ranking,
-        similarity=dict(context.similarity),
-        activations=None if activations is None else replace(activations, provenance=facts),
+        outcomes=tuple(hook.result(facts) for hook in hooks),
         seconds=seconds,
         provenance=facts,
     )
+    if result.ranking is not None:
+        facts["ranking"] = result.ranking.describe()
+    return result
 
 
 def run_context(family: Family, request: Request) -> RunContext:
@@ -183,6 +170,7 @@ def run_context(family: Family, request: Request) -> RunContext:
         sigmas=request.schedule.sigmas,
         block_kinds=family.block_kinds,
         prompts=len(request.prompts),
+        heads=family.heads,
         branches=family.branch_names(request.arguments),
         layouts=family.branch_layouts(request.layout, request.arguments),
         padding=lambda: family.padding_tokens(request.arguments),
@@ -249,7 +237,7 @@ def provenance(
     family: Family,
     request: Request,
     interventions: Sequence[Intervention],
-    recorder: Recorder | None,
+    recorder: AttentionRecorder | None,
 ) -> dict[str, Any]:
     """Everything a result should say about how it was made, ready for JSON."""
     transformer = family.transformer

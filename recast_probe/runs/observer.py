@@ -15,17 +15,13 @@ from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
-from recast_probe.interventions.base import (
-    Attachment,
-    Intervention,
-    RunContext,
-    StepContext,
-)
+from recast_probe.interventions.base import RunContext, RunHook, StepContext
+from recast_probe.interventions.run_needs import RunNeeds
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.pipelines.base import Family, Schedule
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.finite import all_finite, check_output, finite, not_finite_attention
-from recast_probe.runs.recorder import Recorder
+from recast_probe.runs.recorder import AttentionRecorder
 
 # Other exact kernels differ from ours by rounding only; anything above this is another function.
 KERNEL_TOLERANCE = 0.02
@@ -49,9 +45,9 @@ class Session:
         run: RunContext,
         schedule: Schedule,
         branches: Mapping[str, torch.Tensor | None],
-        interventions: Sequence[Intervention] = (),
-        attachments: Sequence[Attachment] = (),
-        recorder: Recorder | None = None,
+        needs: RunNeeds,
+        hooks: Sequence[RunHook] = (),
+        recorder: AttentionRecorder | None = None,
         mass_table: str = "all",
         stop_early: bool = False,
         progress: bool = False,
@@ -60,8 +56,8 @@ class Session:
         self.run = run
         self.schedule = schedule
         self.branches = dict(branches)
-        self.interventions = list(interventions)
-        self.attachments = list(attachments)
+        self.needs = needs
+        self.hooks = list(hooks)
         self.recorder = recorder
         self.mass_table = mass_table
         self.kept: list[int] = []
@@ -102,8 +98,8 @@ class Session:
         if self._reused or self._keep is not None:
             rows = () if self._reused else self._keep
             edited = self.family.keep_reference_tokens(inputs, self.run.layout, rows)  # type: ignore[arg-type]
-        for intervention in self.interventions:
-            changed = intervention.edit_inputs(
+        for hook in self.hooks:
+            changed = hook.edit_inputs(
                 self._context, inputs if edited is None else edited, self.family
             )
             edited = edited if changed is None else changed
@@ -114,9 +110,9 @@ class Session:
                 "Attention to the reference cannot be recorded in a step without reference "
                 "tokens; leave the profile out, or choose other profile_steps."
             )
-        for attachment in self.attachments:
-            attachment.begin_call(self.step, self.branch, self._computed_layout())
-            attachment.begin_inputs(inputs if edited is None else edited)
+        for hook in self.hooks:
+            hook.begin_call(self.step, self.branch, self._computed_layout())
+            hook.begin_inputs(inputs if edited is None else edited)
         return edited
 
     def _place(self, call: int) -> tuple[int, int]:
@@ -127,32 +123,23 @@ class Session:
         self.step, self._seen = step, set()
         self._context = context = StepContext(self.run, step, self._profile_so_far)
         self._keep = None
-        for intervention in self.interventions:
-            tokens = intervention.reference_tokens(context)
+        available = self.run.reference_tokens
+        for place, hook in enumerate(self.hooks):
+            tokens = hook.reference_tokens(context)
             if tokens is not None:
                 tokens = np.unique(np.asarray(tokens, dtype=np.int64))
+                if len(tokens) < available:
+                    self.needs.check_drop(place, step)
                 self._keep = (
                     tokens
                     if self._keep is None
                     else np.intersect1d(self._keep, tokens, assume_unique=True)
                 )
-        if any(step in each.renewed_steps(self.run) for each in self.interventions):
+        if step in self.needs.renews:
             self._keep = None
-        self._reused = any(step in each.reused_steps(self.run) for each in self.interventions)
+        self._reused = step in self.needs.reuses
         self.run.present = self._keep
-        available = self.run.reference_tokens
         self.kept.append(available if self._keep is None else len(self._keep))
-        if self.kept[-1] < available:
-            self._check_full_reference()
-
-    def _check_full_reference(self) -> None:
-        for intervention in self.interventions:
-            if self.step in intervention.full_reference_steps(self.run):
-                raise InputError(
-                    f"{type(intervention).__name__} needs the full reference in step {self.step}, "
-                    f"but {self.kept[-1]} of {self.run.reference_tokens} tokens are present; let "
-                    "it act before the others drop any, or leave one out."
-                )
 
     def _check_timestep(self, inputs: Mapping[str, Any]) -> None:
         observed = self.family.observed_timestep(inputs)
@@ -200,15 +187,15 @@ class Session:
 
     def blocks(self) -> Sequence[int]:
         """Blocks whose attention is read or changed in this call."""
-        if any(each.skips() for each in self.attachments):
+        if any(hook.skips() for hook in self.hooks):
             return []
         return [
             block
             for block in range(len(self.run.block_kinds))
             if self._recorded(block)
             or self._pairs_read(block)
-            or any(each.changes_attention(block) for each in self.attachments)
-            or any(each.stores_keys(block) for each in self.attachments)
+            or any(hook.changes_attention(block) for hook in self.hooks)
+            or any(hook.stores_keys(block) for hook in self.hooks)
             or self.stored_keys(block) is not None
         ]
 
@@ -222,7 +209,7 @@ class Session:
         )
 
     def _pairs_read(self, block: int) -> list[tuple[str, str]]:
-        return [pair for each in self.attachments for pair in each.attention_pairs(block)]
+        return [pair for hook in self.hooks for pair in hook.attention_pairs(block)]
 
     def end(self) -> bool:
         """Count a step that is done; True when a run that only wants a profile has all of it."""
@@ -235,35 +222,54 @@ class Session:
         self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> torch.Tensor:
         """Attention of one block, with its statistics read on the way."""
-        if len(arguments) != 3 or options.get("attn_mask") is not None or options.get("is_causal"):
+        inputs = self._with_stored_keys(block, self._given(block, arguments, options))
+        changing = [hook for hook in self.hooks if hook.changes_attention(block)]
+        for hook in changing:
+            inputs = hook.attention_inputs(block, inputs)
+        channels = inputs.value.shape[-1]
+        for hook in changing:
+            inputs = hook.attention_logits(block, inputs)
+        if inputs.scale is not None:
+            options = {**options, "scale": inputs.scale}
+        if inputs.logit_bias is not None:
+            options = {**options, "attn_mask": inputs.logit_bias[None, None, None]}
+        output = self._attention(block, inputs, options)[..., :channels]
+        for hook in changing:
+            output = hook.attention_output(block, output)
+        return output
+
+    def _given(
+        self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
+    ) -> AttentionInputs:
+        """What the model gives to attention."""
+        mask, merges = options.get("attn_mask"), self.step in self.needs.merges
+        if len(arguments) != 3 or (mask is not None and not merges) or options.get("is_causal"):
             raise UnsupportedPipelineError(
                 f"Block {block} uses an attention mask, and statistics under a mask are not "
                 "supported; leave out attention masks in joint_attention_kwargs."
             )
+        # the mask of merged tokens is one row, the same for all queries and heads
+        bias = None if mask is None else mask.flatten()
         query, key, value = arguments
-        inputs = AttentionInputs(query, key, value, scale=options.get("scale"))
-        inputs = self._with_stored_keys(block, inputs)
-        changing = [each for each in self.attachments if each.changes_attention(block)]
-        for attachment in changing:
-            inputs = attachment.attention_inputs(block, inputs)
+        return AttentionInputs(query, key, value, scale=options.get("scale"), logit_bias=bias)
+
+    def _attention(
+        self, block: int, inputs: AttentionInputs, options: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Attention's output, once it is known what the block attends with."""
         recorder = self.recorder if self._recorded(block) else None
         pairs = self._pairs_read(block)
         if recorder is not None:
             pairs = [recorder.pair, *pairs]
-        # whoever else reads attention reads all heads
+        # hooks that read attention read all heads
         heads = recorder.selected_heads if recorder is not None and len(pairs) == 1 else None
-        if inputs.weights is not None:
-            if pairs or inputs.cuts:
-                raise InputError(
-                    "Attention to merged tokens that are weighed by their size can be neither read "
-                    "nor cut; choose Merge(..., proportional=False)."
-                )
-            options = {**options, "attn_mask": inputs.weights[None, None, None]}
+        if inputs.logit_bias is not None and (pairs or inputs.cuts):
+            raise InputError(
+                "Attention to merged tokens that are weighed by their size can be neither read "
+                "nor cut; choose Merge(..., proportional=False)."
+            )
         if not pairs and not inputs.cuts:
-            output = dispatch(inputs.query, inputs.key, inputs.value, **options)
-            for attachment in changing:
-                output = attachment.attention_output(block, output)
-            return output
+            return dispatch(inputs.query, inputs.key, inputs.value, **options)
         try:
             readout: Readout = self.family.read_attention(
                 inputs.query,
@@ -272,7 +278,7 @@ class Session:
                 self._present_layout(),
                 pairs=tuple(dict.fromkeys(pairs)),
                 mass_table="queried" if recorder is None else self.mass_table,
-                scale=options.get("scale"),
+                scale=inputs.scale,
                 heads=heads,
                 **({"cuts": inputs.cuts} if inputs.cuts else {}),
             )
@@ -285,19 +291,16 @@ class Session:
         if self.kernel_difference is None:
             whole = readout.output if not inputs.cuts else _uncut(inputs)
             self._compare_kernels(whole, (inputs.query, inputs.key, inputs.value), options)
-        for attachment in self.attachments:
-            if attachment.attention_pairs(block):
-                attachment.read_attention(block, readout)
+        for hook in self.hooks:
+            if hook.attention_pairs(block):
+                hook.read_attention(block, readout)
         if recorder is not None:
             own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
             recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
-        output = readout.output
         if not inputs.cuts and not _is_native(options):
             # the image stays the pipeline's own, to the last bit; the statistics are the softmax's
-            output = dispatch(inputs.query, inputs.key, inputs.value, **options)
-        for attachment in changing:
-            output = attachment.attention_output(block, output)
-        return output
+            return dispatch(inputs.query, inputs.key, inputs.value, **options)
+        return readout.output
 
     def _not_finite(self, block: int, inputs: AttentionInputs) -> VerificationError | None:
         found = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
@@ -329,13 +332,13 @@ class Session:
         """Keys and values of an earlier step that a block attends to in this call."""
         if not self._reused:
             return None
-        found = (each.stored_keys(block) for each in self.attachments)
+        found = (hook.stored_keys(block) for hook in self.hooks)
         return next((each for each in found if each is not None), None)
 
     def only_stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The same on the run's device, where nothing else is read or changed in the block."""
         changed = any(
-            each.changes_attention(block) or each.stores_keys(block) for each in self.attachments
+            hook.changes_attention(block) or hook.stores_keys(block) for hook in self.hooks
         )
         if changed or self._recorded(block) or self._pairs_read(block):
             return None
@@ -345,9 +348,9 @@ class Session:
         return stored[0].to(self._device), stored[1].to(self._device)
 
     def _with_stored_keys(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
-        for attachment in self.attachments:
-            if attachment.stores_keys(block):
-                attachment.store_keys(block, inputs.key, inputs.value)
+        for hook in self.hooks:
+            if hook.stores_keys(block):
+                hook.store_keys(block, inputs.key, inputs.value)
         stored = self.stored_keys(block)
         if stored is None:
             return inputs
@@ -434,7 +437,7 @@ def _uncut(inputs: AttentionInputs) -> torch.Tensor:
     return attention_with_log_sum_exp(inputs.query, inputs.key, inputs.value, inputs.scale).output
 
 
-def _of_heads(readout: Readout, recorder: Recorder) -> Readout:
+def _of_heads(readout: Readout, recorder: AttentionRecorder) -> Readout:
     """The readout of the recorder's heads alone, of the recorded pair alone."""
     heads = recorder.selected_heads
     pair = readout.pairs[recorder.pair]

@@ -16,7 +16,7 @@ from recast_probe.profiles.profile import AttentionProfile
 MASS_TOLERANCE = 1e-3
 
 
-class Recorder:
+class AttentionRecorder:
     """Statistics per (prompt, branch, step, block, head), in float32 on the CPU.
 
     The array of scores, (prompt, branch, step, block, head, token), is allocated at the first
@@ -53,18 +53,8 @@ class Recorder:
         self.fired = np.zeros((len(self.branches), len(self.steps), len(self.blocks)), dtype=bool)
         self.largest_mass_error = 0.0
         self.largest_row_sum_error = 0.0
-        self._score = np.empty(0, dtype=np.float32)
-        self._mass = np.empty(0, dtype=np.float32)
-        self._conditional_entropy = np.empty(0, dtype=np.float32)
-        self._mass_weighted_entropy = np.empty(0, dtype=np.float32)
-
-    def _allocate(self, prompts: int) -> None:
-        shape = (prompts, *self.fired.shape, len(self.heads))
-        groups = len(self.layout.groups)
-        self._score = np.full((*shape, self.layout.reference_tokens), np.nan, dtype=np.float32)
-        self._mass = np.full((*shape, groups, groups), np.nan, dtype=np.float32)
-        self._conditional_entropy = np.full(shape, np.nan, dtype=np.float32)
-        self._mass_weighted_entropy = np.full(shape, np.nan, dtype=np.float32)
+        # by variable of the profile, (prompt, branch, step, block, head, ...)
+        self._arrays: dict[str, np.ndarray] = {}
 
     def add(
         self, readout: Readout, *, branch: str, step: int, block: int, kept: np.ndarray | None
@@ -80,26 +70,30 @@ class Recorder:
             VerificationError: the masses do not sum to 1, or the place is already filled.
         """
         pair = readout.pairs[self.pair]
-        score = pair.score.float().cpu().numpy()
-        mass = readout.mass.float().cpu().numpy()
-        if not self._score.size:
-            self._allocate(score.shape[0])
+        found = {
+            "score": pair.score,
+            "mass": readout.mass,
+            "conditional_entropy": pair.conditional_entropy,
+            "mass_weighted_conditional_entropy": pair.mass_weighted_conditional_entropy,
+        }
+        values = {name: each.float().cpu().numpy() for name, each in found.items()}
         place = (self.branches.index(branch), self.steps.index(step), self.blocks.index(block))
         if self.fired[place]:
             raise VerificationError(
                 f"Block {block} fired twice in step {step} of the {branch} branch."
             )
-        self._check_mass(score, mass, f"block {block}, step {step}")
+        self._check_mass(values["score"], values["mass"], f"block {block}, step {step}")
         self.largest_row_sum_error = max(self.largest_row_sum_error, float(readout.row_sum_error))
-        at = (slice(None), *place)
-        if kept is None:
-            self._score[at] = score
-        else:
-            self._score[at][..., kept] = score
-        self._mass[at] = mass
-        self._conditional_entropy[at] = pair.conditional_entropy.float().cpu().numpy()
-        weighted = pair.mass_weighted_conditional_entropy
-        self._mass_weighted_entropy[at] = weighted.float().cpu().numpy()
+        if kept is not None:
+            shape = (*values["score"].shape[:2], self.layout.reference_tokens)
+            whole = np.full(shape, np.nan, dtype=np.float32)
+            whole[..., kept] = values["score"]
+            values["score"] = whole
+        for name, each in values.items():
+            if name not in self._arrays:
+                shape = (len(each), *self.fired.shape, *each.shape[1:])
+                self._arrays[name] = np.full(shape, np.nan, dtype=np.float32)
+            self._arrays[name][:, *place] = each
         self.fired[place] = True
 
     def _check_mass(self, score: np.ndarray, mass: np.ndarray, where: str) -> None:
@@ -151,10 +145,7 @@ class Recorder:
         at = [self.steps.index(step) for step in chosen]
         return [
             AttentionProfile.build(
-                score=self._score[prompt][:, at],
-                mass=self._mass[prompt][:, at],
-                conditional_entropy=self._conditional_entropy[prompt][:, at],
-                mass_weighted_conditional_entropy=self._mass_weighted_entropy[prompt][:, at],
+                **{name: each[prompt][:, at] for name, each in self._arrays.items()},
                 steps=chosen,
                 timesteps=schedule.timesteps[chosen],
                 sigmas=schedule.sigmas[chosen],

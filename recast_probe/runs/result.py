@@ -6,7 +6,7 @@ import base64
 import hashlib
 import html
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from PIL import Image
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import without_nan, write_bytes, write_json
 from recast_probe.files.envelope import sealed
+from recast_probe.interventions.similarity import Cosines
+from recast_probe.profiles.activations import Activations
+from recast_probe.selection.rankings import Ranking
 
 if TYPE_CHECKING:
-    from recast_probe.profiles.activations import Activations
     from recast_probe.profiles.profile import AttentionProfile
-    from recast_probe.selection.rankings import Ranking
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -38,9 +39,7 @@ class RunResult:
         images: one PIL image per prompt.
         profiles: one profile per prompt, or empty when nothing was recorded.
         reference_tokens_per_step: reference tokens that were present in each step.
-        ranking: the ranking that the run made of its own profile, if it made one.
-        similarity: by step, float64 (prompt, block, reference token), what ``Similarity`` recorded.
-        activations: what ``Record`` recorded, if it did.
+        outcomes: what each intervention found in the run, in their order; None for nothing.
         seconds: wall time of the pipeline call, text encoding to decoded image.
         provenance: settings, versions, fingerprints, ready for JSON.
     """
@@ -50,9 +49,7 @@ class RunResult:
     seconds: float
     provenance: dict[str, Any]
     profiles: tuple[AttentionProfile, ...] = ()
-    ranking: Ranking | None = None
-    similarity: dict[int, np.ndarray] = field(default_factory=dict)
-    activations: Activations | None = None
+    outcomes: tuple[Any, ...] = ()
 
     @property
     def image(self) -> Image.Image:
@@ -63,6 +60,22 @@ class RunResult:
     def profile(self) -> AttentionProfile | None:
         """The first profile, or None when nothing was recorded."""
         return self.profiles[0] if self.profiles else None
+
+    @property
+    def ranking(self) -> Ranking | None:
+        """The ranking that the run made of its own profile, or None."""
+        return next((each for each in self.outcomes if isinstance(each, Ranking)), None)
+
+    @property
+    def activations(self) -> Activations | None:
+        """What ``Record`` recorded, or None."""
+        return next((each for each in self.outcomes if isinstance(each, Activations)), None)
+
+    @property
+    def similarity(self) -> dict[int, np.ndarray]:
+        """By step, float64 (prompt, block, reference token): what ``Similarity`` recorded."""
+        found = [each.by_step for each in self.outcomes if isinstance(each, Cosines)]
+        return {step: values for each in found for step, values in each.items()}
 
     @property
     def mean_budget(self) -> float:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,37 +14,39 @@ import xarray as xr
 from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.attention.query_rows import query_rows
 from recast_probe.errors import InputError, VerificationError
-from recast_probe.interventions.base import Attachment, Intervention, RunContext
+from recast_probe.interventions.base import Intervention, RunContext
+from recast_probe.interventions.selective import SelectiveHook
 from recast_probe.interventions.token_groups import positions, present_positions
-from recast_probe.layout import TokenLayout
 from recast_probe.profiles.maps import AttentionMaps
 from recast_probe.profiles.profile import AttentionProfile
 
 MASS_TOLERANCE = 1e-3
 
 
-class RowRecorder(Intervention, Attachment):
-    """Rows of attention of one run, in float32 on the CPU; it changes nothing."""
+@dataclass(frozen=True, eq=False)
+class RecordRows(Intervention):
+    """Record rows of attention; change nothing. The run's outcome is the ``RowRecorder``.
 
-    def __init__(
-        self,
-        tokens: np.ndarray,
-        group: str,
-        wanted: Mapping[str, list[int]],
-        mean_over: tuple[str, ...],
-        reference_tokens: int,
-    ) -> None:
-        self.tokens, self.group, self.mean_over = tokens, group, mean_over
-        self.wanted = dict(wanted)
-        self.shape = [1 if name in mean_over else len(each) for name, each in wanted.items()]
-        self.shape += [len(tokens), reference_tokens]
-        self._seen: set[tuple[int, int]] = set()
-        self._place = (-1, "")
+    Attributes:
+        tokens: int64, indices of query tokens within their group.
+        group: their token group.
+        wanted: "step", "block" and "head", each with the indices to record.
+        mean_over: those of the three that are averaged as they come.
+    """
 
-    @property
-    def nbytes(self) -> int:
+    tokens: np.ndarray
+    group: str
+    wanted: Mapping[str, list[int]]
+    mean_over: tuple[str, ...]
+
+    def shape(self, reference_tokens: int) -> list[int]:
+        """Of the rows: step, block, head, query and reference token."""
+        kept = [1 if name in self.mean_over else len(each) for name, each in self.wanted.items()]
+        return [*kept, len(self.tokens), reference_tokens]
+
+    def nbytes(self, reference_tokens: int) -> int:
         """Bytes that the maps will need."""
-        return 4 * int(np.prod(self.shape, dtype=np.int64))
+        return 4 * int(np.prod(self.shape(reference_tokens), dtype=np.int64))
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -54,44 +56,49 @@ class RowRecorder(Intervention, Attachment):
             "mean_over": list(self.mean_over),
         }
 
-    @contextmanager
-    def attached(self, family: Any, run: RunContext) -> Iterator[Attachment]:
-        self._run = run
+    def hook(self, run: RunContext) -> RowRecorder:
+        return RowRecorder(self, run)
+
+
+class RowRecorder(SelectiveHook):
+    """Rows of attention of one run, in float32 on the CPU."""
+
+    def __init__(self, settings: RecordRows, run: RunContext) -> None:
+        wanted = settings.wanted
+        super().__init__(run, wanted["block"], wanted["step"], ["conditional"])
+        self.tokens, self.group = settings.tokens, settings.group
+        self.wanted, self.mean_over = dict(wanted), settings.mean_over
         self._queries = positions(self.group, run)[self.tokens]
         self._keys = positions("reference", run)
-        self._sum = np.zeros(self.shape, np.float32)
-        yield self
+        self._sum = np.zeros(settings.shape(run.reference_tokens), np.float32)
+        self._seen: set[tuple[int, int]] = set()
 
-    def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
-        self._place = (step, branch)
-
-    def changes_attention(self, block: int) -> bool:
-        step, branch = self._place
-        wanted = self.wanted
-        return branch == "conditional" and step in wanted["step"] and block in wanted["block"]
-
-    def attention_inputs(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
-        step = self._place[0]
-        rows = present_positions(self._queries, self._run, inputs.query.shape[1])
+    def attention_logits(self, block: int, inputs: AttentionInputs) -> AttentionInputs:
+        rows = present_positions(self._queries, self.run, inputs.query.shape[1])
         if len(rows) < len(self._queries):
-            raise InputError(f"Some of the chosen {self.group} tokens are absent in step {step}.")
-        columns = present_positions(self._keys, self._run, inputs.key.shape[1])
+            raise InputError(
+                f"Step {self.step} does not have all of the chosen {self.group} tokens."
+            )
+        columns = present_positions(self._keys, self.run, inputs.key.shape[1])
         found = query_rows(inputs, torch.as_tensor(rows), torch.as_tensor(columns))
         values = found[0, self.wanted["head"]].float().cpu().numpy()
-        if len(columns) < self._run.reference_tokens:
-            whole = np.full((*values.shape[:2], self._run.reference_tokens), np.nan, np.float32)
-            whole[..., self._run.present] = values
+        if len(columns) < self.run.reference_tokens:
+            whole = np.full((*values.shape[:2], self.run.reference_tokens), np.nan, np.float32)
+            whole[..., self.run.present] = values
             values = whole
         if "head" in self.mean_over:
             values = values.mean(0, keepdims=True)
-        index = {"step": step, "block": block}
+        index = {"step": self.step, "block": block}
         place = tuple(
             0 if name in self.mean_over else self.wanted[name].index(number)
             for name, number in index.items()
         )
         self._sum[place] += values
-        self._seen.add((step, block))
+        self._seen.add((self.step, block))
         return inputs
+
+    def result(self, provenance: dict[str, Any]) -> RowRecorder:
+        return self
 
     def maps(self, profile: AttentionProfile) -> AttentionMaps:
         """What was recorded, with its labels; ``profile`` is of the same run and selection.

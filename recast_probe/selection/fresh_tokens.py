@@ -7,7 +7,7 @@ a fixed interval, a share of fresh tokens that falls with depth, and a score of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -80,6 +80,10 @@ class FreshShare:
     def constant(cls, share: float) -> FreshShare:
         """The same share in every block and step."""
         return cls(share, layer_slope=0.0, stream_slope=0.0, step_slope=0.0)
+
+    def describe(self) -> dict[str, float]:
+        """The settings, ready for JSON."""
+        return asdict(self)
 
     def at(self, kind: str, layer: int, depth: int, step: int, steps: int) -> float:
         """The share in one block and step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recast_probe.blocks import select_blocks
+from recast_probe.content.description import described
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,6 +63,16 @@ class Ranking:
     def tokens(self) -> int:
         """Number of tokens."""
         return len(self.order)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, settings and SHA-256 of the order (hexadecimal), ready for JSON."""
+        order = np.ascontiguousarray(self.order, dtype="<i8")
+        return {
+            "name": self.name,
+            "tokens": self.tokens,
+            "sha256": hashlib.sha256(order.tobytes()).hexdigest(),
+            "details": described(self.details),
+        }
 
     def top(self, count: int) -> np.ndarray:
         """Indices of the best `count` tokens, ascending, int64.

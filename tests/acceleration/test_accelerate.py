@@ -94,7 +94,7 @@ def test_every_image_begins_anew(pipeline, image, call, plain):
         np.testing.assert_array_equal(call(image), first)
         assert accelerated.report["reference_tokens_per_step"] == [16, 8, 8, 8, 16]
         # what was kept is gone when the image is done
-        (reuse,) = [each for each in accelerated._session.attachments if hasattr(each, "bytes")]
+        (reuse,) = [each for each in accelerated._session.hooks if hasattr(each, "bytes")]
         assert reuse.bytes == 0
         # an image without a reference is made as ever
         np.testing.assert_array_equal(call(None), plain(None, "fox", steps=STEPS))

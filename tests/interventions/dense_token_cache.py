@@ -32,7 +32,7 @@ class DenseTokenCache(Intervention):
         dense = _Dense(self, transformer, run)
         transformer.forward = dense.forward
         try:
-            yield None
+            yield self
         finally:
             del transformer.forward
 

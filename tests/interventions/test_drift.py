@@ -22,9 +22,7 @@ def test_the_errors_are_those_of_what_attention_was_given(probe, plain, image):
     watch = Watch()
     result = probe.generate(image, "fox", interventions=[RecordDrift((0, 2)), watch], **QUIET)
     np.testing.assert_array_equal(np.asarray(result.image), plain(image, "fox", steps=4))
-    drift = Drift.build(
-        result.provenance["interventions"][0]["run"], np.arange(4.0), probe.block_kinds, "tiny"
-    )
+    drift = Drift.build(result.outcomes[0], np.arange(4.0), probe.block_kinds, "tiny")
     for source, step in ((0, 1), (0, 3), (2, 3)):
         for block in (0, 3):
             old, new = (watch.inputs[each, "conditional", block] for each in (source, step))

@@ -24,7 +24,7 @@ from recast_probe.interventions import (
     WithoutReference,
 )
 from recast_probe.probe import Probe
-from recast_probe.profiles.activations import Place
+from recast_probe.profiles.activations import HookPoint
 from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.merging import match
@@ -250,7 +250,7 @@ def test_similarity_is_the_cosine_of_the_residual_states(flux2_probe):
     recorded = flux2_probe.record(TWO, "a red fox", tokens="all", record_steps=0, **QUIET)
     text = recorded.layout.text
     for place, block in enumerate((1, 3)):
-        states = recorded.select(Place("residual", "conditional", 0, block), recorded.positions)
+        states = recorded.select(HookPoint("residual", "conditional", 0, block), recorded.positions)
         mean = states[0, text : text + 16].mean(0)
         cosine = torch.cosine_similarity(mean[None], states[0, text + 16 :], dim=-1)
         np.testing.assert_allclose(result.similarity[0][0, place], cosine, rtol=1e-4, atol=1e-6)

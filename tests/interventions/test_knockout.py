@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recast_probe.attention import dense_reference
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Knockout, Merge, TokenCache, WithoutReference
 from recast_probe.layout import Grid, TokenLayout
 from tests import tiny
@@ -212,7 +212,7 @@ class TestRefused:
             )
 
     def test_attention_that_cannot_be_changed(self, adapter_probe, image):
-        with pytest.raises(InputError, match="cannot be changed"):
+        with pytest.raises(UnsupportedPipelineError, match="cannot be changed"):
             adapter_probe.generate(image, "fox", interventions=[BOTH[0]], **QUIET)
 
 

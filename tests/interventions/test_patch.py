@@ -10,7 +10,7 @@ import torch
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Patch, Record, TokenCache, WithoutReference
-from recast_probe.profiles.activations import IN_ATTENTION, WHAT, Activations, Place
+from recast_probe.profiles.activations import IN_ATTENTION, WHAT, Activations, HookPoint
 from tests import tiny
 
 QUIET = {"steps": 2, "progress": False}
@@ -52,8 +52,8 @@ def test_recording_changes_nothing_and_keeps_what_was_there(probe, image, made):
     np.testing.assert_array_equal(np.asarray(result.image), made["own"])
     found = result.activations
     total, heads = result.provenance["layout"]["text"] + 32, tiny.HEADS
-    assert found.values[Place("keys", "conditional", 1, 4)].shape == (1, total, heads, 16)
-    assert found.values[Place("residual", "conditional", 0, 2)].shape == (1, total, heads * 16)
+    assert found.values[HookPoint("keys", "conditional", 1, 4)].shape == (1, total, heads, 16)
+    assert found.values[HookPoint("residual", "conditional", 0, 2)].shape == (1, total, heads * 16)
     assert len(found.values) == 2 * (4 * tiny.BLOCKS + 1)
     assert {value.device.type for value in found.values.values()} == {"cpu"}
     assert found.provenance["prompts"] == ["fox"]
@@ -72,7 +72,7 @@ def test_the_residual_is_what_the_blocks_pass_on(probe, image, pipeline):
         hook.remove()
     for step in (0, 1):
         torch.testing.assert_close(
-            found.values[Place("residual", "conditional", step, 3)], seen[step], rtol=0, atol=0
+            found.values[HookPoint("residual", "conditional", step, 3)], seen[step], rtol=0, atol=0
         )
 
 
@@ -127,7 +127,7 @@ def test_patches_act_in_their_order(probe, image, made, everything):
     np.testing.assert_array_equal(pixels(probe, image, Patch(own), there), made["other"])
     # a record sees what stands before it
     after = probe.record(image, "fox", "keys", interventions=[there], **QUIET)
-    place = Place("keys", "conditional", 1, 0)
+    place = HookPoint("keys", "conditional", 1, 0)
     wanted = everything.select(place, after.positions)
     torch.testing.assert_close(after.values[place], wanted, rtol=0, atol=0)
 
@@ -293,7 +293,7 @@ def test_runs_that_do_not_fit_are_refused(probe, image, everything, made):
         pixels(probe, image, Patch(few, "values"))
     with pytest.raises(InputError, match="lacks some of the tokens"):
         pixels(probe, image, Patch(few, tokens="text"))
-    with pytest.raises(InputError, match="records activations once"):
+    with pytest.raises(InputError, match="record the activations of one run twice"):
         pixels(probe, image, Record("keys"), Record("values"))
     with pytest.raises(InputError, match="takes recorded activations"):
         Patch(made)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recast_probe.errors import InputError
-from recast_probe.interventions import Intervention, Prune, Recast, WithoutReference
+from recast_probe.interventions import Intervention, Needs, Prune, Recast, WithoutReference
 from recast_probe.selection.budgets import Adaptive, Fixed
 from recast_probe.selection.rankings import Ranking, cross_image, random
 
@@ -133,6 +133,11 @@ def test_a_profile_of_a_pruned_run_has_gaps(probe, image):
 class Shuffled(Intervention):
     """Two tokens, given in any order and twice."""
 
+    steps: tuple[int, ...] = (1, 2, 3)
+
+    def needs(self, run):
+        return Needs(drops=self.steps)
+
     def reference_tokens(self, step):
         return np.array([7, 3, 7]) if step.sigma < 0.9 else None
 
@@ -140,7 +145,9 @@ class Shuffled(Intervention):
 def test_an_intervention_of_ones_own(probe, image):
     result = probe.generate(image, "fox", interventions=[Shuffled()], **QUIET)
     assert result.reference_tokens_per_step == (16, 2, 2, 2)
-    assert result.provenance["interventions"] == [{"name": "Shuffled"}]
+    assert result.provenance["interventions"] == [{"name": "Shuffled", "steps": [1, 2, 3]}]
+    with pytest.raises(InputError, match="Shuffled drops reference tokens in step 2"):
+        probe.generate(image, "fox", interventions=[Shuffled((1, 3))], **QUIET)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from recast_probe.budget import MassShare
 from recast_probe.diagnostics import entropy, overlap, skew, stability
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Prune, Recast, Similarity, TokenCache
-from recast_probe.interventions.recast import RANKINGS
+from recast_probe.interventions.recast import RANKINGS, RecastHook
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.verification import patches, watch_attention
 
@@ -125,16 +125,18 @@ def test_a_run_that_ranks_itself_is_pruning_by_its_own_first_step(probe, image, 
 
 
 @pytest.mark.parametrize("ranking", RANKINGS)
-def test_ranking_again_takes_full_steps_and_lets_tokens_come_back(probe, image, ranking):
-    budget, seen = 5, []
+def test_ranking_again_takes_full_steps_and_lets_tokens_come_back(
+    probe, image, ranking, monkeypatch
+):
+    budget, seen, own = 5, [], RecastHook.reference_tokens
 
-    class Watched(Recast):
-        def reference_tokens(self, step):
-            kept = super().reference_tokens(step)
-            seen.append(None if kept is None else frozenset(kept.tolist()))
-            return kept
+    def watched(hook, step):
+        kept = own(hook, step)
+        seen.append(None if kept is None else frozenset(kept.tolist()))
+        return kept
 
-    again = Watched(budget, blocks="all", ranking=ranking, every=2)
+    monkeypatch.setattr(RecastHook, "reference_tokens", watched)
+    again = Recast(budget, blocks="all", ranking=ranking, every=2)
     result = probe.generate(image, "fox", interventions=[again], **QUIET)
     assert result.reference_tokens_per_step == (16, 5, 16, 5, 16, 5)
     assert len({seen[1], seen[3], seen[5]}) > 1
@@ -249,7 +251,7 @@ def test_adapters_have_neither_self_attention_nor_states_to_compare(adapter_prob
         ([Prune(rank.random(16, 0), 4), Recast(3)], "Recast needs the full reference in step 0"),
         (
             [Recast(6, every=2), Keep((1, 2, 3), start=2)],
-            "Recast needs the full reference in step 2, but 3 of 16",
+            "Recast needs the full reference in step 2, but Keep drops",
         ),
         (
             [Recast(4, ranking="cosine", profile_step=4), TokenCache(interval=3, first_full=1)],

@@ -20,7 +20,6 @@ from recast_probe.interventions import (
     Similarity,
     TokenCache,
 )
-from recast_probe.interventions.base import Attachment
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
@@ -40,18 +39,13 @@ def pixels(result) -> np.ndarray:
     return np.asarray(result.image).astype(int)
 
 
-class Watch(Attachment, Intervention):
+class Watch(Intervention):
     """Keeps what attention was given and what it gave, by step, branch and block."""
 
     def __init__(self) -> None:
         self.inputs: dict = {}
         self.outputs: dict = {}
         self.layouts: dict = {}
-
-    def attached(self, family, run):
-        from contextlib import nullcontext
-
-        return nullcontext(self)
 
     def begin_call(self, step, branch, layout):
         self.now = (step, branch)
@@ -236,7 +230,7 @@ def test_what_cannot_be(probe, image, adapter_probe):
     with pytest.raises(InputError, match="Knockout needs queries or hidden states of the refer"):
         run(probe, image, ReuseReference(), Knockout("text", "reference_0"))
     for other in (Merge(4), TokenCache()):
-        with pytest.raises(InputError, match="needs the hidden states of the reference"):
+        with pytest.raises(InputError, match="needs queries or hidden states of the reference"):
             run(probe, image, ReuseReference(), other)
-    with pytest.raises(UnsupportedPipelineError, match="nothing to reuse"):
+    with pytest.raises(UnsupportedPipelineError, match="cannot be changed, reused"):
         run(adapter_probe, image, ReuseReference())

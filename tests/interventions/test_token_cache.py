@@ -207,7 +207,7 @@ def test_the_pipeline_is_as_it_was(probe, pipeline, image):
 
     with pytest.raises(RuntimeError, match="stop here"):
         probe.generate(image, "fox", interventions=[CACHE], callback_on_step_end=fail, **QUIET)
-    with pytest.raises(InputError, match="Two TokenCache"):
+    with pytest.raises(InputError, match="TokenCache and TokenCache"):
         probe.generate(image, "fox", interventions=[CACHE, CACHE], **QUIET)
     assert patches(pipeline.transformer) == before
     assert names == {

@@ -9,7 +9,7 @@ import torch
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.interventions import TokenCache
 from recast_probe.interventions.base import RunContext
-from recast_probe.interventions.token_cache_run import CachedRun
+from recast_probe.interventions.token_cache import CachedRun
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
 from tests import tiny

@@ -23,7 +23,6 @@ from recast_probe.interventions import (
     TokenCache,
     WithoutReference,
 )
-from recast_probe.interventions.base import Attachment
 from recast_probe.interventions.drift import RecordDrift
 from recast_probe.runs.verification import patches
 from recast_probe.selection.rankings import cross_image, random
@@ -78,7 +77,7 @@ def state(pipeline):
     return patches(transformer), [block.attn.processor for block in transformer.transformer_blocks]
 
 
-class Watch(Attachment, Intervention):
+class Watch(Intervention):
     """Keeps what attention was given and what it gave, by step, branch and block."""
 
     def __init__(self) -> None:
@@ -315,8 +314,7 @@ def test_stored_keys_and_their_drift_are_those_of_the_branch(edit):
     reused, plainly = Watch(), Watch()
     kept = [3, 17, 40]
     run(edit, ONE, Keep(kept, start=1), ReuseReference(), reused, **GUIDED)
-    drift = run(edit, ONE, RecordDrift(0), plainly, **GUIDED).provenance["interventions"][0]
-    errors = {each["branch"]: each for each in drift["run"]}
+    errors = run(edit, ONE, RecordDrift(0), plainly, **GUIDED).outcomes[0]
     for branch in ("conditional", "unconditional"):
         for block in range(tiny_qwen.BLOCKS):
             layout, stored, _ = reused.seen[0, branch, block]
@@ -330,7 +328,7 @@ def test_stored_keys_and_their_drift_are_those_of_the_branch(edit):
                 plainly.seen[step, branch, block][1].key[:, reference].double() for step in (0, 2)
             )
             moved = float((old - new).norm() / new.norm())
-            assert errors[branch]["key"][2][block] == pytest.approx(moved, rel=1e-6)
+            assert errors[0, branch]["key"][2, block] == pytest.approx(moved, rel=1e-6)
 
 
 def test_maps_of_single_tokens(edit):
