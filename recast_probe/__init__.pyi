@@ -118,6 +118,7 @@ from .errors import (
     MissingPackageError as MissingPackageError,
 )
 from .errors import (
+    MissingWeightsError as MissingWeightsError,
 )
 from .errors import (
     ProfileFileError as ProfileFileError,
@@ -171,6 +172,7 @@ from .interventions import (
     TokenCache as TokenCache,
 )
 from .interventions import (
+    Weigh as Weigh,
 )
 from .interventions import (
     WithoutReference as WithoutReference,

@@ -16,6 +16,7 @@ from recast_probe.interventions.reuse import ReuseReference
 from recast_probe.interventions.similarity import Similarity
 from recast_probe.interventions.step_cache import StepCache
 from recast_probe.interventions.token_cache import TokenCache
+from recast_probe.interventions.weigh import Weigh
 from recast_probe.interventions.without_reference import WithoutReference
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "StepCache",
     "StepContext",
     "TokenCache",
+    "Weigh",
     "WithoutReference",
     "method",
 ]
