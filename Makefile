@@ -14,7 +14,7 @@ DEVICE ?= cuda
 FULL_SIZE ?= out/full-size
 MEASURED ?= out/measured
 
-.PHONY: demo test test-minimum crash fuzz lint types train-pocket measure-gpu clean
+.PHONY: demo test test-minimum quick coverage crash fuzz lint types train-pocket measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +38,14 @@ test-minimum:
 	$(VENV)-minimum/bin/uv pip install --python $(VENV)-minimum/bin/python --resolution lowest-direct \
 		--torch-backend cpu -e '.[dev,notebooks,metrics,masks]'
 	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+# the loop of about a minute; see tests/slow.py for what it leaves out
+quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+
+# which lines no test runs, in the terminal and in out/coverage
+coverage: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html:out/coverage
 
 # studies killed, stopped and run twice at once, at 100 random moments each
 crash: $(READY)

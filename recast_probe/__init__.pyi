@@ -43,6 +43,9 @@ from . import (
 from . import (
     studies as studies,
 )
+from . import (
+    testing as testing,
+)
 from .acceleration.accelerated_pipeline import Acceleration as Acceleration
 from .acceleration.accelerated_pipeline import accelerate as accelerate
 from .diagnostics import (

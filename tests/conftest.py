@@ -14,7 +14,15 @@ from PIL import Image
 
 from recast_probe.pipelines.loading import load_pipeline
 from recast_probe.probe import Probe
-from tests import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
+from tests.slow import is_slow
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `tests.slow` lists."""
+    for item in items:
+        if is_slow(item.path):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ import torch
 import recast_probe as rp
 from recast_probe import pocket
 from recast_probe.interventions import Record, TokenCache
-from tests import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
 
 STEPS = 4
 # by name: interventions for a run with so many reference tokens, given activations to patch in

@@ -23,7 +23,7 @@ from diffusers.models.transformers import transformer_qwenimage as qwen
 from nnsight import NNsight
 
 from recast_probe._utils import compat
-from tests import tiny
+from recast_probe.testing import tiny
 
 PIPELINES = (
     FluxPipeline,

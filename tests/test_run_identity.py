@@ -21,7 +21,7 @@ from recast_probe.files.envelope import digest
 from recast_probe.pipelines.run_identity import model_fingerprint, pipeline_identity
 from recast_probe.probe import Probe
 from recast_probe.studies import Store
-from tests import tiny, tiny_flux2, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_qwen
 
 
 def block(pipe):
@@ -171,7 +171,7 @@ def test_runs_leave_the_identity_as_it_was(name):
 
 def test_another_process_finds_the_same():
     code = (
-        "from tests import tiny; from recast_probe.files.envelope import digest; "
+        "from recast_probe.testing import tiny; from recast_probe.files.envelope import digest; "
         "from recast_probe.pipelines.run_identity import pipeline_identity; "
         "print(digest(pipeline_identity(tiny.build_tiny_pipeline())))"
     )

@@ -13,7 +13,13 @@ from recast_probe.metrics.metric_types import (
     SetMetric,
     TextMetric,
 )
-from recast_probe.metrics.registry import metric, metric_names, metrics_of, missing
+from recast_probe.metrics.registry import (
+    metric,
+    metric_names,
+    metrics_of,
+    missing,
+    register_metric,
+)
 from recast_probe.metrics.scores import IdentityScorer, identity_score, retrieve
 
 __all__ = [
@@ -33,6 +39,7 @@ __all__ = [
     "metric_names",
     "metrics_of",
     "missing",
+    "register_metric",
     "retrieve",
     "srgb_to_lab",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,13 @@ from recast_probe.errors import InputError
 from recast_probe.metrics import clip, dinov2, structure
 from recast_probe.metrics.bundled import Colour, MobileNet
 from recast_probe.metrics.faces import auraface
-from recast_probe.metrics.metric_types import ImageMetric, Metric, Whole
+from recast_probe.metrics.metric_types import (
+    ImageMetric,
+    Metric,
+    SetMetric,
+    TextMetric,
+    Whole,
+)
 from recast_probe.metrics.pretrained import absent, how_to_get
 from recast_probe.metrics.sets import KID, RFID
 
@@ -36,7 +42,7 @@ class Entry:
     packages: tuple[str, ...] = ()
 
 
-ENTRIES: Mapping[str, Entry] = {
+ENTRIES: dict[str, Entry] = {
     "mobilenet": Entry(MobileNet),
     "colour": Entry(Colour),
     "dinov2": Entry(dinov2.DINOv2, dinov2.SOURCE, dinov2.FILES),
@@ -48,6 +54,42 @@ ENTRIES: Mapping[str, Entry] = {
     "kid": Entry(KID, packages=("torchmetrics",)),
     "rfid": Entry(RFID, packages=("torchmetrics",)),
 }
+
+
+def register_metric(kind: type[Metric], *, packages: Iterable[str] = ()) -> type[Metric]:
+    """Let a metric be made by its name, in tables, commands and `metric`.
+
+    Args:
+        kind: a subclass of `ImageMetric`, `TextMetric` or `SetMetric` with a `name`, made without
+            arguments by default.
+        packages: names of modules that it needs beyond those of the package.
+
+    Returns:
+        The same class, so that this can be its decorator.
+
+    Raises:
+        InputError: it is no such class, lacks a method, or has a name that is taken or that a list
+            of metrics could not hold.
+    """
+    kinds = (ImageMetric, TextMetric, SetMetric)
+    if not (isinstance(kind, type) and issubclass(kind, kinds)):
+        raise InputError(
+            "register_metric takes a class that inherits from ImageMetric, TextMetric or "
+            f"SetMetric, not {kind!r}."
+        )
+    name = getattr(kind, "name", None)
+    if lacking := [*sorted(kind.__abstractmethods__), *([] if name else ["name"])]:
+        raise InputError(f"The metric {kind.__name__} lacks {', '.join(lacking)}.")
+    assert name is not None
+    if name.endswith(WHOLE) or set(name) & set(",= "):
+        raise InputError(
+            f"A metric cannot be called {name!r}: names have no comma, no space and no '=', and "
+            f"{WHOLE!r} after a name asks for whole images."
+        )
+    if name in ENTRIES:
+        raise InputError(f"There is a metric {name!r} already; give {kind.__name__} another name.")
+    ENTRIES[name] = Entry(kind, packages=tuple(packages))
+    return kind
 
 
 def metric_names() -> list[str]:
@@ -119,7 +161,9 @@ def missing(name: str, source: str | Path | None = None) -> str | None:
     entry = _entry(name)
     for package in entry.packages:
         if not is_installed(package):
-            return f"the package {package}: {OPTIONAL[package].how_to_get}"
+            known = OPTIONAL.get(package)
+            how = "install the package that has it" if known is None else known.how_to_get
+            return f"the package {package}: {how}"
     if entry.source is None:
         return None
     files = absent(source or entry.source, entry.files)

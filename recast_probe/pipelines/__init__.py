@@ -14,15 +14,15 @@ from recast_probe.pipelines.ip_adapter.flux_ip_adapter import FluxIPAdapter
 from recast_probe.pipelines.qwen.image_edit import QwenImageEdit
 from recast_probe.pipelines.qwen.image_edit_plus import QwenImageEditPlus
 
-FAMILIES: tuple[type[Family], ...] = (
+FAMILIES: list[type[Family]] = [
     FluxKontext,
     FluxIPAdapter,
     Flux2,
     Flux2Klein,
     QwenImageEdit,
     QwenImageEditPlus,
-)
-"""Every known family."""
+]
+"""Every known family; `register_family` adds to them."""
 
 REFUSED = {
     "Flux2KleinKVPipeline": "its reference tokens attend to nothing but themselves and are "
@@ -31,6 +31,46 @@ REFUSED = {
     "the sequence of every step",
 }
 """Pipeline classes that look like a known one and are not, each with the reason."""
+
+
+# what a family must say of itself besides its methods
+FACTS = ("name", "pipelines", "parts", "text_parts", "texts", "processors")
+
+
+def register_family(family: type[Family]) -> type[Family]:
+    """Let pipelines of another class be probed, everywhere in this process.
+
+    Args:
+        family: inherits from `Family` or from a family of the package. `testing.conformance` shows
+            whether it is right.
+
+    Returns:
+        The same class, so that this can be its decorator.
+
+    Raises:
+        InputError: it is not a family, lacks a method or a fact, or its name or one of its
+            pipelines has a family already.
+    """
+    if not (isinstance(family, type) and issubclass(family, Family)):
+        raise InputError(
+            f"register_family takes a class that inherits from Family, not {family!r}."
+        )
+    facts = [fact for fact in FACTS if not hasattr(family, fact)]
+    if lacking := [*sorted(family.__abstractmethods__), *facts]:
+        raise InputError(f"{family.__name__} lacks {', '.join(lacking)}; see Family.")
+    for known in FAMILIES:
+        if known.name == family.name:
+            raise InputError(
+                f"There is a family {family.name!r} already, {known.__name__}; give "
+                f"{family.__name__} another name."
+            )
+        if taken := sorted(set(known.pipelines) & set(family.pipelines)):
+            raise InputError(
+                f"{taken[0]} has a family already, {known.name!r}; {family.__name__} can serve a "
+                "subclass of it under a name of its own."
+            )
+    FAMILIES.append(family)
+    return family
 
 
 def find_family(pipe: Any, *, traced: bool = True, model: str | None = None) -> Family:
@@ -50,11 +90,11 @@ def find_family(pipe: Any, *, traced: bool = True, model: str | None = None) -> 
             f"{str(pipe)!r} is a name and not a pipeline; load it with "
             f"Probe.from_pretrained({str(pipe)!r}), or with diffusers."
         )
-    ancestors = {base.__name__ for base in type(pipe).__mro__}
-    if reasons := ancestors & set(REFUSED):
-        raise refused(reasons.pop())
-    for kind in FAMILIES:
-        if ancestors & set(kind.pipelines):
+    # the nearest ancestor decides, so that a subclass may have a family of its own
+    for name in (base.__name__ for base in type(pipe).__mro__):
+        if name in REFUSED:
+            raise refused(name)
+        if (kind := family_of_class(name)) is not None:
             family = kind(pipe, model)
             if traced:
                 family.check_traceable()
@@ -96,5 +136,6 @@ __all__ = [
     "family_of_class",
     "find_family",
     "refused",
+    "register_family",
     "supported_pipelines",
 ]

@@ -112,14 +112,16 @@ def dense_scores(
 
 @contextmanager
 def watch_attention(
-    transformer: torch.nn.Module, on_attention: Callable[[int, int, Mapping[str, Any]], None]
+    transformer: torch.nn.Module,
+    on_attention: Callable[[int, int, Mapping[str, Any]], torch.Tensor | None],
 ) -> Iterator[None]:
     """The second attachment: wrap the attention backends of diffusers while inside.
 
     Args:
         transformer: only attention inside this module's forward is watched.
         on_attention: called with the transformer call (from 0), the number of the attention call in
-            it (from 0) and the backend's keyword arguments.
+            it (from 0) and the backend's keyword arguments. What it returns, if anything, is the
+            block's attention output in place of the backend's.
     """
     state = {"call": -1, "attention": 0, "inside": False}
 
@@ -132,8 +134,10 @@ def watch_attention(
     def wrapped(backend: Callable[..., Any]) -> Callable[..., Any]:
         def watched(**arguments: Any) -> Any:
             if state["inside"]:
-                on_attention(state["call"], state["attention"], arguments)
+                given = on_attention(state["call"], state["attention"], arguments)
                 state["attention"] += 1
+                if given is not None:
+                    return given
             return backend(**arguments)
 
         return watched

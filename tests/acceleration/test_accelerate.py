@@ -23,7 +23,7 @@ from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive, Aligned, Fixed
 from recast_probe.selection.mass import MassShare
 from recast_probe.selection.rankings import random
-from tests import tiny
+from recast_probe.testing import tiny
 
 STEPS = 5
 GUIDED = {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}

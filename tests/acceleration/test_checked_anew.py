@@ -13,7 +13,7 @@ from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import ReuseReference
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 from tests.pipeline_changes import (
     FORWARDS,
     PROCESSORS,

@@ -12,7 +12,7 @@ from recast_probe.acceleration import fp8
 from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 def halve(module: torch.nn.Linear) -> None:

@@ -9,7 +9,7 @@ from diffusers.models.attention_dispatch import attention_backend
 
 from recast_probe.attention.readout import attend
 from recast_probe.layout import Grid, TokenLayout
-from tests import tiny_qwen
+from recast_probe.testing import tiny_qwen
 
 LAYOUT = TokenLayout(4, Grid(2, 3), (Grid(2, 2),))
 SETTINGS = {

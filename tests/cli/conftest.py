@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from recast_probe.cli import main
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 @dataclass(frozen=True)

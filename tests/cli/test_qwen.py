@@ -9,7 +9,7 @@ import transformers
 from PIL import Image
 
 from recast_probe.profiles.profile import AttentionProfile
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_missing_package_is_named(command, common, qwen_folders, tmp_path, mon
     index = broken / "model_index.json"
     index.write_text(
         index.read_text()
-        .replace('"tests.tiny_qwen"', '"transformers"')
+        .replace('"recast_probe.testing.tiny_qwen"', '"transformers"')
         .replace('"ImageProcessor"', '"Qwen2VLProcessor"')
     )
     monkeypatch.setattr("recast_probe.pipelines.loading.is_installed", lambda name: False)

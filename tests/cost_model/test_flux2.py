@@ -22,7 +22,7 @@ from recast_probe.cost_model import (
 )
 from recast_probe.cost_model.published_configs import CONFIGS, PUBLISHED
 from recast_probe.errors import InputError
-from tests import tiny_flux2
+from recast_probe.testing import tiny_flux2
 
 # an MLP whose width is no multiple of the hidden width
 SMALL = {

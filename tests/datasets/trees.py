@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from tests.tiny import tiny_image
+from recast_probe.testing.tiny import tiny_image
 
 TEMPLATES = {
     "Object": ["a {0} {1} in the jungle", "a {0} {1} floating on top of water", "a red {0} {1}"],

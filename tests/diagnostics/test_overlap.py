@@ -13,7 +13,7 @@ from recast_probe.diagnostics import mask_to_grid, overlap
 from recast_probe.diagnostics.inference import toroidal_shifts
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 BOX = np.zeros((4, 4), bool)
 BOX[1:3, 1:3] = True

@@ -8,7 +8,7 @@ import pytest
 from recast_probe.diagnostics import center_prior, overlap, position_control
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 SIDE = 12
 GRID = (Grid(SIDE, SIDE),)

@@ -14,7 +14,7 @@ from recast_probe.diagnostics import entropy, mutual_information, skew
 from recast_probe.diagnostics.skew import top_words
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 PAIR = (Grid(1, 4),)
 

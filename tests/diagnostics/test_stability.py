@@ -10,7 +10,7 @@ import pytest
 from recast_probe.diagnostics import stability, stability_over
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 RISING = np.arange(1.0, 17.0)
 

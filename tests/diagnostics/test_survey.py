@@ -11,7 +11,7 @@ import pytest
 from recast_probe.diagnostics import arrays, entropy, skew, stability, survey
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 
 def profiles(count: int, heads: int = 2) -> list:

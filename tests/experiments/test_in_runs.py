@@ -19,7 +19,7 @@ from recast_probe.experiments.faithfulness import (
 from recast_probe.interventions import Keep
 from recast_probe.layout import Grid
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 2, "progress": False}
 

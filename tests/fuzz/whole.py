@@ -13,7 +13,7 @@ from recast_probe import pocket
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 def make_whole_files(folder: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from diffusers import FlowMatchLCMScheduler
 
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 

@@ -10,7 +10,7 @@ from recast_probe.attention import dense_reference
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Knockout, Merge, TokenCache, WithoutReference
 from recast_probe.layout import Grid, TokenLayout
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 3, "progress": False}
 BOTH = (Knockout("reference", "generation"), Knockout("reference", "text"))

@@ -11,7 +11,7 @@ import torch
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Patch, Record, TokenCache, WithoutReference
 from recast_probe.profiles.activations import IN_ATTENTION, WHAT, Activations, HookPoint
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 2, "progress": False}
 WHOLE_STREAM = ("residual", "embeddings")

@@ -24,7 +24,7 @@ from recast_probe.layout import Grid, TokenLayout
 from recast_probe.runs.verification import patches
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.rankings import random
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 5, "progress": False}
 GUIDED = {"true_cfg_scale": 2.0, "negative_prompt": "blurry"}

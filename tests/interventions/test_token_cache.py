@@ -15,7 +15,7 @@ from recast_probe.runs.verification import patches, watch_attention
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.fresh_tokens import FreshShare
 from recast_probe.selection.rankings import random
-from tests import tiny
+from recast_probe.testing import tiny
 from tests.interventions.dense_token_cache import DenseTokenCache
 
 QUIET = {"steps": 8, "progress": False}

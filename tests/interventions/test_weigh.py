@@ -12,7 +12,7 @@ from recast_probe import Probe
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Knockout, Merge, ReuseReference, TokenCache, Weigh
 from recast_probe.interventions.base import CallHook, Intervention
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 QUIET = {"steps": 3, "progress": False}
 TEXT, GENERATION = tiny.TEXT_TOKENS, 16

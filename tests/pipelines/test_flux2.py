@@ -16,7 +16,7 @@ from recast_probe.layout import Grid
 from recast_probe.pipelines import find_family
 from recast_probe.pipelines.loading import load_pipeline
 from recast_probe.probe import Probe
-from tests import tiny, tiny_flux2
+from recast_probe.testing import tiny, tiny_flux2
 
 
 class SeenError(Exception):

@@ -11,7 +11,7 @@ from recast_probe.interventions.base import RunContext
 from recast_probe.interventions.token_cache import CachedRun
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.pipelines.hooked_processor import hooked
-from tests import tiny, tiny_flux2
+from recast_probe.testing import tiny, tiny_flux2
 
 TEXT = 12
 

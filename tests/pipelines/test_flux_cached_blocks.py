@@ -12,7 +12,7 @@ from recast_probe.interventions.base import RunContext
 from recast_probe.interventions.token_cache import CachedRun
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 def transformer_inputs(kept: int, seed: int) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from recast_probe.errors import VerificationError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.pipelines import FAMILIES, find_family, supported_pipelines
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 @pytest.fixture(scope="module")

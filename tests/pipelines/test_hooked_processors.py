@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.pipelines.hooked_processor import hooked
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 
 class InALoop:

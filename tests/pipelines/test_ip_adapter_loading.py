@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from recast_probe.errors import InputError
 from recast_probe.probe import Probe
-from tests import tiny_ip_adapter
+from recast_probe.testing import tiny_ip_adapter
 
 QUIET = {"steps": 2, "progress": False}
 

@@ -9,7 +9,7 @@ import torch
 from recast_probe import rank
 from recast_probe.interventions import Prune, Recast, WithoutReference
 from recast_probe.selection import Adaptive
-from tests import tiny, tiny_ip_adapter
+from recast_probe.testing import tiny, tiny_ip_adapter
 
 QUIET = {"steps": 3, "progress": False}
 IMAGES = 32  # with 4 tokens each: the 128 image tokens of the paper

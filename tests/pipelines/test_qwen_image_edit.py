@@ -16,7 +16,7 @@ from recast_probe.layout import Grid
 from recast_probe.pipelines import find_family
 from recast_probe.runs.verification import patches, watch_attention
 from recast_probe.selection.merging import match
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 NEGATIVE = "blurry, of low quality"
 

@@ -14,7 +14,7 @@ from recast_probe.experiments.path_profiles import path_profiles
 from recast_probe.interventions import Keep, Knockout
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 3, "progress": False}
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(probe, adapter_probe, im
 
 def test_correspondence_of_planted_places(image):
     """Keys equal to queries in the fast rotary pairs: each token looks at its own place."""
-    from tests.probe.test_planted import FAST, blocks, plant_queries, still
+    from recast_probe.testing.planted_attention import FAST, blocks, plant_queries, still
 
     pipe = tiny.build_tiny_pipeline(seed=3)
     still(pipe.transformer)

@@ -10,8 +10,8 @@ from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.path_profiles import path_profiles
 from recast_probe.interventions import Knockout
 from recast_probe.probe import Probe
-from tests import tiny
-from tests.probe.circuits import circuit
+from recast_probe.testing import tiny
+from recast_probe.testing.circuits import circuit
 
 QUIET = {"steps": 2, "progress": False}
 EDGES = [

@@ -14,7 +14,7 @@ from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.attention.autocast import as_cast
 from recast_probe.interventions import Knockout, Patch, Record, ReuseReference
 from recast_probe.probe import Probe
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 QUIET = {"steps": 2, "progress": False}
 WHAT = ("keys", "values", "attention output", "residual", "embeddings")

@@ -8,54 +8,15 @@ import torch
 
 import recast_probe as rp
 from recast_probe.layout import Grid
-from recast_probe.runs.verification import dense_scores, patches, watch_attention
-from tests import tiny
+from recast_probe.testing import tiny
 
 STEPS = 2
 TWO = [tiny.tiny_image(), tiny.tiny_image(100, 70, seed=4)]
 
 
-def dense_profile(probe, images, prompt, **settings) -> np.ndarray:
-    """Scores (call, prompt, block, head, token) by the second attachment, in float64."""
-    layout, scores = probe.layout(images, **settings), {}
-
-    def collect(call, attention, arguments):
-        assert attention == len(scores.setdefault(call, []))
-        scores[call].append(
-            dense_scores(arguments["query"], arguments["key"], layout, None, range(tiny.HEADS))
-        )
-
-    with watch_attention(probe.pipe.transformer, collect):
-        probe.pipe(**probe.pipeline_arguments(images, prompt, steps=STEPS, **settings))
-    return np.array([scores[call] for call in sorted(scores)]).transpose(0, 2, 1, 3, 4)
-
-
-def plain(probe, *arguments, **settings) -> np.ndarray:
-    return np.asarray(probe.pipe(**probe.pipeline_arguments(*arguments, **settings)).images[0])
-
-
-@pytest.mark.parametrize("images", [TWO[1], TWO])
-def test_scores_are_a_dense_softmax_in_float64(flux2_probe, images):
-    profile = flux2_probe.profile(images, "a red fox", steps=STEPS, progress=False)
-    expected = dense_profile(flux2_probe, images, "a red fox")
-    branches = profile.dataset.sizes["branch"]
-    assert branches == (2 if "klein" in flux2_probe.family.name else 1)
-    for branch, scores in enumerate(profile.dataset["score"].values):
-        np.testing.assert_allclose(scores, expected[branch::branches, 0], rtol=2e-5)
-    mass = profile.dataset["mass"]
-    np.testing.assert_allclose(mass.sum("key_group"), 1, atol=1e-5)
-    reference = mass.sel(query_group="generation", key_group="reference")
-    np.testing.assert_allclose(profile.dataset["score"].sum("token"), reference, atol=1e-6)
-    if images is TWO:
-        assert profile.layout.references == (Grid(4, 4), Grid(4, 6))
-
-
-def test_the_image_is_the_plain_pipelines(flux2_probe):
-    """Also where the pipeline is called as its documentation has it, with the image alone."""
+def test_the_image_is_that_of_the_pipeline_as_its_documentation_calls_it(flux2_probe):
     for images in (TWO[1], TWO):
         result = flux2_probe.generate(images, "a red fox", STEPS, profile=True, progress=False)
-        expected = plain(flux2_probe, images, "a red fox", STEPS)
-        np.testing.assert_array_equal(np.asarray(result.image), expected)
         own = flux2_probe.pipe(
             image=images,
             prompt="a red fox",
@@ -65,16 +26,7 @@ def test_the_image_is_the_plain_pipelines(flux2_probe):
         )
         np.testing.assert_array_equal(np.asarray(result.image), np.asarray(own.images[0]))
     assert result.image.size == (64, 64)
-    other = plain(flux2_probe, TWO[0], "a red fox", STEPS)
-    assert np.abs(other.astype(int) - np.asarray(result.image)).max() > 5
-
-
-def test_a_certificate(flux2_probe):
-    before = patches(flux2_probe.pipe.transformer)
-    certificate = flux2_probe.verify(TWO, "a red fox")
-    assert certificate.passed, str(certificate)
-    assert certificate.attention_calls_recorded in (10, 20)
-    assert patches(flux2_probe.pipe.transformer) == before
+    assert result.profile.layout.references == (Grid(4, 4), Grid(4, 6))
 
 
 def test_both_branches_and_which_is_which(flux2_probes, monkeypatch):
@@ -94,24 +46,6 @@ def test_both_branches_and_which_is_which(flux2_probes, monkeypatch):
     np.testing.assert_array_equal(
         swapped.sel(branch="conditional"), scores.sel(branch="conditional")
     )
-
-
-def test_several_prompts_are_one_batch(flux2_probe):
-    prompts = ["a red fox", "snow"]
-    together = flux2_probe.profile(TWO, prompts, steps=1, seed=3, progress=False)
-    for prompt, profile in zip(prompts, together, strict=True):
-        alone = flux2_probe.profile(TWO, prompt, steps=1, seed=3, progress=False)
-        np.testing.assert_allclose(profile.score, alone.score, rtol=1e-4, atol=1e-7)
-
-
-def test_half_precision(flux2_folders):
-    from recast_probe.probe import Probe
-
-    probe = Probe.from_pretrained(flux2_folders["klein"], dtype="bfloat16")
-    profile = probe.profile(TWO[1], "fox", steps=STEPS, progress=False)
-    expected = dense_profile(probe, TWO[1], "fox")
-    np.testing.assert_allclose(profile.dataset["score"].values[0], expected[::2, 0], rtol=1e-4)
-    assert probe.verify(TWO[1], "fox").image_difference == 0
 
 
 def test_the_text_lens_keeps_the_size_of_the_image(flux2_probes):

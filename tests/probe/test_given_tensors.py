@@ -14,7 +14,7 @@ from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.text_lens import text_lens
 from recast_probe.interventions import Knockout, Record
 from recast_probe.probe import Probe
-from tests import tiny, tiny_flux2, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_qwen
 
 QUIET = {"steps": 2, "progress": False}
 

@@ -13,7 +13,7 @@ from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, RecastProbeError, UnsupportedPipelineError
 from recast_probe.experiments.attribution import attribution, with_latents
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from recast_probe.errors import InputError
 from recast_probe.experiments.block_groups import windows
 from recast_probe.interventions import Patch
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 3, "progress": False}
 

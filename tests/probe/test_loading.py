@@ -13,7 +13,7 @@ from recast_probe._utils.provenance import model_name
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.pipelines.run_identity import model_fingerprint
 from recast_probe.probe import Probe
-from tests import tiny
+from recast_probe.testing import tiny
 
 
 def test_a_folder_is_loaded_as_it_is_stored(tiny_folder, pipeline):

@@ -16,7 +16,7 @@ from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import TokenCache
 from recast_probe.probe import Probe
-from tests import tiny, tiny_ip_adapter
+from recast_probe.testing import tiny, tiny_ip_adapter
 from tests.pipeline_changes import (
     FORWARDS,
     PROCESSORS,

@@ -10,7 +10,7 @@ from recast_probe.errors import VerificationError
 from recast_probe.layout import Grid
 from recast_probe.probe import Probe
 from recast_probe.runs.verification import dense_scores, watch_attention
-from tests import tiny
+from recast_probe.testing import tiny
 
 STEPS = 3
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_qwen
 
 QUIET = {"steps": 1, "progress": False}
 LONG = "abcdefgh ijklmnopq rstuvw"

@@ -16,7 +16,7 @@ from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.probe import Probe
 from recast_probe.runs.pipeline_check import unreadable_blocks
-from tests import tiny, tiny_ip_adapter
+from recast_probe.testing import tiny, tiny_ip_adapter
 
 STEPS = 3
 QUIET = {"steps": STEPS, "progress": False}

@@ -17,7 +17,7 @@ from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.text_lens import text_lens
 from recast_probe.interventions import Keep
-from tests import tiny
+from recast_probe.testing import tiny
 
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 EULER, LCM = "FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler"

@@ -13,7 +13,7 @@ from PIL import Image
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 from recast_probe.probe import Probe
-from tests import tiny, tiny_flux2, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_qwen
 
 SIGMAS = {"sigmas": [1.0, 0.4]}
 SHORT = {"max_sequence_length": 9}
@@ -72,7 +72,7 @@ def megapixel_kontext():
 @pytest.fixture(scope="module")
 def megapixel(adapter_folders):
     """Probes of tiny pipelines whose configs are those of the large ones where sizes count."""
-    from tests import tiny_ip_adapter
+    from recast_probe.testing import tiny_ip_adapter
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

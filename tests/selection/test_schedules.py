@@ -11,7 +11,7 @@ from recast_probe import budget as budgets
 from recast_probe.errors import InputError
 from recast_probe.interventions import Prune
 from recast_probe.selection.rankings import Ranking, random
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 PAPER = budgets.Adaptive(256, 1024)
 

@@ -7,7 +7,7 @@ import pytest
 
 from recast_probe import rank
 from recast_probe.errors import InputError
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 
 def profile_with_the_best_token_in_place(places):

@@ -11,7 +11,7 @@ from recast_probe import figures
 from recast_probe.errors import InputError
 from recast_probe.experiments.causal_map import causal_map, measured
 from recast_probe.interventions import Patch
-from tests import tiny
+from recast_probe.testing import tiny
 
 QUIET = {"steps": 3, "progress": False}
 WINDOWS = {"block_window": 2, "step_window": 2}

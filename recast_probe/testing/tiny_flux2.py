@@ -31,7 +31,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tests import tiny
+from recast_probe.testing import tiny
 
 TEXT_WIDTH = 8
 TEXT_TOKENS = {"flux2": 48, "klein": 40}

@@ -193,7 +193,7 @@ def remember_encoded(vae: AutoencoderKLQwenImage) -> None:
     encode, known = vae.encode, {}
 
     def remembering(image: torch.Tensor) -> Any:
-        key = image.numpy().tobytes()
+        key = image.dtype, image.float().numpy().tobytes()
         if key not in known:
             known[key] = encode(image)
         return known[key]

@@ -1,8 +1,11 @@
-"""Profiles with scores that a test decides."""
+"""Attention profiles with scores that a test decides."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
@@ -10,7 +13,13 @@ from recast_probe.profiles.profile import AttentionProfile
 SQUARE = (Grid(4, 4),)
 
 
-def planted(score, grids=SQUARE, conditional=None, blocks=None, weighted=None) -> AttentionProfile:
+def planted(
+    score: ArrayLike,
+    grids: Sequence[Grid] = SQUARE,
+    conditional: ArrayLike | None = None,
+    blocks: Sequence[int] | None = None,
+    weighted: ArrayLike | None = None,
+) -> AttentionProfile:
     """A profile of these scores, (step, block, head, token) or anything that broadcasts to it.
 
     Args:

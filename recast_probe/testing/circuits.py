@@ -13,11 +13,13 @@ other:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from diffusers import FluxKontextPipeline
 
-from tests import tiny
-from tests.probe.test_planted import blocks, still
+from recast_probe.testing import tiny
+from recast_probe.testing.planted_attention import blocks, still
 
 SLOW = 8  # the slowest rotary pair of the row axis
 IMAGE = 0  # the fastest rotary pair of the image axis, dimensions 0 and 1
@@ -25,7 +27,7 @@ STRENGTH = 50.0  # times 1 - cos(1) = 0.46 is the gap between logits
 
 
 @torch.no_grad()
-def plant_looks(attention: torch.nn.Module, image: list[str], text: list[str]) -> None:
+def plant_looks(attention: Any, image: list[str], text: list[str]) -> None:
     """Let each head's image queries and text queries see one group: "text" or "reference"."""
     size, double = tiny.HEAD_DIMENSION, hasattr(attention, "add_q_proj")
     angle = torch.tensor(1.0)
@@ -68,7 +70,7 @@ def plant_looks(attention: torch.nn.Module, image: list[str], text: list[str]) -
 
 
 @torch.no_grad()
-def open_gate(norm: torch.nn.Module, strength: float = 3.0) -> None:
+def open_gate(norm: Any, strength: float = 3.0) -> None:
     """Let the attention output of a stream through, the same in every step."""
     width = norm.linear.out_features // 6
     norm.linear.bias[2 * width : 3 * width] = strength

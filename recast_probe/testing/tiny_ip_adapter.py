@@ -1,8 +1,9 @@
 """A tiny FLUX.1 with an IP-Adapter, in the formats in which the real ones are published.
 
-The base is the transformer of ``tests.tiny`` in a ``FluxPipeline``. The adapter is one safetensors
-file with the names that XLabs gives its tensors: 4 image tokens for each image, keys and values for
-each of the 2 double-stream blocks. The image encoder is a CLIP vision model in a folder of its own.
+The base is the transformer of ``testing.tiny`` in a ``FluxPipeline``. The adapter is one
+safetensors file with the names that XLabs gives its tensors: 4 image tokens for each image, keys
+and values for each of the 2 double-stream blocks. The image encoder is a CLIP vision model in a
+folder of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from diffusers import FluxPipeline
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from tests import tiny
+from recast_probe.testing import tiny
 
 TOKENS = 4
 TEXT_WIDTH = 32
@@ -69,6 +70,21 @@ def build_image_encoder(seed: int = 0) -> CLIPVisionModelWithProjection:
                 projection_dim=IMAGE_WIDTH,
             )
         ).eval()
+
+
+def build_tiny_pipeline(seed: int = 0) -> FluxPipeline:
+    """The pipeline with its adapter, put together in memory."""
+    parts = tiny.build_tiny_pipeline(seed).components
+    pipeline = FluxPipeline(**parts | {"image_encoder": build_image_encoder(seed)})
+    adapter: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for name, value in adapter_weights(seed).items():
+        _, _, rest = name.partition(".")
+        for part in ("k", "v"):
+            rest = rest.replace(f"processor.ip_adapter_double_stream_{part}_proj", f"to_{part}_ip")
+        adapter["image_proj" if "proj_model" in name else "ip_adapter"][rest] = value
+    pipeline.load_ip_adapter(adapter, weight_name=WEIGHTS)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def save_all(folder: Path, seed: int = 0) -> Folders:

@@ -1,0 +1,15 @@
+"""What tests of this package, and of anybody's own extension of it, are made of.
+
+- `tiny`, `tiny_flux2`, `tiny_ip_adapter`, `tiny_qwen`: random pipelines of every supported class
+- `planted_attention`, `circuits`: models in which the right answer is set by hand
+- `planted_profiles`: profiles with chosen scores
+- `conformance`: what a pipeline must keep to be probed
+
+They need neither a test runner nor a download.
+"""
+
+from __future__ import annotations
+
+from recast_probe.testing.images import assert_same_image
+
+__all__ = ["assert_same_image"]

@@ -1,0 +1,181 @@
+"""Properties of runs that are changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from recast_probe.acceleration.accelerated_pipeline import accelerate
+from recast_probe.interventions import (
+    Intervention,
+    Keep,
+    Knockout,
+    Merge,
+    Patch,
+    Prune,
+    Recast,
+    ReuseReference,
+    StepCache,
+    TokenCache,
+    WithoutReference,
+)
+from recast_probe.layout import TokenLayout
+from recast_probe.selection.rankings import random
+from recast_probe.testing.conformance.case import (
+    STEPS,
+    Case,
+    Made,
+    Runs,
+    assert_close,
+    assert_same,
+    distance,
+)
+from recast_probe.testing.conformance.dense import dense_run
+
+
+def reference_tokens(case: Case) -> int:
+    """Reference tokens of the case's run with one image."""
+    return case.probe.layout(case.image, case.prompt, **case.settings).reference_tokens
+
+
+def changed_runs(case: Case) -> Runs:
+    """Runs of both branches where a case has two, since what acts must act in both."""
+    return Runs(case, more={} if "true guidance" in case.refuses else case.guidance)
+
+
+def check_hooks_equal_nnsight(case: Case) -> None:
+    """PyTorch's hooks make the image and the profile that tracing makes, bit for bit."""
+    runs = changed_runs(case)
+    plain, before = runs.plain(), runs.state()
+    recast = Recast(reference_tokens(case) // 3 + 1, blocks="all")
+    for arm in ([], [recast]):
+        traced, hooked = (
+            runs.made(*arm, profile=True, attachment=each) for each in ("nnsight", "hooks")
+        )
+        assert_same(hooked, traced)
+        assert (distance(traced, plain) == 0) == (not arm)
+        _assert_same_profile(hooked, traced)
+    assert runs.state() == before, "Something is left on the pipeline."
+
+
+def _assert_same_profile(found: Made, expected: Made) -> None:
+    assert found.result is not None
+    assert expected.result is not None
+    for name in ("score", "mass", "conditional_entropy"):
+        one, other = (each.result.profiles[0].dataset[name] for each in (found, expected))  # type: ignore[union-attr]
+        np.testing.assert_array_equal(one.values, other.values)
+
+
+def check_accelerated_equals_probed(case: Case) -> None:
+    """The pipeline accelerated for good makes the images that the probe makes."""
+    runs = changed_runs(case)
+    plain, before = runs.plain(), runs.state()
+    tokens = reference_tokens(case)
+    recast = Recast(tokens // 3 + 1, blocks="all")
+    for arm in (recast, Prune(random(tokens, 0), tokens // 2, start=1)):
+        traced = runs.made(arm)
+        assert traced.result is not None
+        with accelerate(case.probe.pipe, interventions=[arm]) as accelerated:
+            live = case.probe.pipe(**case.probe.pipeline_arguments(**runs.call)).images
+            assert accelerated.report is not None
+            counts = accelerated.report["reference_tokens_per_step"]
+        np.testing.assert_array_equal(np.asarray(live[0]), traced.images[0])
+        assert counts == list(traced.result.reference_tokens_per_step)
+        assert distance(traced, plain) > 1e-3
+    assert runs.state() == before, "Something is left on the pipeline."
+
+
+def check_pruned_equals_absent(case: Case) -> None:
+    """Dropped tokens are in no attention: latents are those with minus infinity at their keys."""
+    tokens, runs = reference_tokens(case), changed_runs(case)
+    plain = runs.plain()
+    assert_same(runs.made(Keep(tuple(range(tokens)))), plain)
+    some = range(0, tokens, 3)
+    arms: list[tuple[Intervention, Sequence[int]]] = [
+        (Keep(tuple(some)), some),
+        (WithoutReference(), ()),
+    ]
+    for drop, kept in arms:
+        made = runs.made(drop)
+        assert made.result is not None
+        assert made.result.reference_tokens_per_step == (len(kept),) * STEPS
+        absent = sorted(set(range(tokens)) - set(kept))
+        wanted, _ = dense_run(runs, lambda layout, absent=absent: _keys(layout, absent))  # type: ignore[misc]
+        assert_close(made, wanted, plain)
+
+
+def _keys(layout: TokenLayout, tokens: Sequence[int]) -> list[tuple[slice, slice]]:
+    start = layout.span("reference").start
+    return [(slice(None), slice(start + token, start + token + 1)) for token in tokens]
+
+
+def check_cut_equals_minus_infinity(case: Case) -> None:
+    """Edges that are cut have the logit minus infinity in a dense softmax."""
+    tokens, runs = reference_tokens(case), changed_runs(case)
+    some = range(0, tokens, 2)
+    cuts = [
+        Knockout("reference", "generation", tokens=some),
+        Knockout("generation", "text"),
+    ]
+
+    def closed(layout: TokenLayout) -> list[tuple[slice, slice]]:
+        generation, text = layout.span("generation"), layout.span("text")
+        return [(text, generation)] + [(generation, keys) for _, keys in _keys(layout, some)]
+
+    wanted, _ = dense_run(runs, closed)
+    assert_close(runs.made(*cuts), wanted, runs.plain())
+
+
+def check_merged_reference(case: Case) -> None:
+    """Merging down to all tokens changes nothing; below, the step has as many as it is told."""
+    tokens, runs = reference_tokens(case), changed_runs(case)
+    plain = runs.plain()
+    assert_same(runs.made(Merge(tokens)), plain)
+    merged, unweighted = (
+        runs.made(Merge(tokens // 2, start=1, proportional=each)) for each in (True, False)
+    )
+    assert merged.result is not None
+    assert merged.result.reference_tokens_per_step == (tokens, tokens // 2, tokens // 2)
+    assert distance(merged, plain) > 1e-4
+    assert distance(merged, unweighted) > 1e-5, "The sizes of the groups have no influence."
+
+
+def check_reused_keys(case: Case) -> None:
+    """Keys and values of the same step are exact; those of an earlier step are others."""
+    runs = changed_runs(case)
+    plain = runs.plain()
+    assert_same(runs.made(ReuseReference(refresh=1)), plain)
+    stale = runs.made(ReuseReference())
+    assert (stale.latents[0] == plain.latents[0]).all(), "The storing step is not the full one."
+    assert distance(stale, plain) > 1e-4
+
+
+def check_patched_activations(case: Case) -> None:
+    """Activations put back into their own run change nothing; those of another run do."""
+    runs, kinds = changed_runs(case), ("keys", "values", "residual", "embeddings")
+    plain = runs.plain()
+    other = replace(runs, image=case.image.rotate(180))
+    own, foreign = (
+        each.probe.record(**each.call, what=kinds, progress=False) for each in (runs, other)
+    )
+    assert_same(runs.made(Patch(own)), plain)
+    for kind in kinds:
+        assert distance(runs.made(Patch(foreign, kind)), plain) > 1e-5, kind
+
+
+def check_step_cache(case: Case) -> None:
+    """A step cache that computes every step is the plain run; a skipped step shows."""
+    runs = changed_runs(case)
+    plain = runs.plain()
+    assert_same(runs.made(StepCache(STEPS)), plain)
+    assert distance(runs.made(StepCache(STEPS - 1)), plain) > 1e-4
+
+
+def check_token_cache(case: Case) -> None:
+    """A token cache that is always full is the plain run; a cached token shows."""
+    runs = changed_runs(case)
+    plain = runs.plain()
+    assert_same(runs.made(TokenCache(interval=1)), plain)
+    assert distance(runs.made(TokenCache(interval=STEPS, first_full=1)), plain) > 1e-5
