@@ -18,7 +18,7 @@ from recast_probe.commands.common import open_probe
 from recast_probe.cost_model import RunPlan, TransformerConfig, config_of
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
-from recast_probe.figures import drift_by_block
+from recast_probe.figures import plot_drift
 from recast_probe.figures.style import GREY, INK, PALETTE, chart, house_style
 from recast_probe.interventions import Intervention, Recast, ReuseReference, StepCache
 from recast_probe.layout import TokenLayout
@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"\nDrift of keys and values, mean over later steps\n\n{markdown(drifts)}")
     figures = {
         "front": draw(table, bounds, layout.reference_tokens, probe.name, chosen.seed),
-        "drift": drift_by_block(drift),
+        "drift": plot_drift(drift),
     }
     summary = {"table": rows, "pairs": pairs, "drift": drifts}
     finish(chosen, store, {"runs": table}, summary, figures)

@@ -18,7 +18,7 @@ from analyses.command import finish, open_store, parse
 from recast_probe._utils.ending import run_program
 from recast_probe.commands.common import open_probe
 from recast_probe.experiments.causal_map import CausalMap, causal_map
-from recast_probe.figures import causal_heat_map
+from recast_probe.figures import plot_causal_map
 from recast_probe.images.loading import fit_mask
 from recast_probe.metrics import IdentityScorer
 from recast_probe.pocket.backgrounds import choose
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> dict:
         f"\n{totals['maps']} maps, each of {totals['runs_a_map']} runs, "
         f"about {totals['seconds_a_map']:.0f} s."
     )
-    chart = causal_heat_map(
+    chart = plot_causal_map(
         {"Pixels": mean("shift"), "Identity": mean(SHARE)},
         selection=(
             f"{' and '.join(WHAT)} of all reference tokens, {probe.name}, {chosen.steps} steps; "

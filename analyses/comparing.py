@@ -15,7 +15,7 @@ from analyses.benchmark import cases_of, finder_of
 from analyses.command import finish, open_store
 from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
-from recast_probe.figures import identity_by_arm
+from recast_probe.figures import plot_arms
 from recast_probe.metrics import Metric, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.studies import (
@@ -206,7 +206,7 @@ def figure(table: pd.DataFrame, model: str, seed: int, note: str) -> Figure:
         str(arm): Interval(row["mean"], row["low"], row["high"], 0.95, int(row["subjects"]))
         for arm, row in found.iterrows()
     }
-    return identity_by_arm(
+    return plot_arms(
         {arm: subjects[arm].tolist() for arm in intervals},
         intervals,
         metric=metric_name(table),

@@ -28,7 +28,7 @@ from recast_probe.experiments.faithfulness import (
     group_agreement,
     sanity_checks,
 )
-from recast_probe.figures import faithfulness_curves as draw
+from recast_probe.figures import plot_faithfulness as draw
 from recast_probe.images.loading import fit_mask
 from recast_probe.interventions import Similarity
 from recast_probe.metrics import IdentityScorer

@@ -19,7 +19,7 @@ from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval, reading
 from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.attribution_result import related
-from recast_probe.figures import head_map
+from recast_probe.figures import plot_heads
 from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Unit, markdown, run_study
@@ -162,7 +162,7 @@ def rows_of(data: xr.Dataset, features: xr.Dataset | None = None) -> list[dict[s
 
 def draw_heads(heads: xr.Dataset, selection: str) -> Figure:
     """Mean loss of identity of every head."""
-    return head_map(
+    return plot_heads(
         heads["effect"],
         label="Loss of identity",
         title="What each head does for the subject",

@@ -20,7 +20,7 @@ from analyses.comparing import bench, run_arms
 from recast_probe._utils.ending import run_program
 from recast_probe.commands.common import open_probe
 from recast_probe.datasets import Case
-from recast_probe.figures import image_grid
+from recast_probe.figures import plot_images
 from recast_probe.studies import Store, markdown
 from recast_probe.studies.comparison import units
 
@@ -86,7 +86,7 @@ def draw(shown: list[Any], store: Store, selection: str) -> Figure:
         captions.append({arm: f"{identities[arm]:.2f}" for arm in SHOWN})
         prompts.append(f"{label[2]}: {case.prompt}")
     places = ", ".join(f"{quantile:.0%}" for quantile in QUANTILES)
-    return image_grid(
+    return plot_images(
         rows,
         prompts,
         captions=captions,

@@ -14,7 +14,7 @@ from recast_probe.datasets import Case, file_label
 from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
-from recast_probe.figures import stability_matrix
+from recast_probe.figures import plot_stability
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.resampling import bootstrap
 
@@ -39,10 +39,10 @@ def main(arguments: list[str] | None = None) -> dict:
                 profile_steps=0,
                 mass_table="queried",
                 progress=False,
-            )
+            ).sel(BLOCKS)
             for case in cases
         ]
-        return stability(profiles, [str(i) for i in range(len(cases))], blocks=BLOCKS)
+        return stability(profiles, [str(i) for i in range(len(cases))])
 
     def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         found = compared(unit.payload)
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> dict:
         )
     print(markdown(rows))
     summary = {"table": rows, "measured": measured}
-    chart = stability_matrix(compared(units[0].payload))
+    chart = plot_stability(compared(units[0].payload))
     finish(chosen, store, {"references": table}, summary, {"first_reference": chart})
     return {"table": rows}
 

@@ -11,12 +11,15 @@ import numpy as np
 from recast_probe._utils.checks import share_of
 from recast_probe.errors import InputError
 
+Blocks = str | int | Iterable[str | int]
+"""A choice of blocks; see `select_blocks`."""
+
 # FLUX.1 has 38 single-stream blocks, 19..56 counted from 0; the paper averages 20..56, which are
 # all but the first if it counts so too, and all but the last if it counts from 1
 PAPER_SINGLE_BLOCKS = 38
 
 
-def select_blocks(selection: Any, kinds: Sequence[str]) -> list[int]:
+def select_blocks(selection: Blocks, kinds: Sequence[str]) -> list[int]:
     """Global zero-based block indices, ascending and without repetition.
 
     Args:

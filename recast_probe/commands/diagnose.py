@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,24 +23,27 @@ from recast_probe.files.envelope import sealed
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
+    from PIL import Image
 
+    from recast_probe.blocks import Blocks as ChosenBlocks
+    from recast_probe.diagnostics import Result
     from recast_probe.profiles.profile import AttentionProfile
 
 
-def numbers(
-    profile: AttentionProfile, mask: np.ndarray | None, blocks: Any = "all"
-) -> dict[str, Any]:
-    """Headline numbers of one profile; overlap where there is a mask."""
-    from recast_probe.diagnostics import entropy, overlap, skew
+def results(
+    profile: AttentionProfile, mask: np.ndarray | None, blocks: ChosenBlocks = "all"
+) -> list[Result]:
+    """What the diagnostics say of one profile; overlap where there is a mask."""
+    from recast_probe.diagnostics import OF_A_PROFILE, overlap
 
-    found = {
-        "selection": profile.selection_text(blocks=blocks),
-        "skew": skew(profile, blocks=blocks).summary(),
-        "entropy": entropy(profile, blocks=blocks).summary(),
-    }
-    if mask is not None:
-        found["overlap"] = overlap(profile, mask, blocks=blocks).summary()
-    return found
+    found: list[Result] = [diagnostic(profile, blocks=blocks) for diagnostic in OF_A_PROFILE]
+    return found if mask is None else [*found, overlap(profile, mask, blocks=blocks)]
+
+
+def numbers(found: Sequence[Result]) -> dict[str, Any]:
+    """The headline numbers of the results of one profile, by the names of the diagnostics."""
+    return {"selection": found[0].selection, **{each.name: each.summary() for each in found}}
 
 
 def diagnose(
@@ -72,23 +76,25 @@ def diagnose(
             check_same_shape(values, picture)
         check_divides(values, f"The mask {mask}")
         grid_mask = mask_to_grid(values, loaded[0].layout.references[0])
-    found: dict[str, Any] = {
-        "profiles": [
-            {"file": str(path), **numbers(each, grid_mask, chosen)}
-            for path, each in zip(profiles, loaded, strict=True)
-        ]
-    }
-    agreement = None
+    of_each = [results(profile, grid_mask, chosen) for profile in loaded]
+    rows = [
+        {"file": str(path), **numbers(each)} for path, each in zip(profiles, of_each, strict=True)
+    ]
+    found: dict[str, Any] = {"profiles": rows}
+    shown = of_each[0]
     if len(loaded) > 1:
-        agreement = stability(loaded, _labels(profiles), blocks=chosen)
-        found["stability"] = agreement.summary()
+        agreement = stability([profile.sel(chosen) for profile in loaded], _labels(profiles))
+        found[agreement.name] = agreement.summary()
+        shown = [*shown, agreement]
     found = without_nan(found)
     # everything that can go wrong with the input has gone wrong before the first file is written
-    drawn = _draw(loaded[0], picture, grid_mask, chosen, agreement)
+    drawn = {"importance": _importance(loaded[0].sel(chosen), picture)} | {
+        each.name: each.plot(image=picture) if each.over_image else each.plot() for each in shown
+    }
     folder = output_folder(out)
     stored = sealed(found, "Diagnostics")
     write_json(folder / "diagnostics.json", stored)
-    _report(folder, loaded[0], drawn, found)
+    _report(folder, loaded[0], shown, drawn)
     emit(stored if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
     note(f"Report: {folder / 'report.html'}")
 
@@ -113,63 +119,42 @@ def _labels(paths: list[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
 
 
-def _draw(
-    profile: AttentionProfile, image: Any, mask: np.ndarray | None, blocks: Any, agreement: Any
-) -> dict[str, Any]:
-    """Figures by the title of their section."""
+def _importance(profile: AttentionProfile, image: Image.Image | None) -> Figure:
     from recast_probe import figures
-    from recast_probe.diagnostics import entropy, overlap, skew
 
     if profile.layout.placed:
-        importance = figures.importance_over_reference(profile, image, blocks=blocks)
-    elif image is None:
-        importance = figures.importance_by_token(profile, blocks=blocks)
-    else:
-        raise InputError(
-            "The reference tokens of this profile have no places in the image, so nothing can be "
-            "drawn on it; leave --image out."
-        )
-    drawn = {
-        "Where the generation looks": importance,
-        "How unequal": figures.lorenz(skew(profile, blocks=blocks)),
-        "How focused": figures.entropy_curves(entropy(profile, blocks=blocks)),
-    }
-    if mask is not None:
-        score = profile.reference_map(profile.mean_score(blocks=blocks))[0]
-        drawn["Is it the subject?"] = figures.overlap(
-            overlap(profile, mask, blocks=blocks), score, mask, image
-        )
-    if agreement is not None:
-        drawn["Do the profiles agree?"] = figures.stability_matrix(agreement)
-    return drawn
+        return figures.plot_importance(profile, image)
+    if image is None:
+        return figures.plot_importance_by_token(profile)
+    raise InputError(
+        "The reference tokens of this profile have no places in the image, so nothing can be "
+        "drawn on it; leave --image out."
+    )
 
 
 def _report(
-    folder: Path, profile: AttentionProfile, drawn: dict[str, Any], found: dict[str, Any]
+    folder: Path, profile: AttentionProfile, found: Sequence[Result], drawn: Mapping[str, Figure]
 ) -> None:
-    from recast_probe import figures
+    """Figures by the name of what they show, and the page, whose cards are the highlights."""
+    from recast_probe.figures import save_figure
     from recast_probe.report import Section, write_report
 
-    files = {
-        "Where the generation looks": "importance",
-        "How unequal": "lorenz",
-        "How focused": "entropy",
-        "Is it the subject?": "overlap",
-        "Do the profiles agree?": "stability",
-    }
+    titles = {each.name: each.title for each in found}
+    titles["importance"] = "Where the generation looks"
     sections = [
-        Section(title, figures=[figures.save_figure(figure, folder / files[title])[0]])
-        for title, figure in drawn.items()
+        Section(titles[name], figures=[save_figure(figure, folder / name)[0]])
+        for name, figure in drawn.items()
     ]
-    first = found["profiles"][0]
-    numbers_of_all = {**first["skew"], **first["entropy"], **first.get("overlap", {})}
-    numbers_of_all |= found.get("stability", {})
-    wanted = ("top_share_of_mean_score", "first", "last", "auroc", "enrichment", "spearman")
+    cards = {
+        f"{each.name}_{name}": number
+        for each in found
+        for name, number in each.highlighted().items()
+    }
     write_report(
         folder / "report.html",
         title="Attention to the reference image",
         subtitle=str(profile.provenance.get("prompt", "")),
-        summary={name: numbers_of_all[name] for name in wanted if name in numbers_of_all},
+        summary=cards,
         sections=sections,
         provenance=profile.provenance,
     )

@@ -59,7 +59,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Record how much attention each reference token gets; one run and one profile a prompt."""
-    from recast_probe.commands.diagnose import numbers
+    from recast_probe.commands.diagnose import numbers, results
     from recast_probe.errors import InputError
 
     named = [part.strip() for part in profile_steps.split(",") if part.strip()]
@@ -94,9 +94,9 @@ def profile(
         except KeyboardInterrupt:
             note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
             raise
-        results = numbers(each, grid_mask)
+        summaries = numbers(results(each, grid_mask))
         file = each.save(folder / f"profile-{number:02d}.nc")
-        found.append({"file": str(file), "prompt": text, **results})
+        found.append({"file": str(file), "prompt": text, **summaries})
     emit(
         without_nan(
             {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed, "profiles": found}

@@ -95,7 +95,7 @@ def agreement(
     with warnings.catch_warnings():
         # the interval of the mean over all pairs is not used
         warnings.filterwarnings("ignore", message="Two rankings make one pair")
-        matrix = stability(every, labels, blocks=blocks, steps=0)
+        matrix = stability([profile.sel(blocks, steps=0) for profile in every], labels)
     found: dict[str, list[float]] = {"all_pairs": [], "same_kind": [], "other_kind": []}
     references = list(dict.fromkeys(names))
     for name in references:

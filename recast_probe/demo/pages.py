@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 
 from recast_probe import figures
 from recast_probe.demo.arms import ARMS, Case, Run
-from recast_probe.demo.measure import BLOCKS, Measurements, mean_of
+from recast_probe.demo.measure import Measurements, mean_of
 from recast_probe.diagnostics.intervals import interval_text
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.probe import Probe
@@ -33,20 +33,18 @@ def draw(
     example = cases[0]
     profile = runs["full"][0].profile
     assert profile is not None
-    mask = probe.reference_mask(example.sample.mask, example.sample.image)
-    score = profile.reference_map(profile.mean_score(blocks=BLOCKS))[0]
     first_of_sample = {case.sample.subject: i for i, case in reversed(list(enumerate(cases)))}
     scores = {arm: found.scores[arm]["identity"] for arm in ARMS}
     setting = f"{len(cases)} runs, {len(runs['full'][0].values['reference_tokens_per_step'])} steps"
     drawn = {
-        "importance": figures.importance_over_reference(profile, example.sample.image),
-        "lorenz": figures.lorenz(
+        "importance": figures.plot_importance(profile, example.sample.image),
+        "lorenz": figures.plot_skew(
             {name: found.skews[i] for name, i in sorted(first_of_sample.items())}
         ),
-        "entropy": figures.entropy_curves(found.entropies[0]),
-        "overlap": figures.overlap(found.overlaps[0], score, mask, example.sample.image),
-        "stability": figures.stability_matrix(found.agreement.matrix),
-        "identity": figures.identity_by_arm(
+        "entropy": figures.plot_entropy(found.entropies[0]),
+        "overlap": figures.plot_overlap(found.overlaps[0], example.sample.image),
+        "stability": figures.plot_stability(found.agreement.matrix),
+        "identity": figures.plot_arms(
             {TITLES[arm]: scores[arm] for arm in ARMS},
             {TITLES[arm]: mean_of(found, "identity", arm) for arm in ARMS},
             metric="Masked MobileNetV2 cosine to the reference",
@@ -54,7 +52,7 @@ def draw(
             note=f"Large points: mean over {len(cases)} runs with its 95% interval. Each faint "
             "line is one prompt of one reference.",
         ),
-        "budget": figures.budget_curve(
+        "budget": figures.plot_budgets(
             {TITLES[arm]: runs[arm][0].values["reference_tokens_per_step"] for arm in ARMS},
             profile.layout.reference_tokens,
             selection=example.prompt,
@@ -62,7 +60,7 @@ def draw(
     }
     for subject in first_of_sample:
         chosen = [i for i, case in enumerate(cases) if case.sample.subject == subject]
-        drawn[f"grid-{cases[chosen[0]].sample.name}"] = figures.image_grid(
+        drawn[f"grid-{cases[chosen[0]].sample.name}"] = figures.plot_images(
             [
                 {"reference": cases[i].sample.image}
                 | {TITLES[arm]: runs[arm][i].image for arm in ARMS}

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics.entropy import mutual_information
-from recast_probe.diagnostics.results import Result, checked_scores, labelled, mean_over
+from recast_probe.diagnostics.results import (
+    Result,
+    Words,
+    checked_scores,
+    labelled,
+    mean_over,
+)
 from recast_probe.errors import InputError
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +38,20 @@ class CopyHeads(Result):
         maximum: bits, log2 of the smaller number of generation and reference tokens.
         threshold, least_mass, selection: as asked for.
     """
+
+    name: ClassVar[str] = "copy_heads"
+    title: ClassVar[str] = "Which heads copy?"
+    words: ClassVar[Words] = {
+        "copy_heads": ("Copy heads", "Heads whose place decides where they look.", "heads"),
+        "all_heads": ("All heads", "Those looked at.", "heads"),
+        "highest_information": ("Highest mutual information", "Of one head.", "bits"),
+        "median_information": ("Median mutual information", "Half of the heads have more.", "bits"),
+        "maximum": (
+            "Highest possible information",
+            "When every place looks at a token of its own.",
+            "bits",
+        ),
+    }
 
     information: xr.DataArray
     mass: xr.DataArray
@@ -59,14 +79,7 @@ class CopyHeads(Result):
 
 
 def copy_heads(
-    profile: AttentionProfile,
-    *,
-    threshold: float = 0.5,
-    least_mass: float = 0.05,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
+    profile: AttentionProfile, *, threshold: float = 0.5, least_mass: float = 0.05
 ) -> CopyHeads:
     """Find copy heads by the mutual information between place and where it looks.
 
@@ -88,8 +101,8 @@ def copy_heads(
         raise InputError(
             f"Generation tokens copy, but this profile is of {profile.queries} tokens."
         )
-    score = checked_scores(profile, blocks, steps, heads, branch)
-    information = head_information(profile, blocks, steps, heads, branch)
+    score = checked_scores(profile)
+    information = head_information(profile)
     mass = score.sum("token").mean("step", dtype=np.float64).values
     grid = profile.layout.generation.size, profile.layout.reference_tokens
     maximum = math.log2(min(grid))
@@ -105,12 +118,10 @@ def copy_heads(
         maximum=maximum,
         threshold=float(threshold),
         least_mass=float(least_mass),
-        selection=profile.selection_text(blocks, steps, heads, branch),
+        selection=profile.selection_text(),
     )
 
 
-def head_information(
-    profile: AttentionProfile, blocks: Any, steps: Indices, heads: Indices, branch: str
-) -> np.ndarray:
+def head_information(profile: AttentionProfile) -> np.ndarray:
     """Mutual information of every head in bits (block, head), mean over steps."""
-    return mean_over(mutual_information(profile, blocks, steps, heads, branch), "step")
+    return mean_over(mutual_information(profile), "step")

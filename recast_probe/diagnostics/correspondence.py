@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
-from recast_probe.diagnostics.results import Result
+from recast_probe.diagnostics.results import Result, Words
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
 from recast_probe.profiles.maps import AttentionMaps
@@ -33,6 +33,20 @@ class Correspondence(Result):
         generation, reference: the two grids.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "correspondence"
+    title: ClassVar[str] = "Where does each place look?"
+    words: ClassVar[Words] = {
+        "queries": ("Generation tokens", "Those looked at.", "tokens"),
+        "mean_distance": (
+            "Mean distance",
+            "From a token's own place to the one it looks at, in sides of the image.",
+        ),
+        "same_place": ("Look at their own place", "Share of the tokens."),
+        "different_best_tokens": ("Reference tokens looked at", "Some token's best.", "tokens"),
+        "mean_peak": ("Attention on the best token", "Share of a token's reference attention."),
+        "mean_entropy": ("Entropy of one position", "Mean over the tokens.", "bits"),
+    }
 
     place: xr.DataArray
     best: xr.DataArray

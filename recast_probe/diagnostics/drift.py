@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
-from recast_probe.diagnostics.results import Result
+from recast_probe.diagnostics.results import Result, Words
 
 QUANTITIES = ("key", "value", "output")
 
@@ -22,6 +23,14 @@ class Drift(Result):
             NaN in steps up to the source.
         selection: what was compared.
     """
+
+    name: ClassVar[str] = "drift"
+    title: ClassVar[str] = "Can keys and values be reused?"
+    words: ClassVar[Words] = {
+        f"{name}_{part}": (f"Drift of {named}, {when}", "Relative error of what was kept.")
+        for part, when in (("mean", "mean over steps and blocks"), ("last_step", "last step"))
+        for name, named in (("key", "keys"), ("value", "values"), ("output", "the output"))
+    }
 
     errors: xr.Dataset
     selection: str

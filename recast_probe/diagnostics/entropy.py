@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
+from recast_probe.blocks import Blocks
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import (
     Result,
+    Scores,
+    Words,
     checked_scores,
     head_mean,
     labelled,
     mean_over,
+    selected,
+    selection_text,
     warn_if_nan,
 )
 from recast_probe.errors import InputError
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile
 
 WEIGHTED = "mass_weighted_conditional_entropy"
 MISSING = (
@@ -29,6 +34,7 @@ MISSING = (
 # a head's mass below it: its scores come near the least number of float32, and lose digits
 FAINT = 1e-30
 ROUNDING_BITS = 1e-5
+LATER = "The same when the image is nearly done."
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +44,8 @@ class Entropy(Result):
     Attributes:
         marginal: (step,), of the score averaged over blocks and heads: the paper's curve.
         conditional: (step,), mean over blocks and heads of the entropy that one generation
-            token's own distribution has.
+            token's own distribution has. NaN where scores were given as an array, which does not
+            tell.
         information: (step,), mean over blocks and heads of that head's mutual information (of the
             single heads, not of their mixture); see `mutual_information`. None for a profile that
             does not hold what it is made of, as those of format 1.
@@ -47,6 +54,38 @@ class Entropy(Result):
         maximum: log2 of the number of reference tokens.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "entropy"
+    title: ClassVar[str] = "How focused"
+    highlights: ClassVar[tuple[str, ...]] = ("first", "last")
+    words: ClassVar[Words] = {
+        "first": (
+            "Entropy at the first step",
+            "How widely attention spreads over the reference; one bit less halves the tokens.",
+            "bits",
+        ),
+        "last": ("Entropy at the last step", LATER, "bits"),
+        "maximum": ("Highest possible entropy", "When all reference tokens get the same.", "bits"),
+        "conditional_first": (
+            "Entropy of one position, first step",
+            "How widely a single generated position spreads its attention, on average.",
+            "bits",
+        ),
+        "conditional_last": ("Entropy of one position, last step", LATER, "bits"),
+        "mutual_information_first": (
+            "Mutual information, first step",
+            "How much the position being generated says about where it looks; positions count by "
+            "the attention that they pay to the reference.",
+            "bits",
+        ),
+        "mutual_information_last": ("Mutual information, last step", LATER, "bits"),
+        "effective_tokens_first": (
+            "Effective tokens, first step",
+            "So many tokens with equal shares would have the same entropy.",
+            "tokens",
+        ),
+        "effective_tokens_last": ("Effective tokens, last step", LATER, "tokens"),
+    }
 
     marginal: xr.DataArray
     conditional: xr.DataArray
@@ -92,32 +131,41 @@ class Entropy(Result):
         )
 
 
-def entropy(
-    profile: AttentionProfile,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
-) -> Entropy:
-    """Marginal and conditional entropy per step and block.
+def entropy(scores: Scores, *, blocks: Blocks = "all") -> Entropy:
+    """Marginal and conditional entropy per step and block, in bits.
+
+    Args:
+        scores: a profile, or an array (step, block, head, token), of which only token must be
+            there and whose conditional entropies are NaN.
+        blocks: short for ``profile.sel(blocks=blocks)``.
 
     Raises:
         InputError: scores that are NaN.
+
+    Examples:
+        >>> two_steps = xr.DataArray([[1, 1, 1, 1], [1, 1, 0, 0]], dims=("step", "token"))
+        >>> found = entropy(two_steps)
+        >>> found.marginal.values, found.effective_tokens.values
+        (array([2., 1.]), array([4., 2.]))
     """
-    score = checked_scores(profile, blocks, steps, heads, branch)
-    per_query = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
+    scores = selected(scores, blocks)
+    score = checked_scores(scores)
+    information = None
+    if isinstance(scores, AttentionProfile):
+        per_query = scores.conditional_entropy
+        if WEIGHTED in scores.dataset:
+            found = mean_over(mutual_information(scores), "block", "head")
+            information = labelled(found, score, "mutual_information", "step")
+    else:
+        per_query = xr.full_like(score.isel(token=0, drop=True), np.nan, dtype=np.float64)
     per_block = head_mean(score)
     marginal = arrays.entropy_bits(per_block.mean(1, dtype=np.float64))
     block_marginal = arrays.entropy_bits(per_block)
-    information = None
-    if WEIGHTED in profile.dataset:
-        found = mutual_information(profile, blocks, steps, heads, branch)
-        information = labelled(
-            mean_over(found, "block", "head"), score, "mutual_information", "step"
-        )
+    undefined = block_marginal
+    if isinstance(scores, AttentionProfile):
+        undefined = np.append(block_marginal, per_query.values)
     warn_if_nan(
-        np.append(block_marginal, per_query.values),
+        undefined,
         "Some blocks have no attention to the reference, or no conditional entropy: entropies that "
         "include them are NaN.",
     )
@@ -131,17 +179,11 @@ def entropy(
             mean_over(per_query, "head"), score, "block_conditional", "step", "block"
         ),
         maximum=math.log2(score.sizes["token"]),
-        selection=profile.selection_text(blocks, steps, heads, branch),
+        selection=selection_text(scores),
     )
 
 
-def mutual_information(
-    profile: AttentionProfile,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
-) -> xr.DataArray:
+def mutual_information(profile: AttentionProfile) -> xr.DataArray:
     """Mutual information of generation token and reference token, (step, block, head), in bits.
 
     Of their joint distribution given that attention lands on the reference: a generation token
@@ -156,8 +198,7 @@ def mutual_information(
     """
     if WEIGHTED not in profile.dataset:
         raise InputError(MISSING)
-    score = checked_scores(profile, blocks, steps, heads, branch)
-    per_query = profile.select(blocks, steps, heads, branch, variable=WEIGHTED)
+    score, per_query = checked_scores(profile), profile.variable(WEIGHTED)
     bits = arrays.entropy_bits(score.values) - per_query.values.astype(np.float64)
     faint = score.values.sum(-1, dtype=np.float64) < FAINT
     bits = np.where(faint, np.nan, bits)

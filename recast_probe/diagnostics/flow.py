@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -19,13 +19,16 @@ import xarray as xr
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import (
     Result,
+    Words,
     checked_fraction,
     checked_scores,
     labelled,
     mean_over,
 )
+from recast_probe.diagnostics.stability import Stability
 from recast_probe.errors import InputError
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.layout import Grid
+from recast_probe.profiles.profile import AttentionProfile
 
 RESIDUAL = 0.5
 
@@ -47,8 +50,24 @@ class Flow(Result):
             and "without text".
         mass: (step, block, head, query_group, key_group), who attends to whom, fractions.
         fraction: the top share of tokens.
+        references: grids of the reference images.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "flow"
+    title: ClassVar[str] = "Directly, or through the text?"
+    over_image: ClassVar[bool] = True
+    words: ClassVar[Words] = {
+        "direct": ("Attention to the reference", "Share of a generation token's attention."),
+        "mediated": (
+            "Attention to what the text had read",
+            "Attention to text tokens, times what these had paid to the reference before.",
+        ),
+        "mediated_share": ("Share that goes through the text", "Of both paths together."),
+        **{name: Stability.words[name] for name in ("spearman", "kendall", "jaccard")},
+        "rollout": ("Rollout", "Share of a generation token that stems from the reference."),
+        "rollout_without_text": ("Rollout without the text", "The same if the text forgot it."),
+    }
 
     direct: xr.DataArray
     mediated: xr.DataArray
@@ -59,6 +78,7 @@ class Flow(Result):
     rollout: xr.DataArray | None
     mass: xr.DataArray
     fraction: float
+    references: tuple[Grid, ...]
     selection: str
 
     @property
@@ -105,10 +125,6 @@ def flow(
     fraction: float = 0.25,
     *,
     rollout: bool = False,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
 ) -> Flow:
     """Direct and text-mediated flow from the reference to the generation.
 
@@ -119,8 +135,9 @@ def flow(
         rollout: also attention rollout over the blocks (after Abnar and Zuidema 2020): half of
             every token stays itself in a block, half becomes what it attends to, group by group.
             It says how much of a generation token stems from each reference token in the end.
-        blocks: in their order; the text must read the reference in an earlier one than the
-            generation reads the text.
+
+    Blocks count in their order: the text must read the reference in an earlier one than the
+    generation reads the text.
 
     Raises:
         InputError: profiles of different runs or selections, with the wrong queries, with tokens
@@ -128,12 +145,11 @@ def flow(
     """
     _check_pair(generation, text)
     fraction = checked_fraction(fraction)
-    score = checked_scores(generation, blocks, steps, heads, branch)
-    text_score = checked_scores(text, blocks, steps, heads, branch)
+    score, text_score = checked_scores(generation), checked_scores(text)
     for name in ("step", "block", "head"):
         if not np.array_equal(score[name], text_score[name]):
             raise InputError(f"The two profiles recorded different {name}s; select what both have.")
-    mass = generation.select(blocks, steps, heads, branch, variable="mass")
+    mass = generation.mass
     table = mean_over(mass, "head")
     needed = table if rollout else table[:, :, 1]
     if np.isnan(needed).any():
@@ -164,7 +180,8 @@ def flow(
         rollout=rolled,
         mass=mass,
         fraction=fraction,
-        selection=generation.selection_text(blocks, steps, heads, branch),
+        references=generation.layout.references,
+        selection=generation.selection_text(),
     )
 
 

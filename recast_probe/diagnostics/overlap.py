@@ -6,28 +6,33 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
 
 from recast_probe._utils.checks import whole_number
+from recast_probe.blocks import Blocks
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.inference import shifted, toroidal_shifts
 from recast_probe.diagnostics.intervals import Interval
 from recast_probe.diagnostics.nulls import center_prior
 from recast_probe.diagnostics.results import (
     Result,
+    Scores,
+    Words,
     checked_fraction,
     checked_scores,
     labelled,
     mean_over,
+    selected,
+    selection_text,
     warn_if_nan,
 )
 from recast_probe.errors import InputError
 from recast_probe.images.mask_values import mask_values
-from recast_probe.layout import Grid
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.layout import Grid, TokenLayout
+from recast_probe.profiles.profile import AttentionProfile, on_grids
 
 METRICS = (
     "mass_share",
@@ -68,8 +73,55 @@ class Overlap(Result):
         other_masks_auroc: float64 (masks,), AUROC of the same score against each of the masks of
             other subjects; empty where none were given.
         block_auroc: (block,), of each block's score (mean over steps and heads).
+        score, mask: (token,), the mean score, and what it was compared with; with the coordinates
+            reference (which image), row and column.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "overlap"
+    title: ClassVar[str] = "Is it the subject?"
+    highlights: ClassVar[tuple[str, ...]] = ("auroc", "enrichment")
+    over_image: ClassVar[bool] = True
+    words: ClassVar[Words] = {
+        "base_rate": ("Size of the subject", "Share of the reference tokens in the mask."),
+        "mass_share": (
+            "Attention on the subject",
+            "Share of the attention to the reference that falls on the mask.",
+        ),
+        "enrichment": (
+            "Preference for the subject",
+            "Attention on the mask compared with its size: 1 means no preference.",
+            "times",
+        ),
+        "precision_at_k": ("Precision of the top k", "Share of the top tokens inside the mask."),
+        "iou_at_k": (
+            "Overlap of the top k",
+            "Top tokens inside the mask, out of all that are top or masked.",
+        ),
+        "auroc": (
+            "Subject told from background (AUROC)",
+            "Chance that a token of the subject gets more attention than another; 0.5 where "
+            "attention knows neither the subject nor where subjects are.",
+        ),
+        "average_precision": (
+            "Average precision",
+            "Share of subject tokens met while going down the ranking, averaged; 1 is perfect.",
+        ),
+        "k": ("Top tokens", "Number of reference tokens called the top.", "tokens"),
+        "p_value": (
+            "p-value",
+            "How often a randomly shifted mask agrees as well or better; shifts keep its shape and "
+            "size, and lose its position.",
+        ),
+        "center_auroc": (
+            "AUROC of the middle alone",
+            "What a map that only prefers the middle of the image would reach on the same mask.",
+        ),
+        "other_masks_auroc": (
+            "AUROC against other subjects' masks",
+            "The same attention against masks of other subjects: what position alone explains.",
+        ),
+    }
 
     mass_share: float
     base_rate: float
@@ -84,6 +136,8 @@ class Overlap(Result):
     center_auroc: float
     other_masks_auroc: np.ndarray
     block_auroc: xr.DataArray
+    score: xr.DataArray
+    mask: xr.DataArray
     selection: str
 
     @property
@@ -141,14 +195,11 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
 
 
 def overlap(
-    profile: AttentionProfile,
+    scores: Scores,
     mask: Any,
     fraction: float = 0.25,
     *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
+    blocks: Blocks = "all",
     null_draws: int = 999,
     seed: int = 0,
     other_masks: Sequence[Any] = (),
@@ -159,26 +210,37 @@ def overlap(
     other subjects. Over several subjects, `position_control` tests against the last two.
 
     Args:
+        scores: a profile, or an array (step, block, head, token), of which only token must be
+            there; the mask must then be (rows, columns).
         mask: bool on the reference grid, (rows, columns) or flat over all reference tokens; see
             `mask_to_grid` and `Probe.reference_mask`.
         fraction: the best share of tokens for precision and IoU.
+        blocks: short for ``profile.sel(blocks=blocks)``.
         other_masks: masks of other subjects on the same grid, without this subject's own.
 
     Raises:
         InputError: a mask of another size, with nothing or everything inside; tokens without
             places; NaN scores; fewer than 0 draws; a negative seed.
+
+    Examples:
+        >>> score = xr.DataArray([0.4, 0.1, 0.3, 0.1, 0.0, 0.1], dims="token")
+        >>> found = overlap(score, np.array([[1, 0, 1], [0, 0, 0]]))
+        >>> round(found.mass_share, 3), found.auroc, round(found.enrichment, 3)
+        (0.7, 1.0, 2.1)
     """
     fraction = checked_fraction(fraction)
     null_draws = whole_number("null_draws", null_draws, 0)
     seed = whole_number("seed", seed, 0)
-    score = checked_scores(profile, blocks, steps, heads, branch)
-    inside = _flat_mask(profile, mask)
-    others = _other_masks(profile, other_masks)
+    scores = selected(scores, blocks)
+    score = checked_scores(scores)
+    grids = _grids(scores, mask)
+    inside = _flat_mask(grids, mask)
+    others = _other_masks(grids, other_masks)
     mean = mean_over(score, "step", "block", "head")
-    middle = np.concatenate([center_prior(grid).ravel() for grid in profile.layout.references])
+    middle = np.concatenate([center_prior(grid).ravel() for grid in grids])
     k = arrays.top_count(len(mean), fraction)
     observed = _measures(mean, inside[None], k)
-    null_masks = _null_masks(profile.reference_map(inside), null_draws, seed)
+    null_masks = _null_masks(on_grids(inside, grids), null_draws, seed)
     draws = len(null_masks)
     if null_draws and not draws:
         warnings.warn(
@@ -200,7 +262,32 @@ def overlap(
         center_auroc=float(arrays.auroc(middle, inside)),
         other_masks_auroc=arrays.auroc(mean, others),
         block_auroc=labelled(block_auroc, score, "block_auroc", "block"),
-        selection=profile.selection_text(blocks, steps, heads, branch),
+        score=_on_tokens(mean, grids, "score"),
+        mask=_on_tokens(inside, grids, "mask"),
+        selection=selection_text(scores),
+    )
+
+
+def _grids(scores: Scores, mask: Any) -> tuple[Grid, ...]:
+    """Those of the reference images; for an array of scores it is the mask that tells."""
+    if isinstance(scores, AttentionProfile):
+        if not scores.layout.placed:
+            raise InputError(WITHOUT_PLACES)
+        return scores.layout.references
+    shape = np.shape(mask)
+    if len(shape) != 2 or shape[0] * shape[1] != scores.sizes["token"]:
+        raise InputError(
+            f"The mask has shape {shape}; for an array of scores give it as (rows, columns), one "
+            f"for each of the {scores.sizes['token']} tokens."
+        )
+    return (Grid(*shape),)
+
+
+def _on_tokens(values: np.ndarray, grids: Sequence[Grid], name: str) -> xr.DataArray:
+    reference, row, column = TokenLayout(0, grids[0], tuple(grids)).reference_coordinates()
+    places = {"reference": reference, "row": row, "column": column}
+    return xr.DataArray(
+        values, {each: ("token", place) for each, place in places.items()}, "token", name
     )
 
 
@@ -254,23 +341,20 @@ def _spread(values: np.ndarray) -> Interval:
     )
 
 
-def _other_masks(profile: AttentionProfile, masks: Sequence[Any]) -> np.ndarray:
+def _other_masks(grids: Sequence[Grid], masks: Sequence[Any]) -> np.ndarray:
     """Bool (masks, tokens)."""
-    flat = np.zeros((len(masks), profile.layout.reference_tokens), bool)
+    flat = np.zeros((len(masks), sum(grid.size for grid in grids)), bool)
     for place, mask in enumerate(masks):
         try:
-            flat[place] = _flat_mask(profile, mask)
+            flat[place] = _flat_mask(grids, mask)
         except InputError as error:
             raise InputError(f"other_masks[{place}]: {error}") from None
     return flat
 
 
-def _flat_mask(profile: AttentionProfile, mask: Any) -> np.ndarray:
-    if not profile.layout.placed:
-        raise InputError(WITHOUT_PLACES)
+def _flat_mask(grids: Sequence[Grid], mask: Any) -> np.ndarray:
     values = np.asarray(mask)
-    grids = profile.layout.references
-    tokens = profile.layout.reference_tokens
+    tokens = sum(grid.size for grid in grids)
     fits = values.shape == (tokens,) or (
         len(grids) == 1 and values.shape == (grids[0].rows, grids[0].columns)
     )

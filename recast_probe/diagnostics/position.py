@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from recast_probe.diagnostics.inference import PairedDifference, by_subject, paired_difference
 from recast_probe.diagnostics.intervals import Interval, mean_interval
 from recast_probe.diagnostics.overlap import Overlap
-from recast_probe.diagnostics.results import Result
+from recast_probe.diagnostics.results import Result, Words
 from recast_probe.errors import InputError
 
 SHARE = (0.0, 1.0)
+SIGN_FLIPS = "How often so large a difference comes without an effect, signs flipped at random."
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,6 +35,16 @@ class PositionControl(Result):
             certainty, "undecided" otherwise.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "position_control"
+    title: ClassVar[str] = "Is it more than position?"
+    words: ClassVar[Words] = {
+        "auroc": ("Subject told from background (AUROC)", "Mean over runs, own masks."),
+        "center_auroc": ("AUROC of the middle alone", "Of a map that only prefers the middle."),
+        "above_center_p_value": ("p-value against the middle", SIGN_FLIPS),
+        "other_masks_auroc": Overlap.words["other_masks_auroc"],
+        "above_other_masks_p_value": ("p-value against other subjects' masks", SIGN_FLIPS),
+    }
 
     auroc: Interval
     center_auroc: Interval

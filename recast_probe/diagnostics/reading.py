@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xarray as xr
 
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.copying import head_information
 from recast_probe.diagnostics.results import checked_fraction, checked_scores
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile
 
 
-def reading(
-    profile: AttentionProfile,
-    fraction: float = 0.25,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
-) -> xr.Dataset:
+def reading(profile: AttentionProfile, fraction: float = 0.25) -> xr.Dataset:
     """Skew and entropy of every head, means over the steps.
 
     Returns:
@@ -35,20 +25,19 @@ def reading(
             what `mutual_information` is made of.
     """
     count_fraction = checked_fraction(fraction)
-    score = checked_scores(profile, blocks, steps, heads, branch)
-    per_query = profile.select(blocks, steps, heads, branch, variable="conditional_entropy")
+    score = checked_scores(profile)
     values = {
         "mass": score.values.sum(-1, dtype=np.float64),
         "top_share": arrays.top_share(score.values, count_fraction),
         "gini": arrays.gini(score.values),
         "marginal_entropy": arrays.entropy_bits(score.values),
-        "conditional_entropy": per_query.values.astype(np.float64),
+        "conditional_entropy": profile.conditional_entropy.values.astype(np.float64),
     }
     means = {name: each.mean(0) for name, each in values.items()}
-    means["information"] = head_information(profile, blocks, steps, heads, branch)
+    means["information"] = head_information(profile)
     labels = {"block": score["block"].values, "head": score["head"].values}
     return xr.Dataset(
         {name: (("block", "head"), each) for name, each in means.items()},
         coords=labels,
-        attrs={"selection": profile.selection_text(blocks, steps, heads, branch)},
+        attrs={"selection": profile.selection_text()},
     )

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
 
+from recast_probe.blocks import Blocks
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import (
     Result,
+    Scores,
+    Words,
     checked_fraction,
     checked_scores,
     head_mean,
     labelled,
+    selected,
+    selection_text,
     warn_if_nan,
 )
-from recast_probe.profiles.profile import AttentionProfile, Indices
 
 # The two readings, in the words of every table, report and verdict; {top} is `top_words`.
 OF_MEAN_SCORE = "{top} of tokens, of the mean score"
@@ -55,6 +59,33 @@ class Skew(Result):
         selection: what was averaged.
     """
 
+    name: ClassVar[str] = "skew"
+    title: ClassVar[str] = "How unequal"
+    highlights: ClassVar[tuple[str, ...]] = ("top_share_of_mean_score",)
+    words: ClassVar[Words] = {
+        "fraction": ("Top tokens counted", "Share of the reference tokens called the top."),
+        "counted_fraction": (
+            "Share of the tokens counted",
+            "What whole tokens make of that; an even spread would give them as much attention.",
+        ),
+        "top_share_of_mean_score": (
+            "Attention on the top tokens, of the mean score",
+            "Share of the attention, averaged over blocks, that its most attended tokens hold.",
+        ),
+        "mean_of_block_top_shares": (
+            "Attention on the top tokens of each block, mean over blocks",
+            "The same share, taken in every block with its own top tokens, then averaged.",
+        ),
+        "gini_of_mean_score": (
+            "Gini of the mean attention",
+            "0: every reference token gets the same attention. 1: one token gets all.",
+        ),
+        "mean_of_block_ginis": (
+            "Gini of the blocks",
+            "The same index taken in every block, then averaged.",
+        ),
+    }
+
     fraction: float
     tokens: int
     top_tokens: int
@@ -89,22 +120,28 @@ class Skew(Result):
         )
 
 
-def skew(
-    profile: AttentionProfile,
-    fraction: float = 0.25,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
-) -> Skew:
+def skew(scores: Scores, fraction: float = 0.25, *, blocks: Blocks = "all") -> Skew:
     """Share of attention on the top `fraction` of reference tokens, Lorenz curve and Gini.
+
+    Args:
+        scores: a profile, or an array (step, block, head, token), of which only token must be
+            there.
+        fraction: the top share of tokens, above 0 and up to 1.
+        blocks: short for ``profile.sel(blocks=blocks)``.
 
     Raises:
         InputError: a fraction outside (0, 1], or scores that are NaN.
+
+    Examples:
+        >>> found = skew(xr.DataArray([0.05, 0.3, 0.05, 0.1], dims="token"))
+        >>> round(found.top_share_of_mean_score, 3), found.top_tokens
+        (0.6, 1)
+        >>> found
+        Skew(top 25 % hold 60.0% of the mean score, 60.0% per block; scores of 4 tokens)
     """
     fraction = checked_fraction(fraction)
-    score = checked_scores(profile, blocks, steps, heads, branch)
+    scores = selected(scores, blocks)
+    score = checked_scores(scores)
     per_block = head_mean(score)
     mean = per_block.mean((0, 1), dtype=np.float64)
     shares = arrays.top_share(per_block, fraction)
@@ -125,5 +162,5 @@ def skew(
             coords={"token_share": np.linspace(0, 1, len(held))},
             name="mass_share",
         ),
-        selection=profile.selection_text(blocks, steps, heads, branch),
+        selection=selection_text(scores),
     )

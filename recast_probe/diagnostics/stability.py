@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -13,9 +13,17 @@ import xarray as xr
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.intervals import Interval
 from recast_probe.diagnostics.jackknife import mean_of_pairs
-from recast_probe.diagnostics.results import Result, checked_fraction, checked_scores, mean_over
+from recast_probe.diagnostics.results import (
+    Result,
+    Scores,
+    Words,
+    checked_fraction,
+    checked_scores,
+    mean_over,
+    selection_text,
+)
 from recast_probe.errors import InputError
-from recast_probe.profiles.profile import AttentionProfile, Indices
+from recast_probe.profiles.profile import AttentionProfile
 
 LIMITS = {
     "spearman": (-1, 1),
@@ -41,6 +49,28 @@ class Stability(Result):
         selection: what each ranking was averaged over.
     """
 
+    name: ClassVar[str] = "stability"
+    title: ClassVar[str] = "Do the profiles agree?"
+    highlights: ClassVar[tuple[str, ...]] = ("spearman",)
+    words: ClassVar[Words] = {
+        "spearman": (
+            "Agreement of rankings (Spearman)",
+            "1: the same order of tokens. 0: unrelated orders.",
+        ),
+        "kendall": (
+            "Agreement of rankings (Kendall)",
+            "1: every pair of tokens in the same order. 0: as many against as for.",
+        ),
+        "jaccard": (
+            "Shared top tokens (Jaccard)",
+            "Tokens in the top of both rankings, out of those in the top of either.",
+        ),
+        "rank_biased_overlap": (
+            "Rank-biased overlap",
+            "Agreement that counts the best ranks most; 1 is the same order.",
+        ),
+    }
+
     spearman: xr.DataArray
     kendall: xr.DataArray
     jaccard: xr.DataArray
@@ -63,49 +93,59 @@ class Stability(Result):
 
 
 def stability(
-    profiles: Sequence[AttentionProfile],
-    labels: Sequence[str] | None = None,
-    fraction: float = 0.25,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
+    profiles: Sequence[Scores], labels: Sequence[str] | None = None, fraction: float = 0.25
 ) -> Stability:
     """Agreement of the mean scores of several profiles, as of one reference and many prompts.
 
+    Args:
+        profiles: or arrays of scores, (step, block, head, token), of which only token must be
+            there. Select from each first: ``[p.sel(blocks="single") for p in profiles]``.
+        labels: a name for each; its number by default.
+        fraction: the top share of tokens, for Jaccard and rank-biased overlap.
+
     Raises:
         InputError: fewer than two profiles, another number of labels, profiles of different
-            reference grids, or profiles that recorded different parts of the selection.
+            reference grids, or profiles of different selections.
+
+    Examples:
+        >>> values = [1, 2, 3], [1, 3, 2], [1, 2, 4]
+        >>> rankings = [xr.DataArray(each, dims="token") for each in values]
+        >>> found = stability(rankings, ["a fox", "a hen", "a fox again"])
+        >>> found.spearman.sel(a="a fox").values.round(3)
+        array([1. , 0.5, 1. ])
     """
     if len(profiles) < 2:
         raise InputError(f"Stability compares at least 2 profiles, got {len(profiles)}.")
-    texts = [profile.selection_text(blocks, steps, heads, branch) for profile in profiles]
-    check_comparable(profiles, texts)
+    scores = [mean_over(checked_scores(each), "step", "block", "head") for each in profiles]
+    texts = [selection_text(each) for each in profiles]
+    check_comparable([tokens_of(each) for each in profiles], texts)
     names = [str(i) for i in range(len(profiles))] if labels is None else [str(x) for x in labels]
     if len(names) != len(profiles):
         raise InputError(f"{len(profiles)} profiles need as many labels, got {len(names)}.")
-    scores = [
-        mean_over(checked_scores(p, blocks, steps, heads, branch), "step", "block", "head")
-        for p in profiles
-    ]
     return compare(np.stack(scores), names, fraction, texts[0])
 
 
-def check_comparable(profiles: Sequence[AttentionProfile], texts: Sequence[str]) -> None:
+def tokens_of(scores: Scores) -> str:
+    """The reference tokens in words: the grids of a profile, or how many an array has."""
+    if isinstance(scores, AttentionProfile):
+        return ", ".join(map(str, scores.layout.references))
+    return f"{scores.sizes['token']} tokens"
+
+
+def check_comparable(tokens: Sequence[str], texts: Sequence[str]) -> None:
     """Check that profiles have one reference grid, and a selection one meaning.
 
     Args:
+        tokens: `tokens_of` each.
         texts: `selection_text` of each.
 
     Raises:
         InputError: they differ.
     """
-    grids = {profile.layout.references for profile in profiles}
-    if len(grids) > 1:
+    if len(set(tokens)) > 1:
         raise InputError(
             "These profiles have different reference grids, so their tokens cannot be compared: "
-            + "; ".join(sorted(", ".join(map(str, grid)) for grid in grids))
+            + "; ".join(sorted(set(tokens)))
         )
     if len(set(texts)) > 1:
         found = "; ".join(sorted(set(texts)))
@@ -116,29 +156,21 @@ def check_comparable(profiles: Sequence[AttentionProfile], texts: Sequence[str])
 
 
 def stability_over(
-    profile: AttentionProfile,
-    dimension: Literal["step", "block", "head"],
-    fraction: float = 0.25,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
+    scores: Scores, dimension: Literal["step", "block", "head"], fraction: float = 0.25
 ) -> Stability:
-    """Agreement between the steps, blocks or heads of one profile.
+    """Agreement between the steps, blocks or heads of one profile, or array of scores.
 
     Raises:
         InputError: an unknown dimension, or fewer than two entries along it.
     """
     if dimension not in ("step", "block", "head"):
         raise InputError(f'dimension is "step", "block" or "head", not {dimension!r}.')
-    score = checked_scores(profile, blocks, steps, heads, branch)
+    score = checked_scores(scores)
     if score.sizes[dimension] < 2:
         raise InputError(f"There is only one {dimension} selected; nothing to compare it with.")
     rest = [name for name in ("step", "block", "head") if name != dimension]
     names = [f"{dimension} {label}" for label in score[dimension].values]
-    text = profile.selection_text(blocks, steps, heads, branch)
-    return compare(mean_over(score, *rest), names, fraction, text)
+    return compare(mean_over(score, *rest), names, fraction, selection_text(scores))
 
 
 def compare(scores: np.ndarray, names: list[str], fraction: float, selection: str) -> Stability:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -12,13 +12,17 @@ import xarray as xr
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.results import (
     Result,
+    Scores,
+    Words,
     checked_fraction,
     checked_scores,
     head_mean,
+    selection_text,
 )
-from recast_probe.diagnostics.stability import Stability, check_comparable, compare
+from recast_probe.diagnostics.stability import Stability, check_comparable, compare, tokens_of
 from recast_probe.errors import InputError
-from recast_probe.profiles.profile import AttentionProfile, Indices
+
+OF_MEAN = "Of the score averaged over steps, blocks and heads; mean over profiles."
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,6 +39,16 @@ class Survey(Result):
             mean over the pairs of profiles; NaN where a profile's scores are all equal.
         selection: what was averaged.
     """
+
+    name: ClassVar[str] = "survey"
+    title: ClassVar[str] = "What do many profiles say?"
+    words: ClassVar[Words] = {
+        "profiles": ("Profiles", "How many."),
+        "top_share_of_mean_score": ("Attention on the top tokens", OF_MEAN),
+        "gini_of_mean_score": ("Gini", OF_MEAN),
+        "marginal_entropy_of_mean_score": ("Entropy", OF_MEAN, "bits"),
+        **Stability.words,
+    }
 
     top_share: xr.DataArray
     gini: xr.DataArray
@@ -61,21 +75,15 @@ class Survey(Result):
 
 
 def survey(
-    profiles: Iterable[AttentionProfile],
-    labels: Sequence[str] | None = None,
-    fraction: float = 0.25,
-    *,
-    blocks: Any = "all",
-    steps: Indices = None,
-    heads: Indices = None,
-    branch: str = "conditional",
+    profiles: Iterable[Scores], labels: Sequence[str] | None = None, fraction: float = 0.25
 ) -> Survey:
     """Skew, entropy and agreement of many profiles.
 
     Args:
-        profiles: any iterable, such as ``(AttentionProfile.load(path) for path in paths)``: each is
-            let go before the next is asked for. What is kept of one are 8 bytes per block and
-            reference token, and three numbers per step and block.
+        profiles: any iterable of profiles or arrays of scores, such as
+            ``(AttentionProfile.load(path).sel(blocks="single") for path in paths)``: each is let go
+            before the next is asked for. What is kept of one are 8 bytes per block and reference
+            token, and three numbers per step and block.
 
     Raises:
         InputError: fewer than two profiles, another number of labels, or profiles that cannot be
@@ -84,29 +92,26 @@ def survey(
     fraction = checked_fraction(fraction)
     per_row: dict[str, list[np.ndarray]] = {"top_share": [], "gini": [], "marginal": []}
     per_block: list[np.ndarray] = []
-    first: AttentionProfile | None = None
-    text = ""
+    first: tuple[str, str] | None = None
+    places: dict[str, Any] = {}
     for profile in profiles:
-        found = profile.selection_text(blocks, steps, heads, branch)
+        score = checked_scores(profile)
+        tokens, text = tokens_of(profile), selection_text(profile)
         if first is None:
-            first, text = _without_values(profile), found
-        check_comparable([first, profile], [text, found])
-        score = head_mean(checked_scores(profile, blocks, steps, heads, branch))
-        per_row["top_share"].append(arrays.top_share(score, fraction))
-        per_row["gini"].append(arrays.gini(score))
-        per_row["marginal"].append(arrays.entropy_bits(score))
-        per_block.append(score.mean(0, dtype=np.float64))
+            first = tokens, text
+            places = {name: score[name].values for name in ("step", "block")}
+        check_comparable([first[0], tokens], [first[1], text])
+        by_block = head_mean(score)
+        per_row["top_share"].append(arrays.top_share(by_block, fraction))
+        per_row["gini"].append(arrays.gini(by_block))
+        per_row["marginal"].append(arrays.entropy_bits(by_block))
+        per_block.append(by_block.mean(0, dtype=np.float64))
     if first is None or len(per_block) < 2:
         raise InputError(f"A survey compares at least 2 profiles, got {len(per_block)}.")
     names = [str(i) for i in range(len(per_block))] if labels is None else list(map(str, labels))
     if len(names) != len(per_block):
         raise InputError(f"{len(per_block)} profiles need as many labels, got {len(names)}.")
-    blocks_of = first.select(blocks, steps, heads, branch)
-    places = {
-        "profile": names,
-        "step": blocks_of["step"].values,
-        "block": blocks_of["block"].values,
-    }
+    places["profile"] = names
     means = np.stack([each.mean(0) for each in per_block])
     of_mean = {
         "mean_top_share": arrays.top_share(means, fraction),
@@ -116,14 +121,14 @@ def survey(
     return Survey(
         **{name: _labelled(np.stack(each), name, places) for name, each in per_row.items()},
         **{name: _labelled(each, name, places) for name, each in of_mean.items()},
-        stability=compare(means, names, fraction, text),
+        stability=compare(means, names, fraction, first[1]),
         block_spearman=xr.DataArray(
             [_mean_spearman(np.stack(rows)) for rows in zip(*per_block, strict=True)],
             dims="block",
             coords={"block": places["block"]},
             name="block_spearman",
         ),
-        selection=text,
+        selection=first[1],
     )
 
 
@@ -137,11 +142,3 @@ def _labelled(values: np.ndarray, name: str, places: dict[str, Any]) -> xr.DataA
     dimensions = ("profile", "step", "block")[: values.ndim]
     labels = {dimension: places[dimension] for dimension in dimensions}
     return xr.DataArray(values, dims=dimensions, coords=labels, name=name)
-
-
-def _without_values(profile: AttentionProfile) -> AttentionProfile:
-    """The same labels without the scores: a single zero is seen everywhere."""
-    dataset = profile.dataset.copy()
-    for name, values in profile.dataset.data_vars.items():
-        dataset[name] = values.copy(data=np.broadcast_to(np.zeros((), values.dtype), values.shape))
-    return AttentionProfile(dataset)

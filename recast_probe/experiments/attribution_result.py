@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy import stats
 
 from recast_probe.diagnostics import difference_interval, reading, spearman_interval
 from recast_probe.diagnostics.intervals import FEWEST_EQUAL
-from recast_probe.diagnostics.results import Result
+from recast_probe.diagnostics.results import Result, Words
 from recast_probe.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ class Attribution(Result):
         full: the metric of the full run, mean over seeds.
         selection: what was done.
     """
+
+    name: ClassVar[str] = "attribution"
+    title: ClassVar[str] = "What does each block or head do?"
+    words: ClassVar[Words] = {
+        "full": ("Metric of the full run", "Mean over seeds."),
+        "largest_distance": ("Largest distance", "Of the final latents from the full run's."),
+        "largest_effect": ("Largest loss", "Of the metric, when one is cut."),
+    }
 
     data: xr.Dataset
     over: str

@@ -85,7 +85,7 @@ class TextLens:
         )
 
     def rows(self) -> tuple[list[dict[str, Image.Image | None]], list[str]]:
-        """Rows of images and their labels, for ``figures.image_grid``: one row a window of
+        """Rows of images and their labels, for ``figures.plot_images``: one row a window of
         blocks, one column a window of steps, then the two whole runs."""
         rows: list[dict[str, Image.Image | None]] = [
             {

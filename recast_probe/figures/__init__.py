@@ -1,41 +1,32 @@
-"""Figures: one function each, from results to a matplotlib Figure that prints its selection."""
+"""Figures: one function each, from a result to a matplotlib Figure that prints its selection.
 
-from recast_probe.figures.agreement import stability_matrix
-from recast_probe.figures.arms import identity_by_arm
-from recast_probe.figures.budgets import budget_curve
-from recast_probe.figures.causal_map import causal_heat_map
-from recast_probe.figures.concentration import lorenz
-from recast_probe.figures.drifting import drift_by_block
-from recast_probe.figures.entropies import entropy_curves
-from recast_probe.figures.faithfulness import faithfulness_curves
-from recast_probe.figures.ground_truth import overlap
-from recast_probe.figures.heads import attribution_map, copying_heads, head_map
-from recast_probe.figures.images import image_grid
-from recast_probe.figures.importance import importance_over_reference
-from recast_probe.figures.paths import flow_paths
-from recast_probe.figures.saving import save_figure
-from recast_probe.figures.style import house_style
-from recast_probe.figures.token_strips import importance_by_token
-from recast_probe.figures.vector_field import correspondence_field
+Module and function bear the name of what they draw: ``diagnostics.skew`` is drawn by ``plot_skew``
+in ``figures/skew.py``, which ``result.plot()`` calls.
 
-__all__ = [
-    "attribution_map",
-    "budget_curve",
-    "causal_heat_map",
-    "copying_heads",
-    "correspondence_field",
-    "drift_by_block",
-    "entropy_curves",
-    "faithfulness_curves",
-    "flow_paths",
-    "head_map",
-    "house_style",
-    "identity_by_arm",
-    "image_grid",
-    "importance_by_token",
-    "importance_over_reference",
-    "lorenz",
-    "overlap",
-    "save_figure",
-    "stability_matrix",
-]
+Every function takes ``axes=``. None makes a new figure in the house style, with title, note and
+selection around its panels. Otherwise give one matplotlib Axes for each panel, in reading order
+(left to right, then down; a single panel's as it is): only the panels are drawn, and the figure
+that the axes are in is returned. Colour bars take their room from the axes.
+"""
+
+from recast_probe.figures.arms import plot_arms as plot_arms
+from recast_probe.figures.attribution import plot_attribution as plot_attribution
+from recast_probe.figures.budgets import plot_budgets as plot_budgets
+from recast_probe.figures.causal_map import plot_causal_map as plot_causal_map
+from recast_probe.figures.copying import plot_copy_heads as plot_copy_heads
+from recast_probe.figures.correspondence import plot_correspondence as plot_correspondence
+from recast_probe.figures.drift import plot_drift as plot_drift
+from recast_probe.figures.entropy import plot_entropy as plot_entropy
+from recast_probe.figures.faithfulness import plot_faithfulness as plot_faithfulness
+from recast_probe.figures.flow import plot_flow as plot_flow
+from recast_probe.figures.heads import plot_heads as plot_heads
+from recast_probe.figures.images import plot_images as plot_images
+from recast_probe.figures.importance import plot_importance as plot_importance
+from recast_probe.figures.importance_by_token import (
+    plot_importance_by_token as plot_importance_by_token,
+)
+from recast_probe.figures.overlap import plot_overlap as plot_overlap
+from recast_probe.figures.saving import save_figure as save_figure
+from recast_probe.figures.skew import plot_skew as plot_skew
+from recast_probe.figures.stability import plot_stability as plot_stability
+from recast_probe.figures.style import house_style as house_style

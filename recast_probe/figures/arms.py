@@ -6,17 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
-from recast_probe.figures.style import (
-    HAIRLINE,
-    INK,
-    SECONDARY,
-    Chart,
-    arm_colours,
-    chart,
-    house_style,
-)
+from recast_probe.figures import style
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Interval
@@ -25,15 +18,16 @@ if TYPE_CHECKING:
 BESIDE = 0.16
 
 
-def identity_by_arm(
+@style.house_style()
+def plot_arms(
     values: Mapping[str, Sequence[float]],
     intervals: Mapping[str, Interval],
     *,
     metric: str,
     selection: str,
-    title: str = "How much of the subject each arm keeps",
     note: str = "",
-) -> Chart:
+    axes: style.PanelAxes = None,
+) -> Figure:
     """Mean with its interval for every arm, over faint lines that follow each subject.
 
     `values` gives one number a subject for every arm, in the same order of subjects (paired);
@@ -47,63 +41,67 @@ def identity_by_arm(
         )
     arms = list(values)
     table = np.array([values[arm] for arm in arms], dtype=float)
-    colours = arm_colours(arms)
+    colours = style.arm_colours(arms)
     confidence = intervals[arms[0]].confidence
     if not note:
         note = (
             f"Large points: mean over {table.shape[1]} subjects with its {confidence:.0%} "
             "interval. Each faint line is one subject."
         )
-    with house_style():
-        figure = chart(
-            max(4.6, 1.25 * len(arms) + 0.9), 3.6, title=title, note=note, selection=selection
+    (panel,) = style.panels(
+        axes,
+        1,
+        max(4.6, 1.25 * len(arms) + 0.9),
+        3.6,
+        title="How much of the subject each arm keeps",
+        note=note,
+        selection=selection,
+    )
+    places = np.arange(len(arms))
+    strength = float(np.clip(12 / max(table.shape[1], 1), 0.12, 0.7))
+    panel.plot(places, table, color=style.SECONDARY, alpha=0.45 * strength, linewidth=0.8, zorder=2)
+    for place, arm in zip(places, arms, strict=True):
+        panel.plot(
+            np.full(table.shape[1], place),
+            table[place],
+            "o",
+            color=colours[arm],
+            alpha=0.8 * strength,
+            markersize=3.5,
+            markeredgewidth=0,
+            zorder=3,
         )
-        axes = figure.subplots()
-        places = np.arange(len(arms))
-        strength = float(np.clip(12 / max(table.shape[1], 1), 0.12, 0.7))
-        axes.plot(places, table, color=SECONDARY, alpha=0.45 * strength, linewidth=0.8, zorder=2)
-        for place, arm in zip(places, arms, strict=True):
-            axes.plot(
-                np.full(table.shape[1], place),
-                table[place],
-                "o",
-                color=colours[arm],
-                alpha=0.8 * strength,
-                markersize=3.5,
-                markeredgewidth=0,
-                zorder=3,
-            )
-            interval = intervals[arm]
-            axes.plot(
-                [place + BESIDE] * 2,
-                [interval.low, interval.high],
-                color=colours[arm],
-                linewidth=3.6,
-                zorder=5,
-            )
-            axes.plot(
-                [place + BESIDE],
-                [interval.mean],
-                "o",
-                color=colours[arm],
-                markersize=8.5,
-                markeredgecolor="white",
-                markeredgewidth=1.6,
-                zorder=6,
-            )
-            axes.annotate(
-                f"{interval.mean:.2f}",
-                (place + BESIDE, interval.mean),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                weight="bold",
-                color=INK,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
-                zorder=7,
-            )
-        axes.set_xticks(places, arms)
-        axes.tick_params(axis="x", length=0, labelcolor=INK, labelsize=9.5)
-        axes.set(xlim=(-0.35, len(arms) - 0.35), ylabel=metric)
-        axes.spines["bottom"].set_color(HAIRLINE)
-    return figure
+        interval = intervals[arm]
+        panel.plot(
+            [place + BESIDE] * 2,
+            [interval.low, interval.high],
+            color=colours[arm],
+            linewidth=3.6,
+            zorder=5,
+        )
+        panel.plot(
+            [place + BESIDE],
+            [interval.mean],
+            "o",
+            color=colours[arm],
+            markersize=8.5,
+            markeredgecolor="white",
+            markeredgewidth=1.6,
+            zorder=6,
+        )
+        panel.annotate(
+            f"{interval.mean:.2f}",
+            (place + BESIDE, interval.mean),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            weight="bold",
+            color=style.INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8},
+            zorder=7,
+        )
+    panel.set_xticks(places, arms)
+    panel.tick_params(axis="x", length=0, labelcolor=style.INK, labelsize=9.5)
+    panel.set(xlim=(-0.35, len(arms) - 0.35), ylabel=metric)
+    panel.spines["bottom"].set_color(style.HAIRLINE)
+    return style.figure_of(panel)

@@ -7,25 +7,20 @@ from collections.abc import Mapping
 import numpy as np
 import seaborn as sns
 import xarray as xr
+from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
-from recast_probe.figures.style import (
-    Chart,
-    agreement_colours,
-    bare_bar,
-    chart,
-    heat_colours,
-    house_style,
-)
+from recast_probe.figures import style
 
 
-def causal_heat_map(
+@style.house_style()
+def plot_causal_map(
     maps: Mapping[str, xr.DataArray],
     *,
     selection: str,
     title: str = "Where a patch of the other run decides",
-    note: str = "0: the run's own image. 1: the source run's.",
-) -> Chart:
+    axes: style.PanelAxes = None,
+) -> Figure:
     """One panel a map, dimensions (block, step); colours from 0 to the largest value, or on both
     sides of 0 where a map has values that are below 0 when written with two digits.
 
@@ -43,34 +38,35 @@ def causal_heat_map(
     shown = {name: np.round(np.asarray(each, np.float64), 2) + 0.0 for name, each in maps.items()}
     highest = max(float(np.nanmax(np.abs(each))) for each in maps.values()) or 1.0
     below = any(np.nanmin(each) < 0 for each in shown.values())
-    with house_style():
-        figure = chart(
-            wide * len(maps) + 0.5,
-            tall,
-            title=title,
-            note=note,
-            selection=selection,
+    drawn = style.panels(
+        axes,
+        len(maps),
+        wide * len(maps) + 0.5,
+        tall,
+        title=title,
+        note="0: the run's own image. 1: the source run's.",
+        selection=selection,
+        sharey=True,
+    )
+    for panel, (name, values) in zip(drawn, maps.items(), strict=True):
+        sns.heatmap(
+            np.asarray(values, np.float64),
+            ax=panel,
+            cmap=style.agreement_colours() if below else style.heat_colours(),
+            vmin=-highest if below else 0,
+            vmax=highest,
+            annot=shown[name] if columns <= 16 and rows <= 24 else False,
+            fmt=".2f",
+            annot_kws={"size": 7},
+            linewidths=1,
+            linecolor="white",
+            cbar=panel is drawn[-1],
+            xticklabels=values["step"].values.tolist(),
+            yticklabels=values["block"].values.tolist(),
         )
-        panels = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
-        for axes, (name, values) in zip(panels, maps.items(), strict=True):
-            sns.heatmap(
-                np.asarray(values, np.float64),
-                ax=axes,
-                cmap=agreement_colours() if below else heat_colours(),
-                vmin=-highest if below else 0,
-                vmax=highest,
-                annot=shown[name] if columns <= 16 and rows <= 24 else False,
-                fmt=".2f",
-                annot_kws={"size": 7},
-                linewidths=1,
-                linecolor="white",
-                cbar=axes is panels[-1],
-                xticklabels=values["step"].values.tolist(),
-                yticklabels=values["block"].values.tolist(),
-            )
-            axes.set(title=name, xlabel="Step", ylabel="Block" if axes is panels[0] else "")
-            axes.tick_params(length=0)
-            axes.tick_params(axis="y", rotation=0)
-            axes.grid(False)
-        bare_bar(panels[-1].collections[0].colorbar)
-    return figure
+        panel.set(title=name, xlabel="Step", ylabel="Block" if panel is drawn[0] else "")
+        panel.tick_params(length=0)
+        panel.tick_params(axis="y", rotation=0)
+        panel.grid(False)
+    style.bare_bar(drawn[-1].collections[0].colorbar)
+    return style.figure_of(drawn[0])

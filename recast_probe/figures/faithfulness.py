@@ -5,51 +5,53 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
-from recast_probe.figures.style import Chart, arm_colours, chart, house_style
+from recast_probe.figures.style import PanelAxes, arm_colours, figure_of, house_style, panels
 
 
-def faithfulness_curves(
+@house_style()
+def plot_faithfulness(
     shares: Sequence[float],
     insertion: Mapping[str, Sequence[Interval]],
     deletion: Mapping[str, Sequence[Interval]],
     *,
     score: str,
     selection: str,
-) -> Chart:
-    """Means with their intervals, by ranking, against the share of reference tokens.
+    axes: PanelAxes = None,
+) -> Figure:
+    """Means with their intervals, by ranking, against the share of reference tokens. Two panels.
 
     Raises InputError without a ranking, or with other rankings or numbers of points.
     """
-    panels = {"Best tokens inserted": insertion, "Best tokens deleted": deletion}
-    points = [each for part in panels.values() for each in part.values()]
+    named = {"Best tokens inserted": insertion, "Best tokens deleted": deletion}
+    points = [each for part in named.values() for each in part.values()]
     if not points or set(insertion) != set(deletion):
         raise InputError("Give the same rankings for insertion and deletion, at least one.")
     if any(len(each) != len(shares) for each in points):
         raise InputError("Every curve needs one value for each share.")
-    with house_style():
-        figure = chart(
-            9.6,
-            3.6,
-            title="Do the best tokens matter most?",
-            note="A faithful ranking rises early on the left and falls early on the right.",
-            selection=selection,
-        )
-        colours = arm_colours(insertion)
-        found = figure.subplots(1, 2, sharey=True)
-        for axes, (title, curves) in zip(found, panels.items(), strict=True):
-            for name, intervals in curves.items():
-                low, high = ([getattr(i, end) for i in intervals] for end in ("low", "high"))
-                mean = [interval.mean for interval in intervals]
-                if np.isfinite(low).any():  # no band where an end cannot be told
-                    axes.fill_between(
-                        shares, low, high, color=colours[name], alpha=0.07, linewidth=0
-                    )
-                axes.plot(shares, mean, "o-", markersize=3.5, color=colours[name], label=name)
-            axes.set(title=title, xlabel="Share of the reference tokens", xlim=(0, 1))
-            axes.xaxis.set_major_formatter("{x:.0%}")
-        found[0].set_ylabel(score)
-        found[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-    return figure
+    drawn = panels(
+        axes,
+        2,
+        9.6,
+        3.6,
+        title="Do the best tokens matter most?",
+        note="A faithful ranking rises early on the left and falls early on the right.",
+        selection=selection,
+        sharey=True,
+    )
+    colours = arm_colours(insertion)
+    for panel, (title, curves) in zip(drawn, named.items(), strict=True):
+        for name, intervals in curves.items():
+            low, high = ([getattr(i, end) for i in intervals] for end in ("low", "high"))
+            mean = [interval.mean for interval in intervals]
+            if np.isfinite(low).any():  # no band where an end cannot be told
+                panel.fill_between(shares, low, high, color=colours[name], alpha=0.07, linewidth=0)
+            panel.plot(shares, mean, "o-", markersize=3.5, color=colours[name], label=name)
+        panel.set(title=title, xlabel="Share of the reference tokens", xlim=(0, 1))
+        panel.xaxis.set_major_formatter("{x:.0%}")
+    drawn[0].set_ylabel(score)
+    drawn[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return figure_of(drawn[0])

@@ -9,13 +9,14 @@ from matplotlib.figure import Figure
 from recast_probe.figures.style import house_style
 from recast_probe.files.atomic import atomic_path
 
+DOTS_PER_INCH = 200
 METADATA = {
     "png": {"Software": "recast_probe"},
     "pdf": {"Creator": "recast_probe", "Producer": "recast_probe", "CreationDate": None},
 }
 
 
-def save_figure(figure: Figure, stem: str | Path, dots_per_inch: int = 200) -> list[Path]:
+def save_figure(figure: Figure, stem: str | Path) -> list[Path]:
     """Write STEM.png and STEM.pdf and return their paths.
 
     Folders are made. Each file appears whole or not at all: it is written beside its place and
@@ -27,6 +28,6 @@ def save_figure(figure: Figure, stem: str | Path, dots_per_inch: int = 200) -> l
     for kind, metadata in METADATA.items():
         target = stem.with_name(f"{stem.name}.{kind}")
         with atomic_path(target) as temporary, house_style():
-            figure.savefig(temporary, format=kind, dpi=dots_per_inch, metadata=metadata)
+            figure.savefig(temporary, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
         written.append(target)
     return written

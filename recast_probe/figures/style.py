@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,12 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontEntry, findfont, fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from recast_probe._utils.text_format import plural
+from recast_probe.errors import InputError
+
+PanelAxes = Axes | Sequence[Axes] | np.ndarray | None
+"""Where a figure is drawn: None for a new one, or one Axes for each panel in reading order."""
 
 INK = "#1f2430"
 SECONDARY = "#5b6370"
@@ -175,6 +181,57 @@ def chart(
             text = "\n".join(lines[name])
             figure.text(left, place, text, va=above, linespacing=1.25, **style)
     return figure
+
+
+def panels(
+    axes: PanelAxes,
+    count: int,
+    width: float,
+    height: float,
+    *,
+    title: str,
+    selection: str,
+    note: str = "",
+    **grid: Any,
+) -> list[Axes]:
+    """The given axes, or so many beside each other in a new `chart`.
+
+    Args:
+        axes: see `given_axes`; None makes a chart of `width` by `height` inches.
+        grid: of ``Figure.subplots``, such as width_ratios.
+    """
+    if axes is not None:
+        return given_axes(axes, count)
+    figure = chart(width, height, title=title, selection=selection, note=note)
+    return list(figure.subplots(1, count, squeeze=False, **grid)[0])
+
+
+def given_axes(axes: PanelAxes, count: int) -> list[Axes]:
+    """Check the axes that somebody gives a figure of so many panels.
+
+    Args:
+        axes: one for each panel, in reading order; that of a single panel may stand alone.
+
+    Raises:
+        InputError: another number of axes, something else, or axes of two figures.
+    """
+    found = np.asarray(axes, dtype=object).ravel().tolist()
+    if len(found) != count or not all(isinstance(each, Axes) for each in found):
+        kinds = ", ".join(dict.fromkeys(type(each).__name__ for each in found)) or "nothing"
+        raise InputError(
+            f"This figure has {count} {plural('panel', range(count))}: give axes= one matplotlib "
+            f"Axes for each, in reading order, not {len(found)} of {kinds}."
+        )
+    if len({figure_of(each) for each in found}) > 1:
+        raise InputError("All axes of a figure must be in one matplotlib Figure.")
+    return found
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The whole figure that axes are in."""
+    found = axes.get_figure(root=True)
+    assert found is not None
+    return found
 
 
 def _wrapped(text: str, characters: float) -> list[str]:

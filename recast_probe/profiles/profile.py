@@ -13,9 +13,9 @@ import xarray as xr
 from recast_probe._utils.checks import check_indices
 from recast_probe._utils.markup import html_table
 from recast_probe._utils.text_format import plural, spans
-from recast_probe.blocks import select_blocks
+from recast_probe.blocks import Blocks, select_blocks
 from recast_probe.errors import InputError
-from recast_probe.layout import GROUPS, TokenLayout
+from recast_probe.layout import GROUPS, Grid, TokenLayout
 from recast_probe.profiles.profile_file import (
     DIMENSIONS,
     FORMAT,
@@ -26,6 +26,9 @@ from recast_probe.profiles.profile_file import (
 )
 
 Indices = int | Sequence[int] | None
+"""An index, several, or None for all that were recorded."""
+NAMED_BLOCKS, CHOSEN_HEADS = "selected_blocks", "selected_heads"
+"""Attributes of a part of a profile: the name of its blocks' group; whether heads were chosen."""
 
 
 class AttentionProfile:
@@ -141,111 +144,140 @@ class AttentionProfile:
         return str(self.dataset.attrs.get("queries", "generation"))
 
     @property
+    def branch(self) -> str:
+        """The guidance branch that `score` is of: the conditional one where it was recorded."""
+        recorded = self.dataset["branch"].values.tolist()
+        return "conditional" if "conditional" in recorded else str(recorded[0])
+
+    @property
     def score(self) -> xr.DataArray:
-        """Eq. 2 scores of the conditional branch (step, block, head, token), fractions."""
-        return self.dataset["score"].sel(branch="conditional")
+        """Eq. 2 scores of `branch`, (step, block, head, token), fractions."""
+        return self.variable("score")
 
     @property
     def mass(self) -> xr.DataArray:
-        """Attention between token groups, conditional branch, fractions; rows sum to 1."""
-        return self.dataset["mass"].sel(branch="conditional")
+        """Attention between token groups, of `branch`, fractions; rows sum to 1."""
+        return self.variable("mass")
 
     @property
     def conditional_entropy(self) -> xr.DataArray:
-        """Mean entropy of a query token's reference distribution, conditional branch, bits."""
-        return self.dataset["conditional_entropy"].sel(branch="conditional")
+        """Mean entropy of a query token's reference distribution, of `branch`, bits."""
+        return self.variable("conditional_entropy")
 
-    def select(
-        self,
-        blocks: Any = "all",
-        steps: Indices = None,
-        heads: Indices = None,
-        branch: str = "conditional",
-        variable: str = "score",
-    ) -> xr.DataArray:
-        """The part of a variable that a selection names, without the branch dimension.
+    def variable(self, name: str) -> xr.DataArray:
+        """A variable of `branch`, without the branch dimension.
 
         Args:
-            blocks: see `select_blocks`; groups ("single", "paper") mean those that were recorded.
-            steps, heads: an index, several, or None for all that were recorded.
-            variable: "score", "mass", "conditional_entropy" or "mass_weighted_conditional_entropy".
+            name: "score", "mass", "conditional_entropy" or "mass_weighted_conditional_entropy".
 
         Raises:
-            InputError: something that this profile did not record.
+            InputError: something that this profile does not hold.
         """
-        if variable not in self.dataset:
+        if name not in self.dataset:
             raise InputError(
-                f"This profile holds no {variable}; it holds "
+                f"This profile holds no {name}; it holds "
                 f"{', '.join(map(str, self.dataset.data_vars))}. Earlier versions recorded less: "
                 "profile the run again to have it."
             )
-        found = self.dataset[variable]
-        if branch not in found["branch"].values:
-            recorded = ", ".join(str(b) for b in found["branch"].values)
-            raise InputError(f"No branch {branch!r} was recorded; there is {recorded}.")
+        return self.dataset[name].sel(branch=self.branch)
+
+    def sel(
+        self,
+        blocks: Blocks | None = None,
+        steps: Indices = None,
+        heads: Indices = None,
+        branch: str | None = None,
+    ) -> AttentionProfile:
+        """The part of the profile that is named, as a profile: select first, then diagnose.
+
+        What is None stays as it is. Selecting twice narrows further. A part can be saved, and says
+        in its `selection_text` what was chosen. Selecting everything copies no array.
+
+        Args:
+            blocks: see `select_blocks`; groups ("single", "paper") mean those that were recorded.
+            steps, heads: an index, or several.
+            branch: a guidance branch, such as "unconditional".
+
+        Raises:
+            InputError: something that this profile did not record.
+
+        Examples:
+            >>> import numpy as np
+            >>> from recast_probe.layout import Grid, TokenLayout
+            >>> profile = AttentionProfile.build(
+            ...     score=np.full((1, 2, 3, 2, 4), 0.1),  # branch, step, block, head, token
+            ...     mass=np.full((1, 2, 3, 2, 3, 3), 1 / 3),
+            ...     conditional_entropy=np.ones((1, 2, 3, 2)),
+            ...     steps=[0, 1], timesteps=[1000, 500], sigmas=[1, 0.5],
+            ...     blocks=[0, 1, 2], block_kinds=["double", "single", "single"], heads=[0, 1],
+            ...     layout=TokenLayout(3, Grid(2, 2), (Grid(2, 2),)),
+            ... )
+            >>> part = profile.sel(blocks="single", steps=0)
+            >>> part.selection_text()
+            'blocks single (1-2), step 0, all heads'
+            >>> part.sel(heads=1).score.shape
+            (1, 2, 1, 4)
+        """
+        dataset, said = self.dataset, {}
+        if branch is not None:
+            recorded = dataset["branch"].values.tolist()
+            if branch not in recorded:
+                raise InputError(
+                    f"No branch {branch!r} was recorded; there is {', '.join(recorded)}."
+                )
+            place = recorded.index(branch)
+            dataset = dataset.isel(branch=slice(place, place + 1))
+        if blocks is not None and not (isinstance(blocks, str) and blocks == "all"):
+            said[NAMED_BLOCKS] = blocks if isinstance(blocks, str) else ""
+        if heads is not None:
+            said[CHOSEN_HEADS] = "yes"
         labels = {
             "block": self._blocks(blocks),
-            "step": check_indices("steps", steps, found["step"].values, of="recorded steps"),
-            "head": check_indices("heads", heads, found["head"].values, of="recorded heads"),
+            "step": check_indices("steps", steps, dataset["step"].values, of="recorded steps"),
+            "head": check_indices("heads", heads, dataset["head"].values, of="recorded heads"),
         }
-        found = found.sel(branch=branch)
         for name, wanted in labels.items():
-            # selecting everything must not copy the array
-            if not np.array_equal(wanted, found[name].values):
-                found = found.sel({name: wanted})
-        return found
+            # selecting everything must not copy the arrays
+            if not np.array_equal(wanted, dataset[name].values):
+                dataset = dataset.sel({name: wanted})
+        return AttentionProfile(dataset.assign_attrs(said))
 
-    def mean_score(
-        self,
-        blocks: Any = "all",
-        steps: Indices = None,
-        heads: Indices = None,
-        branch: str = "conditional",
-    ) -> xr.DataArray:
-        """Eq. 3: the mean score (token,) over the selected steps, blocks and heads, float64.
+    def mean_score(self, blocks: Blocks = "all") -> xr.DataArray:
+        """Eq. 3: the mean score (token,) over the steps, blocks and heads, float64.
 
-        A token that was absent in one of the steps has NaN. Arguments as in `select`.
+        A token that was absent in one of the steps has NaN. `blocks` is short for
+        ``sel(blocks=blocks)``, which raises what cannot be chosen.
         """
-        chosen = self.select(blocks, steps, heads, branch)
-        return chosen.mean(("step", "block", "head"), skipna=False, dtype=np.float64)
+        score = self.sel(blocks, branch=self.branch).score
+        return score.mean(("step", "block", "head"), skipna=False, dtype=np.float64)
 
-    def selection_text(
-        self,
-        blocks: Any = "all",
-        steps: Indices = None,
-        heads: Indices = None,
-        branch: str = "conditional",
-    ) -> str:
-        """A selection in words, for figures: "blocks single (2-7), steps 0-27, all heads"."""
-        chosen = self.select(blocks, steps, heads, branch)
-        numbers = {name: chosen[name].values.tolist() for name in ("block", "step", "head")}
-        named = f"{blocks} " if isinstance(blocks, str) and blocks != "all" else ""
-        found = spans(numbers["block"])
+    def selection_text(self, blocks: Blocks = "all") -> str:
+        """What the profile is of, in words: "blocks single (2-7), steps 0-27, all heads".
+
+        `blocks` is short for ``sel(blocks=blocks)``.
+        """
+        dataset = self.sel(blocks, branch=self.branch).dataset
+        numbers = {name: dataset[name].values.tolist() for name in ("block", "step", "head")}
+        named, found = dataset.attrs.get(NAMED_BLOCKS), spans(numbers["block"])
+        every_head = CHOSEN_HEADS not in dataset.attrs and numbers["head"] == list(
+            range(len(numbers["head"]))
+        )
         parts = [
-            f"{plural('block', numbers['block'])} {f'{named}({found})' if named else found}",
+            f"{plural('block', numbers['block'])} {f'{named} ({found})' if named else found}",
             f"{plural('step', numbers['step'])} {spans(numbers['step'])}",
             "all heads"
-            if heads is None and numbers["head"] == list(range(len(numbers["head"])))
+            if every_head
             else f"{plural('head', numbers['head'])} {spans(numbers['head'])}",
         ]
-        if branch != "conditional":
-            parts.append(f"{branch} branch")
+        if self.branch != "conditional":
+            parts.append(f"{self.branch} branch")
         if self.queries != "generation":
             parts.append(f"attention from {self.queries} tokens")
         return ", ".join(parts)
 
     def reference_map(self, values: Any) -> list[np.ndarray]:
         """Values (token,) as one (rows, columns) array per reference image."""
-        flat, grids = np.asarray(values), self.layout.references
-        if flat.shape != (sum(grid.size for grid in grids),):
-            raise InputError(
-                f"Expected one value for each of the {self.layout.reference_tokens} reference "
-                f"tokens, got shape {flat.shape}."
-            )
-        parts = np.split(flat, np.cumsum([grid.size for grid in grids])[:-1])
-        return [
-            part.reshape(grid.rows, grid.columns) for part, grid in zip(parts, grids, strict=True)
-        ]
+        return on_grids(values, self.layout.references)
 
     def save(self, path: str | Path) -> Path:
         """Write netCDF-4 (`.nc`), whole or not at all.
@@ -297,8 +329,10 @@ class AttentionProfile:
         }
         return html_table(repr(self), rows.items())
 
-    def _blocks(self, blocks: Any) -> list[int]:
+    def _blocks(self, blocks: Blocks | None) -> list[int]:
         recorded = self.dataset["block"].values.tolist()
+        if blocks is None:
+            return recorded
         wanted = select_blocks(blocks, self.block_kinds)
         named = [b for b in wanted if b in recorded]
         group = isinstance(blocks, str) and "." not in blocks
@@ -307,3 +341,19 @@ class AttentionProfile:
                 f"blocks={blocks!r} was not recorded; this profile holds blocks {spans(recorded)}."
             )
         return named
+
+
+def on_grids(values: Any, grids: Sequence[Grid]) -> list[np.ndarray]:
+    """Values (token,) as one (rows, columns) array per grid.
+
+    Raises:
+        InputError: another number of values.
+    """
+    flat, sizes = np.asarray(values), [grid.size for grid in grids]
+    if flat.shape != (sum(sizes),):
+        raise InputError(
+            f"Expected one value for each of the {sum(sizes)} reference tokens, got shape "
+            f"{flat.shape}."
+        )
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [part.reshape(grid.rows, grid.columns) for part, grid in zip(parts, grids, strict=True)]

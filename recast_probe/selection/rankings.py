@@ -168,9 +168,9 @@ def _by_attention(
             f"The {name} ranking needs attention from {queries} tokens, but this profile holds "
             f'that of {profile.queries} tokens; profile with queries="{queries}".'
         )
-    score = profile.mean_score(blocks=blocks, steps=steps, heads=heads)
-    selection = profile.selection_text(blocks=blocks, steps=steps, heads=heads)
-    return Ranking.from_score(score.values, name, {"selection": selection})
+    chosen = profile.sel(blocks, steps, heads)
+    selection = {"selection": chosen.selection_text()}
+    return Ranking.from_score(chosen.mean_score().values, name, selection)
 
 
 def random(tokens: int, seed: int) -> Ranking:

@@ -105,7 +105,7 @@ def score_of_every_step(profile: AttentionProfile, blocks: Any, heads: Any) -> n
     Raises:
         InputError: the profile holds some steps only.
     """
-    score = profile.select(blocks, None, heads)
+    score = profile.sel(blocks, heads=heads).score
     recorded = [int(step) for step in score["step"]]
     if recorded != list(range(len(recorded))):
         raise InputError(f"Every step must be recorded, but the profile has only {recorded}.")

@@ -82,7 +82,7 @@ def single_blocks(
     Raises:
         InputError: a block that was not recorded, or a judgement that is no finite number.
     """
-    chosen = [int(block) for block in profile.select(blocks, steps, heads)["block"]]
+    chosen = [int(block) for block in profile.sel(blocks, steps, heads).score["block"]]
     rankings = {block: single_block(profile, block, steps, heads) for block in chosen}
     values = {block: float(judge(ranking)) for block, ranking in rankings.items()}
     wrong = [block for block, value in values.items() if not np.isfinite(value)]

@@ -32,7 +32,7 @@ def test_profile_and_diagnose(command, tiny_adapter, common, files, tmp_path):
     outcome = command("diagnose", row["file"], "--out", tmp_path / "numbers")
     assert outcome.code == 0, outcome.err
     names = {path.name for path in (tmp_path / "numbers").iterdir()}
-    assert {"importance.png", "lorenz.png", "entropy.png", "report.html"} <= names
+    assert {"importance.png", "skew.png", "entropy.png", "report.html"} <= names
     for option in ("--image", "--mask"):
         picture = files / f"{option[2:]}.png"
         outcome = command("diagnose", row["file"], option, picture, "--out", tmp_path / "other")

@@ -44,7 +44,7 @@ def test_profile_and_diagnose(command, files, tiny_folder, tmp_path, probe, imag
     assert found["profiles"][1]["skew"]["top_share_of_mean_score"] == pytest.approx(expected)
     assert -1 <= found["stability"]["spearman"] <= 1
     assert found == json.loads((out / "diagnostics.json").read_text())
-    for name in ("importance.png", "importance.pdf", "lorenz.pdf", "stability.png"):
+    for name in ("importance.png", "importance.pdf", "skew.pdf", "stability.png"):
         assert (out / name).stat().st_size > 1000
     assert "http" not in (out / "report.html").read_text().replace("http-equiv", "")
 

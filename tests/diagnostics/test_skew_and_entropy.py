@@ -39,8 +39,8 @@ def test_selection_decides_what_is_averaged():
     scores[..., 0] = 1
     scores[1, 2, 1] = [0, 1, 1, 0]
     profile = planted(scores, PAIR)
-    assert skew(profile, steps=0).top_share_of_mean_score == 1
-    assert skew(profile, blocks=2, steps=1, heads=1).top_share_of_mean_score == 0.5
+    assert skew(profile.sel(steps=0)).top_share_of_mean_score == 1
+    assert skew(profile.sel(blocks=2, steps=1, heads=1)).top_share_of_mean_score == 0.5
     assert "block 2" in skew(profile, blocks=2).selection.replace("blocks", "block")
 
 
@@ -89,7 +89,7 @@ def test_scores_that_cannot_be(diagnose, value, message):
     scores[1, 0, 0, 5] = value
     with pytest.raises(InputError, match=message):
         diagnose(planted(scores))
-    diagnose(planted(scores), steps=0)
+    diagnose(planted(scores).sel(steps=0))
 
 
 @pytest.mark.parametrize("diagnose", [skew, entropy])
@@ -135,6 +135,6 @@ def test_information_of_pruned_steps_is_refused():
     score = np.full((2, 16), 1 / 48)[:, None, None]
     score[1, ..., :4] = np.nan
     profile = planted(score)
-    assert mutual_information(profile, steps=[0]).notnull().all()
+    assert mutual_information(profile.sel(steps=[0])).notnull().all()
     with pytest.raises(InputError, match="pruned in those steps"):
         mutual_information(profile)

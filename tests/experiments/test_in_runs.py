@@ -144,8 +144,8 @@ def test_the_checks_tell_apart_what_a_ranking_depends_on(probe, image):
 def test_the_figure(probe):
     points = [Interval(0.5, 0.4, 0.6, 0.95, 3), Interval(0.7, 0.6, 0.8, 0.95, 3)]
     curves = {"cross-image": points, "random": points}
-    figures.faithfulness_curves([0, 1], curves, curves, score="identity", selection="tiny")
+    figures.plot_faithfulness([0, 1], curves, curves, score="identity", selection="tiny")
     with pytest.raises(InputError, match="same rankings"):
-        figures.faithfulness_curves([0, 1], curves, {}, score="", selection="")
+        figures.plot_faithfulness([0, 1], curves, {}, score="", selection="")
     with pytest.raises(InputError, match="one value for each share"):
-        figures.faithfulness_curves([0, 0.5, 1], curves, curves, score="", selection="")
+        figures.plot_faithfulness([0, 0.5, 1], curves, curves, score="", selection="")

@@ -12,7 +12,7 @@ import recast_probe.diagnostics as diagnostics
 from recast_probe import figures
 from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
-from recast_probe.figures.ground_truth import outline
+from recast_probe.figures.overlap import outline
 from recast_probe.figures.style import house_style
 
 # A warning (a glyph that no font has, a layout that does not fit) is a fault of the figure.
@@ -36,25 +36,24 @@ def arms():
 @pytest.fixture(scope="module")
 def every_figure(profile, profiles, mask, picture, arms):
     values, intervals = arms
-    score = profile.reference_map(profile.mean_score())[0]
     labels = ["on a beach", "in snow", "at night", "costs $5 or $6"]
     return {
-        "importance": figures.importance_over_reference(profile, picture),
-        "importance alone": figures.importance_over_reference(profile, blocks="single", steps=0),
-        "lorenz": figures.lorenz(diagnostics.skew(profile)),
-        "lorenz of blocks": figures.lorenz(
+        "importance": figures.plot_importance(profile, picture),
+        "importance alone": figures.plot_importance(profile.sel("single", steps=0)),
+        "lorenz": figures.plot_skew(diagnostics.skew(profile)),
+        "lorenz of blocks": figures.plot_skew(
             {f"block {b}": diagnostics.skew(profile, blocks=b) for b in (0, 3)}
         ),
-        "entropy": figures.entropy_curves(diagnostics.entropy(profile)),
-        "overlap": figures.overlap(diagnostics.overlap(profile, mask), score, mask, picture),
-        "stability": figures.stability_matrix(diagnostics.stability(profiles, labels=labels)),
-        "identity": figures.identity_by_arm(
+        "entropy": figures.plot_entropy(diagnostics.entropy(profile)),
+        "overlap": figures.plot_overlap(diagnostics.overlap(profile, mask), picture),
+        "stability": figures.plot_stability(diagnostics.stability(profiles, labels=labels)),
+        "identity": figures.plot_arms(
             values, intervals, metric="Cosine", selection="10 subjects, seed 0"
         ),
-        "budget": figures.budget_curve(
+        "budget": figures.plot_budgets(
             {"ReCAST": [48, 6, 8, 12], "none": [0] * 4}, 48, selection="from step 1"
         ),
-        "images": figures.image_grid(
+        "images": figures.plot_images(
             [{"Reference": picture, "ReCAST": picture, "None": None}] * 2,
             ["a fox", "costs $5 and $6 " + "very long " * 40],
             selection="12 steps, seed 0",
@@ -114,7 +113,7 @@ def test_every_figure_has_a_title_and_prints_its_selection(every_figure, profile
     assert len(title) > 10
     expected = {
         "importance": profile.selection_text(),
-        "importance alone": profile.selection_text(blocks="single", steps=0),
+        "importance alone": profile.sel("single", steps=0).selection_text(),
         "identity": "10 subjects, seed 0",
         "budget": "From step 1",
         "images": "12 steps, seed 0",
@@ -136,7 +135,7 @@ def test_importance_has_a_panel_for_the_reference_the_mean_and_every_block(every
 def test_importance_draws_the_mean_score_where_it_is(profile, every_figure):
     axes = every_figure["importance alone"].axes[0]
     drawn = np.asarray(axes.images[0].get_array()).sum(axis=-1)
-    score = profile.reference_map(profile.mean_score(blocks="single", steps=0))[0]
+    score = profile.reference_map(profile.sel("single", steps=0).mean_score())[0]
     assert np.unravel_index(drawn.argmax(), drawn.shape) == np.unravel_index(
         np.asarray(score).argmax(), score.shape
     )
@@ -144,7 +143,7 @@ def test_importance_draws_the_mean_score_where_it_is(profile, every_figure):
 
 def test_importance_of_an_unknown_reference_is_refused(profile):
     with pytest.raises(InputError, match="reference is 1"):
-        figures.importance_over_reference(profile, reference=1)
+        figures.plot_importance(profile, reference=1)
 
 
 def test_lorenz_draws_the_curve_and_marks_the_fraction(profile, every_figure):
@@ -157,7 +156,7 @@ def test_lorenz_draws_the_curve_and_marks_the_fraction(profile, every_figure):
     legend = every_figure["lorenz of blocks"].axes[0].get_legend()
     assert [text.get_text().split(":")[0] for text in legend.get_texts()] == ["block 0", "block 3"]
     with pytest.raises(InputError, match="at least one"):
-        figures.lorenz({})
+        figures.plot_skew({})
 
 
 def test_entropy_draws_both_curves_the_maximum_and_every_block(profile, every_figure):
@@ -176,7 +175,7 @@ def test_entropy_draws_both_curves_the_maximum_and_every_block(profile, every_fi
 
 
 def test_entropy_of_a_single_step_can_be_drawn(profile):
-    figure = figures.entropy_curves(diagnostics.entropy(profile, steps=[2]))
+    figure = figures.plot_entropy(diagnostics.entropy(profile.sel(steps=[2])))
     with house_style():
         figure.draw_without_rendering()
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["500"]
@@ -191,8 +190,8 @@ def test_overlap_draws_measures_nulls_and_blocks(profile, mask, every_figure):
     bars = [tuple(line.get_xdata()) for line in metrics.lines if len(line.get_xdata()) == 2]
     assert (result.null["auroc"].low, result.null["auroc"].high) in bars
     assert by_block.lines[1].get_ydata() == pytest.approx(np.asarray(result.block_auroc))
-    with pytest.raises(InputError, match="shape"):
-        figures.overlap(result, np.zeros((2, 2)), mask)
+    with pytest.raises(InputError, match="reference is 1"):
+        figures.plot_overlap(result, reference=1)
 
 
 def test_an_outline_separates_marked_from_unmarked_cells():
@@ -219,12 +218,12 @@ def test_stability_shows_every_pair_but_no_diagonal(profiles, every_figure):
     assert np.asarray(cells)[off] == pytest.approx(matrix[off])
     assert "costs $5 or $6" in texts(every_figure["stability"])
     with pytest.raises(InputError, match="rank_biased_overlap"):
-        figures.stability_matrix(diagnostics.stability(profiles), "pearson")
+        figures.plot_stability(diagnostics.stability(profiles), "pearson")
 
 
 @pytest.mark.parametrize("metric", ["spearman", "kendall", "jaccard", "rank_biased_overlap"])
 def test_every_stability_measure_can_be_drawn(profiles, metric):
-    figure = figures.stability_matrix(diagnostics.stability(profiles), metric)
+    figure = figures.plot_stability(diagnostics.stability(profiles), metric)
     with house_style():
         figure.draw_without_rendering()
 
@@ -240,12 +239,12 @@ def test_identity_draws_every_subject_and_every_interval(arms, every_figure):
     assert "95%" in texts(every_figure["identity"])
     assert "10 subjects" in texts(every_figure["identity"])
     with pytest.raises(InputError, match="same number"):
-        figures.identity_by_arm({"a": [1, 2], "b": [1]}, intervals, metric="m", selection="s")
+        figures.plot_arms({"a": [1, 2], "b": [1]}, intervals, metric="m", selection="s")
 
 
 def test_an_arm_without_interval_is_drawn_without_bar():
     unknown = Interval(mean=0.5, low=math.nan, high=math.nan, confidence=0.95, count=1)
-    figure = figures.identity_by_arm(
+    figure = figures.plot_arms(
         {"full": [0.5]}, {"full": unknown}, metric="m", selection="one subject"
     )
     with house_style():
@@ -261,7 +260,7 @@ def test_budget_draws_every_step_and_says_the_mean(every_figure):
     assert "mean 18" in texts(figure) or "mean 19" in texts(figure)
     for empty in ({}, {"ReCAST": []}):
         with pytest.raises(InputError, match="at least one"):
-            figures.budget_curve(empty, 48, selection="s")
+            figures.plot_budgets(empty, 48, selection="s")
 
 
 def test_image_grid_keeps_rows_and_columns_in_order(every_figure, picture):
@@ -277,4 +276,4 @@ def test_image_grid_keeps_rows_and_columns_in_order(every_figure, picture):
         ([{"a": None}], ["x"]),
     ):
         with pytest.raises(InputError):
-            figures.image_grid(rows, prompts, selection="s")
+            figures.plot_images(rows, prompts, selection="s")

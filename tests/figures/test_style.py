@@ -14,7 +14,7 @@ from recast_probe.figures.style import ARM_COLOURS, SETTINGS, arm_colours, house
 
 def test_figures_leave_no_global_state(profile):
     before = dict(mpl.rcParams)
-    figures.lorenz(diagnostics.skew(profile))
+    figures.plot_skew(diagnostics.skew(profile))
     assert plt.get_fignums() == []
     assert {key for key in SETTINGS if before[key] != mpl.rcParams[key]} == set()
 
@@ -26,7 +26,7 @@ def test_the_shipped_font_is_used():
 
 
 def test_figures_show_themselves_in_notebooks():
-    figure = figures.budget_curve({"ReCAST": [4, 2]}, 4, selection="2 steps")
+    figure = figures.plot_budgets({"ReCAST": [4, 2]}, 4, selection="2 steps")
     content, size = figure._repr_png_()
     assert content.startswith(b"\x89PNG")
     assert size["width"] == round(100 * figure.get_figwidth())
@@ -43,7 +43,7 @@ def test_arms_keep_their_colours():
 
 def test_saved_figures_are_whole_and_the_same_every_time(profile, tmp_path):
     def draw() -> Figure:
-        return figures.lorenz(diagnostics.skew(profile))
+        return figures.plot_skew(diagnostics.skew(profile))
 
     first = figures.save_figure(draw(), tmp_path / "new" / "lorenz.v1")
     second = figures.save_figure(draw(), tmp_path / "again")
@@ -61,7 +61,7 @@ def test_saved_figures_are_whole_and_the_same_every_time(profile, tmp_path):
 
 
 def test_a_failed_save_leaves_nothing_behind(profile, tmp_path, monkeypatch):
-    figure = figures.lorenz(diagnostics.skew(profile))
+    figure = figures.plot_skew(diagnostics.skew(profile))
     monkeypatch.setattr(
         Figure, "savefig", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
     )

@@ -9,7 +9,7 @@ import torch
 import recast_probe as rp
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
-from recast_probe.figures import drift_by_block
+from recast_probe.figures import plot_drift
 from recast_probe.interventions import Prune, ReuseReference
 from recast_probe.interventions.drift import RecordDrift
 from recast_probe.selection.rankings import random
@@ -59,7 +59,7 @@ def test_labels_sources_and_branches(probe, image):
     both = drift.errors["value"].sel(source=1, block=2, step=3).values
     assert both[0] != both[1]
     assert "mean relative error" in repr(drift)
-    assert drift_by_block(drift).axes
+    assert plot_drift(drift).axes
 
 
 def test_what_cannot_be(probe, image):
@@ -74,4 +74,4 @@ def test_what_cannot_be(probe, image):
         probe.generate(image, "fox", interventions=[RecordDrift(), ReuseReference()], **QUIET)
     drift = rp.drift(probe, image, "fox", **QUIET)
     with pytest.raises(InputError, match=r"recorded from \[0\], not from 2"):
-        drift_by_block(drift, source=2)
+        plot_drift(drift, source=2)

@@ -45,7 +45,7 @@ def test_the_lens_is_a_patch_of_text_in_a_run_without_reference(probe, image):
     assert (change > 0).any()
     rows, labels = lens.rows()
     assert labels == ["text after block 0, 2", "text after block 3"]
-    figures.image_grid(rows, labels, selection="tiny")
+    figures.plot_images(rows, labels, selection="tiny")
 
 
 def test_by_default_every_step_is_patched(probe, image):

@@ -63,7 +63,7 @@ def test_files_of_version_1_open_and_say_what_they_lack():
     assert profile.provenance == {"prompt": "a fox", "seed": 3}
     assert float(profile.score.sum()) == pytest.approx(2 * 3 * 2 / 4)
     with pytest.raises(InputError, match="no mass_weighted_conditional_entropy; it holds score"):
-        profile.select(variable="mass_weighted_conditional_entropy")
+        profile.variable("mass_weighted_conditional_entropy")
     spread = diagnostics.entropy(profile)
     assert "conditional_first" in spread.summary()
     assert "mutual_information_first" not in spread.summary()
@@ -99,18 +99,48 @@ def test_round_trip_is_exact(tmp_path):
 def test_selection_and_mean_follow_the_labels():
     profile = make_profile()
     raw = profile.dataset["score"].values
-    chosen = profile.select(blocks="single", steps=[0, 5], heads=3)
-    np.testing.assert_array_equal(chosen.values, raw[0][[0, 2]][:, 1:][:, :, [1]])
+    chosen = profile.sel(blocks="single", steps=[0, 5], heads=3)
+    np.testing.assert_array_equal(chosen.score.values, raw[0][[0, 2]][:, 1:][:, :, [1]])
     expected = raw[1][:, [0]].astype(np.float64).mean((0, 1, 2))
-    mean = profile.mean_score(blocks="double", branch="unconditional")
+    mean = profile.sel(branch="unconditional").mean_score(blocks="double")
     np.testing.assert_allclose(mean.values, expected)
-    assert np.shares_memory(profile.select().values, raw), "selecting everything copied"
-    assert profile.selection_text(blocks="single", steps=5) == (
-        "blocks single (2-3, 5), step 5, heads 0, 3"
+    for everything in (profile, profile.sel(), profile.sel(blocks="all", steps=[0, 1, 5])):
+        assert np.shares_memory(everything.score.values, raw), "selecting everything copied"
+    assert profile.sel(branch="unconditional").branch == "unconditional"
+    repeated = profile.sel(steps=[5, 0, 5]).mean_score()
+    np.testing.assert_array_equal(repeated, profile.sel(steps=[0, 5]).mean_score())
+
+
+def test_a_selection_says_what_was_chosen():
+    profile = make_profile()
+    chosen = profile.sel(blocks="single", steps=5)
+    assert chosen.selection_text() == "blocks single (2-3, 5), step 5, heads 0, 3"
+    assert profile.selection_text(blocks="single") == "blocks single (2-3, 5), steps 0-1, 5, " + (
+        "heads 0, 3"
     )
-    repeated = profile.mean_score(steps=[5, 0, 5])
-    np.testing.assert_array_equal(repeated, profile.mean_score(steps=[0, 5]))
-    assert profile.selection_text(heads=0) == "blocks 1-3, 5, steps 0-1, 5, head 0"
+    assert profile.sel(heads=0).selection_text() == "blocks 1-3, 5, steps 0-1, 5, head 0"
+    assert profile.sel(branch="unconditional").selection_text().endswith("unconditional branch")
+    # what is chosen by number has no name, even where it is all of a named group
+    assert chosen.sel(blocks=[2, 3, 5]).selection_text().startswith("blocks 2-3, 5, ")
+
+
+def test_selecting_twice_is_selecting_once():
+    profile = make_profile()
+    once = profile.sel(blocks="single", steps=[0, 1], heads=3, branch="unconditional")
+    twice = profile.sel(steps=[0, 1]).sel(heads=3).sel("single").sel(branch="unconditional")
+    assert twice.identical(once)
+    assert twice.selection_text() == once.selection_text()
+    with pytest.raises(InputError, match="holds blocks 2-3, 5"):
+        once.sel(blocks="double")
+    with pytest.raises(InputError, match="there is unconditional"):
+        once.sel(branch="conditional")
+
+
+def test_a_part_can_be_saved(tmp_path):
+    chosen = make_profile().sel(blocks="single", heads=[0, 3])
+    loaded = AttentionProfile.load(chosen.save(tmp_path / "part.nc"))
+    assert loaded.identical(chosen)
+    assert loaded.selection_text() == "blocks single (2-3, 5), steps 0-1, 5, heads 0, 3"
 
 
 def test_maps_are_one_grid_per_reference_image():
@@ -130,7 +160,7 @@ def test_maps_are_one_grid_per_reference_image():
 )
 def test_what_was_not_recorded_is_refused(selection, message):
     with pytest.raises(InputError, match=message):
-        make_profile().mean_score(**selection)
+        make_profile().sel(**selection)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -19,7 +19,7 @@ from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.report import Number, Section, write_report
-from recast_probe.report.numbers import KNOWN, explained, formatted
+from recast_probe.report.numbers import explained, formatted
 from recast_probe.report.page import render
 
 ATTACK = "</pre></style>\"'><script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -72,7 +72,11 @@ def everywhere(text: str, figures=()) -> str:
         table=[{text: text, "tokens": 3}],
     )
     return render(
-        text, text, {text: Number(1.0, text, text, text)}, [section] * 3, {text: [text, {text: 1}]}
+        text,
+        text,
+        {text: Number(text, 1.0, text, text, text)},
+        [section] * 3,
+        {text: [text, {text: 1}]},
     )
 
 
@@ -223,14 +227,12 @@ def test_numbers_for_people(value, text):
     assert formatted(value) == text
 
 
-def test_known_names_bring_an_explanation_and_own_words_win():
-    known = explained("auroc", 0.93)
-    assert known.value == 0.93
-    assert known.label != "auroc"
-    assert "0.5" in known.explanation
-    own = explained("auroc", Number(0.93, "My words.", "My label"))
+def test_a_number_without_a_label_has_its_name_and_own_words_win():
+    plain = explained("mean_budget", 0.93)
+    assert (plain.value, plain.label) == (0.93, "Mean budget")
+    own = explained("auroc", Number("auroc", 0.93, "My label", "My words."))
     assert (own.explanation, own.label) == ("My words.", "My label")
-    assert explained("Speed-up", Number(1.4)).label == "Speed-up"
+    assert explained("Speed-up", Number(value=1.4)).label == "Speed-up"
 
 
 CORNER = np.array([[True, False], [False, False]])
@@ -254,11 +256,15 @@ def test_every_diagnostic_number_is_explained():
         )
         for shift in (0, 1, 2)
     ]
-    summaries = {
-        **diagnostics.skew(made[0]).summary(),
-        **diagnostics.entropy(made[0]).summary(),
-        **diagnostics.overlap(made[0], CORNER, other_masks=[~CORNER]).summary(),
-        **diagnostics.stability(made).summary(),
-    }
-    assert set(summaries) == set(KNOWN)
-    assert all(explained(name, value).explanation for name, value in summaries.items())
+    found = (
+        diagnostics.skew(made[0]),
+        diagnostics.entropy(made[0]),
+        diagnostics.overlap(made[0], CORNER, other_masks=[~CORNER]),
+        diagnostics.stability(made),
+    )
+    for result in found:
+        page = Reader(render("t", "", {n.name: n for n in result.numbers()}, [], {})).text
+        for number in result.numbers():
+            assert number.label in page
+            assert number.explanation in page
+        assert set(result.highlighted()) == set(result.highlights)

@@ -61,7 +61,7 @@ def test_each_cell_is_the_run_with_its_patch(probe, image, other):
     assert 0 < float(found.data["shift"].sel(block="1", step="2")) < 1
     assert found.whole["red"] == (redness(found.base), redness(found.source))
     assert len(found.table()) == 6
-    figures.causal_heat_map({"pixels": found.data["shift"]}, selection=found.selection)
+    figures.plot_causal_map({"pixels": found.data["shift"]}, selection=found.selection)
 
 
 def test_shares_below_zero_are_drawn_as_such():
@@ -69,7 +69,7 @@ def test_shares_below_zero_are_drawn_as_such():
         table = xr.DataArray(
             values, dims=("block", "step"), coords={"block": ["0"], "step": ["0", "1"]}
         )
-        axes = figures.causal_heat_map({"identity": table}, selection="tiny").axes[0]
+        axes = figures.plot_causal_map({"identity": table}, selection="tiny").axes[0]
         return axes.collections[0].get_clim(), [text.get_text() for text in axes.texts]
 
     assert drawn([[0.4, -0.2]]) == ((-0.4, 0.4), ["0.40", "-0.20"])
@@ -144,4 +144,4 @@ def test_sweeps_that_cannot_be(probe, image, other):
     with pytest.raises(InputError, match="limit"):
         causal_map(probe, image, "fox", other, limit=1, **QUIET)
     with pytest.raises(InputError, match="no map"):
-        figures.causal_heat_map({}, selection="")
+        figures.plot_causal_map({}, selection="")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
-from recast_probe.figures.style import BLUE, HAIRLINE, VERMILLION, Chart, chart, house_style
+from recast_probe.figures import style
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Correspondence
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 MOST_ARROWS = 400
 
 
-def correspondence_field(
+@style.house_style()
+def plot_correspondence(
     result: Correspondence,
     generated: Image.Image | None = None,
     reference: Image.Image | None = None,
     expected: bool = False,
-) -> Chart:
+    *,
+    axes: style.PanelAxes = None,
+) -> Figure:
     """Arrows from each generation token to the reference place that it looks at.
 
     On the left, in the generated image: an arrow leads to where the place lies, as if the reference
@@ -37,41 +41,41 @@ def correspondence_field(
     every = max(1, math.ceil(len(starts) / MOST_ARROWS))
     strength = np.clip(result.peak.values / max(float(result.peak.max()), 1e-9), 0.15, 1)
     what = "mean" if expected else "most attended"
-    with house_style():
-        figure = chart(
-            8.2,
-            4.0,
-            title="Where each place looks in the reference",
-            note=(
-                f"Arrows lead to the {what} place of each token; strong ones have their attention "
-                "on few tokens. Dots: how many tokens look there."
-            ),
-            selection=result.selection,
-        )
-        left, right = figure.subplots(1, 2)
-        _prepare(left, generated, result.generation.rows / result.generation.columns)
-        _prepare(right, reference, result.reference.rows / result.reference.columns)
-        left.set_title("In the generated image")
-        right.set_title("In the reference")
-        chosen = slice(None, None, every)
-        step = ends[chosen] - starts[chosen]
-        left.quiver(
-            starts[chosen, 1],
-            starts[chosen, 0],
-            step[:, 1],
-            step[:, 0],
-            angles="xy",
-            scale_units="xy",
-            scale=1,
-            width=0.004,
-            color=VERMILLION,
-            alpha=strength[chosen],
-        )
-        places, counts = np.unique(ends.round(6), axis=0, return_counts=True)
-        right.scatter(
-            places[:, 1], places[:, 0], s=14 * counts, color=BLUE, alpha=0.7, edgecolor="white"
-        )
-    return figure
+    left, right = style.panels(
+        axes,
+        2,
+        8.2,
+        4.0,
+        title="Where each place looks in the reference",
+        note=(
+            f"Arrows lead to the {what} place of each token; strong ones have their attention "
+            "on few tokens. Dots: how many tokens look there."
+        ),
+        selection=result.selection,
+    )
+    _prepare(left, generated, result.generation.rows / result.generation.columns)
+    _prepare(right, reference, result.reference.rows / result.reference.columns)
+    left.set_title("In the generated image")
+    right.set_title("In the reference")
+    chosen = slice(None, None, every)
+    step = ends[chosen] - starts[chosen]
+    left.quiver(
+        starts[chosen, 1],
+        starts[chosen, 0],
+        step[:, 1],
+        step[:, 0],
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.004,
+        color=style.VERMILLION,
+        alpha=strength[chosen],
+    )
+    places, counts = np.unique(ends.round(6), axis=0, return_counts=True)
+    right.scatter(
+        places[:, 1], places[:, 0], s=14 * counts, color=style.BLUE, alpha=0.7, edgecolor="white"
+    )
+    return style.figure_of(left)
 
 
 def _prepare(axes: Axes, image: Image.Image | None, aspect: float) -> None:
@@ -82,4 +86,4 @@ def _prepare(axes: Axes, image: Image.Image | None, aspect: float) -> None:
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set_visible(True)
-        spine.set_color(HAIRLINE)
+        spine.set_color(style.HAIRLINE)

@@ -7,18 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
-from recast_probe.figures.style import (
-    GRID,
-    Chart,
-    agreement_colours,
-    bare_bar,
-    chart,
-    heat_colours,
-    house_style,
-    text_width,
-)
+from recast_probe.figures import style
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Stability
@@ -31,7 +24,10 @@ METRICS = {
 }
 
 
-def stability_matrix(result: Stability, metric: str = "spearman") -> Chart:
+@style.house_style()
+def plot_stability(
+    result: Stability, metric: str = "spearman", *, axes: style.PanelAxes = None
+) -> Figure:
     """Heat map of one agreement measure between all pairs.
 
     `metric` is "spearman", "kendall", "jaccard" or "rank_biased_overlap"; InputError otherwise.
@@ -50,12 +46,13 @@ def stability_matrix(result: Stability, metric: str = "spearman") -> Chart:
     count = len(labels)
     named = count <= 40
     side = max(2.4, min(0.46 * count, 7.2))
-    wide = max(text_width(label, 8.5) for label in labels) if named else 0.0
+    wide = max(style.text_width(label, 8.5) for label in labels) if named else 0.0
     slanted = wide > 0.8 * side / count
     left = wide + 0.12
     below = (0.72 * wide if slanted else 0.12) + 0.16
-    with house_style():
-        figure = chart(
+    bar_axes: Axes | None = None
+    if axes is None:
+        figure = style.chart(
             max(left + side + 0.75, 4.2),
             side + below,
             title="How alike the rankings are",
@@ -63,35 +60,36 @@ def stability_matrix(result: Stability, metric: str = "spearman") -> Chart:
             selection=result.selection,
             exact=True,
         )
-        axes = figure.place(left, 0, side, side)
-        bar_height = min(side, 2.4)
-        bar_axes = figure.place(left + side + 0.16, 0, 0.13, bar_height)
-        correlation = metric in ("spearman", "kendall")
-        sns.heatmap(
-            np.asarray(matrix, dtype=float),
-            ax=axes,
-            cbar_ax=bar_axes,
-            mask=np.eye(count, dtype=bool),
-            cmap=agreement_colours() if correlation else heat_colours(),
-            vmin=-1 if correlation else 0,
-            vmax=1,
-            annot=count <= 12,
-            fmt=".2f",
-            annot_kws={"size": 8.5 if count <= 8 else 7},
-            linewidths=1.5 if count <= 20 else 0,
-            linecolor="white",
-            xticklabels=labels if named else False,
-            yticklabels=labels if named else False,
-        )
-        bare_bar(axes.collections[0].colorbar)
-        axes.set_facecolor(GRID)
-        axes.tick_params(length=0)
-        axes.tick_params(axis="y", rotation=0)
-        axes.tick_params(axis="x", rotation=45 if slanted else 0)
-        if slanted:
-            for text in axes.get_xticklabels():
-                text.set_horizontalalignment("right")
-                text.set_rotation_mode("anchor")
-        axes.set(xlabel="", ylabel="")
-        axes.grid(False)
-    return figure
+        panel = figure.place(left, 0, side, side)
+        bar_axes = figure.place(left + side + 0.16, 0, 0.13, min(side, 2.4))
+    else:
+        (panel,) = style.given_axes(axes, 1)
+    correlation = metric in ("spearman", "kendall")
+    sns.heatmap(
+        np.asarray(matrix, dtype=float),
+        ax=panel,
+        cbar_ax=bar_axes,
+        mask=np.eye(count, dtype=bool),
+        cmap=style.agreement_colours() if correlation else style.heat_colours(),
+        vmin=-1 if correlation else 0,
+        vmax=1,
+        annot=count <= 12,
+        fmt=".2f",
+        annot_kws={"size": 8.5 if count <= 8 else 7},
+        linewidths=1.5 if count <= 20 else 0,
+        linecolor="white",
+        xticklabels=labels if named else False,
+        yticklabels=labels if named else False,
+    )
+    style.bare_bar(panel.collections[0].colorbar)
+    panel.set_facecolor(style.GRID)
+    panel.tick_params(length=0)
+    panel.tick_params(axis="y", rotation=0)
+    panel.tick_params(axis="x", rotation=45 if slanted else 0)
+    if slanted:
+        for text in panel.get_xticklabels():
+            text.set_horizontalalignment("right")
+            text.set_rotation_mode("anchor")
+    panel.set(xlabel="", ylabel="")
+    panel.grid(False)
+    return style.figure_of(panel)

@@ -45,7 +45,7 @@ def drawn(axes) -> np.ndarray:
 
 
 def test_rows_are_the_mean_and_every_block(profile):
-    figure = figures.importance_by_token(profile)
+    figure = figures.plot_importance_by_token(profile)
     mean, blocks = figure.axes[:2]
     expected = profile.dataset["score"].values[0, :, :, 0].mean(0) * TOKENS
     np.testing.assert_allclose(drawn(mean)[0], expected.mean(0), rtol=1e-5)
@@ -57,24 +57,24 @@ def test_rows_are_the_mean_and_every_block(profile):
 
 
 def test_a_selection(profile):
-    figure = figures.importance_by_token(profile, blocks=[2], steps=1)
+    figure = figures.plot_importance_by_token(profile.sel(blocks=[2], steps=1))
     np.testing.assert_allclose(drawn(figure.axes[1]), drawn(figure.axes[0]))
-    with pytest.raises(InputError, match="steps holds 7"):
-        figures.importance_by_token(profile, steps=7)
+    with pytest.raises(InputError, match="was not recorded"):
+        figures.plot_importance_by_token(profile.sel(steps=7))
 
 
 def test_removed_tokens_are_grey(profile):
     score = profile.dataset["score"].values[0, :, :, 0].copy()
     score[1, :, 5:] = np.nan
-    figure = figures.importance_by_token(strip_profile(score))
+    figure = figures.plot_importance_by_token(strip_profile(score))
     masked = np.ma.getmaskarray(figure.axes[1].collections[0].get_array()).reshape(-1, TOKENS)
     assert masked[:, 5:].all()
     assert not masked[:, :5].any()
     score[1] = np.nan
     with pytest.raises(InputError, match="No reference token was present"):
-        figures.importance_by_token(strip_profile(score))
+        figures.plot_importance_by_token(strip_profile(score))
 
 
 def test_a_map_is_refused(profile):
-    with pytest.raises(InputError, match=r"no places in the image.*importance_by_token"):
-        figures.importance_over_reference(profile)
+    with pytest.raises(InputError, match=r"no places in the image.*plot_importance_by_token"):
+        figures.plot_importance(profile)

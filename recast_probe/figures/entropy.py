@@ -1,0 +1,121 @@
+"""How many reference tokens share the attention, over the steps and block by block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from recast_probe.figures import style
+
+if TYPE_CHECKING:
+    from recast_probe.diagnostics import Entropy
+
+
+@style.house_style()
+def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
+    """Marginal and conditional entropy in bits over the steps, and every block's own.
+
+    The right-hand scale gives the same as an effective number of tokens (2 to the power of the
+    bits). The dashed line is the maximum: all reference tokens attended alike. Two panels: the
+    curves, and the blocks.
+    """
+    blocks = np.asarray(result.block_marginal["block"])
+    positions, label = _time_axis(result.marginal)
+    curves, heat = style.panels(
+        axes,
+        2,
+        9.4,
+        3.5,
+        title="How widely attention spreads over the reference",
+        note="Bits of entropy: one bit less means half as many tokens share the attention.",
+        selection=result.selection,
+        width_ratios=[1.12, 1],
+    )
+    marker = "o" if len(positions) <= 30 else None
+    line: dict[str, Any] = {"marker": marker, "markersize": 4.5, "markeredgecolor": "white"}
+    curves.axhline(result.maximum, color=style.SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
+    curves.text(
+        0.99,
+        result.maximum,
+        f"Maximum, {result.maximum:.1f} bits",
+        transform=curves.get_yaxis_transform(),
+        ha="right",
+        va="bottom",
+        size=8.5,
+        color=style.SECONDARY,
+    )
+    for values, colour, name in (
+        (result.marginal, style.BLUE, "Marginal: all positions together"),
+        (result.conditional, style.ORANGE, "Conditional: one position at a time"),
+    ):
+        if np.isnan(values).all():  # of an array of scores
+            continue
+        curves.plot(positions, np.asarray(values), color=colour, label=name, **line)
+    lowest = np.nanmin([result.marginal.min(), result.conditional.min()])
+    span = max(result.maximum - lowest, 0.5)
+    lower, upper = lowest - 0.3 * span, result.maximum + 0.12 * span
+    curves.set_ylim(lower, upper)
+    _point_forward(curves, positions)
+    curves.set(xlabel=label, ylabel="Entropy (bits)")
+    curves.yaxis.set_major_locator(MaxNLocator(6))
+    if len(positions) == 1:
+        curves.set_xticks(positions)
+    curves.legend(loc="lower left")
+    functions: Any = (np.exp2, _bits)
+    tokens = curves.secondary_yaxis("right", functions=functions)
+    bits = [tick for tick in curves.get_yticks() if lower <= tick <= upper]
+    tokens.set_yticks(
+        np.exp2(bits),
+        [f"{count:,.0f}" if count >= 10 else f"{count:.1f}" for count in np.exp2(bits)],
+    )
+    tokens.set_ylabel("Effective tokens")
+    tokens.spines["right"].set_visible(False)
+    curves.set_title("Over the steps")
+
+    sns.heatmap(
+        np.asarray(result.block_marginal.transpose("block", "step")),
+        ax=heat,
+        cmap=style.heat_colours(),
+        vmax=result.maximum,
+        xticklabels=False,
+        yticklabels=False,
+        cbar_kws={"label": "Entropy (bits)", "aspect": 24, "pad": 0.03},
+        rasterized=True,
+    )
+    style.bare_bar(heat.collections[0].colorbar)
+    every = max(1, round(len(blocks) / 12))
+    heat.set_yticks(np.arange(0, len(blocks), every) + 0.5, blocks[::every], rotation=0)
+    marks = np.unique(np.linspace(0, len(positions) - 1, min(6, len(positions))).astype(int))
+    heat.set_xticks(marks + 0.5, [f"{positions[mark]:.0f}" for mark in marks])
+    heat.tick_params(length=0)
+    heat.set(xlabel=label, ylabel="Block")
+    heat.grid(False)
+    heat.set_title("In every block")
+    return style.figure_of(curves)
+
+
+def _bits(tokens: np.ndarray) -> np.ndarray:
+    return np.log2(np.maximum(tokens, 1e-12))
+
+
+def _time_axis(values: xr.DataArray) -> tuple[np.ndarray, str]:
+    """Positions and label for the steps of `values` (step, ...): timesteps where known."""
+    if "timestep" in values.coords:
+        return np.asarray(values["timestep"], dtype=float), "Timestep (noise to image)"
+    return np.asarray(values["step"], dtype=float), "Step (noise to image)"
+
+
+def _point_forward(axes: Axes, positions: np.ndarray) -> None:
+    """Let time run to the right although timesteps count down, with a little room at the ends."""
+    low, high = float(positions.min()), float(positions.max())
+    room = 0.03 * (high - low) or 1.0
+    if positions[0] > positions[-1]:
+        axes.set_xlim(high + room, low - room)
+    else:
+        axes.set_xlim(low - room, high + room)
