@@ -24,7 +24,7 @@ from recast_probe.diagnostics import (
 from recast_probe.diagnostics.drift import QUANTITIES, Drift
 from recast_probe.errors import InputError
 from recast_probe.experiments.attribution_result import Attribution
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 RANDOM = np.random.default_rng(0)
 MASK = np.zeros((4, 4), bool)

@@ -22,7 +22,7 @@ from recast_probe.diagnostics import (
     survey,
 )
 from recast_probe.errors import InputError
-from tests.diagnostics.planted import planted
+from recast_probe.testing.planted_profiles import planted
 
 MASK = np.zeros((4, 4), bool)
 MASK[1:3, :2] = True
