@@ -48,7 +48,7 @@ def every_result() -> list[Result]:
         survey(many),
         copy_heads(many[0]),
         position_control(held),
-        Drift.build([{"source": 0, "branch": "conditional", **drift}], [9, 5], ["single"] * 3, "m"),
+        Drift.build({(0, "conditional"): drift}, [9, 5], ["single"] * 3, "m"),
         Attribution(
             xr.Dataset(effects, {"block": range(3)}), "block", "m", ("a", "b"), None, 0.5, "cut"
         ),
