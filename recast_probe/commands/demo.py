@@ -21,8 +21,12 @@ def demo(
     ] = 4,
     prompts: Annotated[
         int,
-        typer.Option(help="Prompts for each, 1 to 3.", parser=whole("--prompts"), metavar=WHOLE),
-    ] = 3,
+        typer.Option(
+            help="Prompts for each, 1 to 4; in place and moved in turns.",
+            parser=whole("--prompts"),
+            metavar=WHOLE,
+        ),
+    ] = 4,
     steps: Steps = 28,
     seed: Seed = 0,
     model: Model = "pocket",

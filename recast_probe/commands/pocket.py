@@ -30,6 +30,13 @@ SHA512 = {
 }
 
 
+class Domain(Enum):
+    """Where references show their subjects."""
+
+    MIDDLE = "middle"
+    ANYWHERE = "anywhere"
+
+
 class Precision(Enum):
     """Number format of the matrix products in training."""
 
@@ -48,6 +55,13 @@ def evaluate(
             help="How many of the 150 held-out ones.", parser=whole("--subjects"), metavar=WHOLE
         ),
     ] = 150,
+    references: Annotated[
+        Domain,
+        typer.Option(
+            help="Where references show their subjects: middle, moved at the same size, as in "
+            "training and in most benchmarks; or anywhere, moved and resized."
+        ),
+    ] = Domain.MIDDLE,
     steps: Steps = 28,
     seed: Seed = 0,
     as_json: Json = False,
@@ -65,7 +79,15 @@ def evaluate(
         def progress(done: int, _: int) -> None:
             bar.update(done - bar.n)
 
-        result = run(pipeline, subjects=subjects, steps=steps, seed=seed, progress=progress)
+        result = run(
+            pipeline,
+            subjects=subjects,
+            steps=steps,
+            seed=seed,
+            references=references.value,
+            progress=progress,
+            announce=lambda text: bar.write(text, file=sys.stderr),
+        )
     emit(result.summary(), as_json)
 
 
@@ -120,6 +142,18 @@ def train(
             help="Samples on the 128-pixel grid.", parser=whole("--full-samples"), metavar=WHOLE
         ),
     ] = 146_000,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="Weights to go on from: safetensors, every name with model/ before it."),
+    ] = None,
+    rate: Annotated[
+        float,
+        typer.Option(
+            help="Scales the learning rates; about 0.4 to go on from trained weights.",
+            parser=decimal("--rate", 0, above=True),
+            metavar=NUMBER,
+        ),
+    ] = 1.0,
     minutes: Annotated[
         float | None,
         typer.Option(
@@ -160,6 +194,8 @@ def train(
         out,
         small_samples=small_samples,
         full_samples=full_samples,
+        init=init,
+        rate=rate,
         device=device,
         precision=None if precision is None else getattr(torch, precision.value),
         compiled=compiled,

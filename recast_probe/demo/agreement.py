@@ -1,9 +1,9 @@
 """Do rankings of one reference agree, among prompts of one kind of edit and between two kinds?
 
-The prompts of the shipped samples all ask for another background, and prompts of one kind alone
-would show more agreement than there is: which tokens are looked at follows the kind of edit. So two
-more prompts for each reference ask to paint the subject. Only their step 0 is run, the step that
-ReCAST ranks by, and rankings of step 0 are compared.
+Prompts of one kind alone would show more agreement than there is: which tokens are looked at
+follows the kind of edit. The prompts of the shipped samples keep the subject in place or move it,
+and two more for each reference ask to paint it. Only their step 0 is run, the step that ReCAST
+ranks by, and rankings of step 0 are compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from recast_probe.pocket import Sample
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
 
-BACKGROUND, PAINT = "another background", "another colour"
+PAINT = "another colour"
 TINTS = ("red", "blue")
 
 
@@ -90,7 +90,7 @@ def agreement(
         every += [profile for _, profile in own] + painted[name]
         labels += [f"{subject} {case.name.rsplit('-', 1)[1]}" for case, _ in own]
         labels += [f"{subject} {tint}" for tint in TINTS]
-        kinds += [BACKGROUND] * len(own) + [PAINT] * len(TINTS)
+        kinds += [case.kind for case, _ in own] + [PAINT] * len(TINTS)
         names += [name] * (len(own) + len(TINTS))
     with warnings.catch_warnings():
         # the interval of the mean over all pairs is not used

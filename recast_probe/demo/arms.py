@@ -15,6 +15,7 @@ from recast_probe.errors import InputError
 from recast_probe.files.envelope import digest
 from recast_probe.images.loading import image_digest
 from recast_probe.pocket import Sample
+from recast_probe.pocket.shipped import IN_PLACE
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection.budgets import Adaptive
@@ -27,7 +28,7 @@ ARMS = ("full", "recast", "random", "none")
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One sample and one of its prompts; see `datasets.Case`.
+    """One sample and one of its prompts, of a kind; see `datasets.Case`.
 
     All arms share `seed`, and with it the noise.
     """
@@ -35,10 +36,14 @@ class Case:
     name: str
     sample: Sample
     prompt: str
+    kind: str
     target_mask: np.ndarray
     seed: int
-    category: str = "background change"
     target: Image.Image | None = None
+
+    @property
+    def category(self) -> str:
+        return "background change" if self.kind == IN_PLACE else "character reference"
 
     @property
     def subject(self) -> str:
@@ -69,6 +74,7 @@ def cases(samples: tuple[Sample, ...], prompts: int, seed: int) -> list[Case]:
             name=f"{sample.name}-{number}",
             sample=sample,
             prompt=sample.prompts[number],
+            kind=sample.kinds[number],
             target_mask=sample.target_masks[number],
             seed=seed * 1_000_003 + place * 1_009 + number,
         )

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from recast_probe import pocket
-from recast_probe.demo.agreement import BACKGROUND, PAINT, Agreement, agreement
+from recast_probe.demo.agreement import PAINT, Agreement, agreement
 from recast_probe.demo.arms import ARMS, Case, Run
 from recast_probe.diagnostics import Entropy, Overlap, Skew, entropy, overlap, skew
 from recast_probe.diagnostics.inference import PairedDifference, sign_flip_p_value
 from recast_probe.diagnostics.intervals import Interval, difference_interval, mean_interval
 from recast_probe.diagnostics.position import position_control
 from recast_probe.errors import InputError
+from recast_probe.pocket.shipped import KINDS
 from recast_probe.probe import Probe
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.studies.limits import COSINE, SHARE, limits_of
@@ -193,7 +194,7 @@ def summarise(found: Measurements, runs: Mapping[str, Sequence[Run]], seed: int)
             "enrichment": mean([each.enrichment for each in found.overlaps]),
         },
         "stability": {
-            "kinds": [BACKGROUND, PAINT],
+            "kinds": [*dict.fromkeys(KINDS), PAINT],
             "spearman": None if spearman is None else spearman["mean"],
             "spearman_interval": spearman,
             "spearman_same_kind": of_references(agree.same_kind),

@@ -226,11 +226,12 @@ def _position(where: Mapping[str, Any]) -> str:
 
 def _agreement(found: Mapping[str, Any]) -> str:
     """Agreement within one kind of edit and between two."""
-    background, paint = found["kinds"]
+    *arms, paint = found["kinds"]
     return (
         "Rankings of step 0, the step that ReCAST ranks by, stand beside each other. The prompts "
-        f"are of two kinds: those of the arms ask for {background}, two more a reference for "
-        f"{paint}. Mean Spearman correlation within a reference: prompts of one kind "
+        f"are of {len(arms) + 1} kinds: those of the arms want the subject {' or '.join(arms)}, "
+        f"two more a reference want {paint}. Mean Spearman correlation within a reference: prompts "
+        "of one kind "
         f"{words(found['spearman_same_kind'])}, of two kinds "
         f"{words(found['spearman_other_kind'])}, of this mix {words(found['spearman_interval'])}. "
         "How well rankings agree is a matter of the mix of prompts."

@@ -23,14 +23,14 @@ class DemoSettings:
     """How large the demo is."""
 
     references: int = 4
-    prompts: int = 3
+    prompts: int = 4
     steps: int = 28
     seed: int = 0
 
     def __post_init__(self) -> None:
         limits = {
             "references": (1, 24),
-            "prompts": (1, 3),
+            "prompts": (1, 4),
             "steps": (2, 1000),
             "seed": (0, 10**12),
         }

@@ -15,15 +15,19 @@ from PIL import Image
 from recast_probe.errors import InputError
 
 from .backgrounds import choose
+from .held_out_tasks import References, check_references
 from .scenes import (
     COLUMNS,
     ROWS,
+    SIZES,
     STYLES,
     TINTS,
     Placement,
     View,
     background_caption,
+    middle_placement,
     new_scene_caption,
+    spot_off_centre,
 )
 from .subjects import Subject, held_out
 
@@ -59,6 +63,7 @@ def pocket_bench(
     prompts: int = 3,
     categories: Sequence[str] = CATEGORIES[:3],
     seed: int = 0,
+    references: References = "middle",
 ) -> list[BenchCase]:
     """The benchmark, the same for the same arguments.
 
@@ -66,10 +71,14 @@ def pocket_bench(
         subjects: how many of the 150 held-out ones.
         prompts: prompts for each, in different scenes; the categories take turns.
         categories: some of `CATEGORIES`.
+        references: "middle": the subject is in the middle of its reference, medium or large, as
+            in KontextBench and DreamBench++, and a "character reference" puts it to another spot
+            in the same size. "anywhere": it stands at any spot and is moved and resized.
 
     Raises:
-        InputError: a number out of range, or an unknown category.
+        InputError: a number out of range, an unknown category or other references.
     """
+    check_references(references)
     everyone = held_out()
     if not 1 <= subjects <= len(everyone) or prompts < 1:
         raise InputError(
@@ -84,16 +93,22 @@ def pocket_bench(
     cases = []
     for index, subject in enumerate(everyone[:subjects]):
         rng = np.random.default_rng((seed, index))
-        reference = View(subject, _placement(rng)[0], choose(rng), _seed(rng))
+        here = middle_placement(rng) if references == "middle" else _placement(rng)
+        reference = View(subject, here[0], choose(rng), _seed(rng))
         for number in range(prompts):
             category = categories[number % len(categories)]
-            noise = (seed * 1_000_003 + index) * 1_009 + number
-            cases.append(_case(reference, category, everyone, rng, noise % 2**31))
+            noise = ((seed * 1_000_003 + index) * 1_009 + number) % 2**31
+            cases.append(_case(reference, category, everyone, rng, noise, references))
     return cases
 
 
 def _case(
-    reference: View, category: str, everyone: Sequence[Subject], rng: np.random.Generator, seed: int
+    reference: View,
+    category: str,
+    everyone: Sequence[Subject],
+    rng: np.random.Generator,
+    seed: int,
+    references: References,
 ) -> BenchCase:
     place = choose(rng)
     while place == reference.place:
@@ -102,7 +117,7 @@ def _case(
     if category == "background change":
         target, prompt = scene, background_caption("the subject", place, rng)
     elif category == "character reference":
-        placement, size, spot = _placement(rng)
+        placement, size, spot = _moved(reference.placement, rng, references)
         target = replace(scene, placement=placement)
         prompt = new_scene_caption("the subject", place, size, spot, rng)
     elif category == "local edit":
@@ -128,6 +143,16 @@ def _case(
         target_mask=wanted_alpha > 0.5,
         seed=seed,
     )
+
+
+def _moved(
+    here: Placement, rng: np.random.Generator, references: References
+) -> tuple[Placement, str, str]:
+    if references == "anywhere":
+        return _placement(rng)
+    size = next(name for name, side in SIZES.items() if side == here.side)
+    row, column = spot_off_centre(rng)
+    return Placement.named(size, row, column), size, f"{row} {column}"
 
 
 def _placement(rng: np.random.Generator) -> tuple[Placement, str, str]:

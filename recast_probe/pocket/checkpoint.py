@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import atomic_folder, previous, write_json
@@ -46,6 +48,30 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict]:
     for shard in sorted(found.glob("state-*.safetensors")):
         tensors.update(load_file(shard))
     return tensors, read_json(found / "progress.json")
+
+
+def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
+    """A safetensors file of a model's weights, every name with `model/` before it.
+
+    Raises:
+        InputError: not there, no safetensors file, or the weights of another model.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"The weights {path} cannot be read: {error}.") from error
+    wanted = {f"model/{name}": value for name, value in model.state_dict().items()}
+    other = sorted(
+        name
+        for name in {*wanted, *found}
+        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
+    )
+    if other:
+        raise InputError(
+            f"The weights {path} are not those of this model: {other[0]!r} is missing, additional "
+            f"or of another shape, as are {len(other) - 1} others."
+        )
+    return {name.removeprefix("model/"): value for name, value in found.items()}
 
 
 def _shards(tensors: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:

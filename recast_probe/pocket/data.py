@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from .architecture import TOKEN_PIXELS, pack
 from .autoencoder import to_tensor
 from .scenes import sample_task
 from .subjects import Subject
+
+AT_ONCE = 8  # batches that are there before the first draw
 
 
 @dataclass
@@ -27,31 +29,34 @@ class Batch:
     captions: list[str]
 
 
-class TaskStream(IterableDataset):
-    """An endless stream of rendered tasks at `pixels` x `pixels`, different in every worker."""
+class Tasks(Dataset):
+    """Rendered tasks at `pixels` x `pixels`; each is decided by the seed and its number alone."""
 
-    def __init__(self, subjects: list[Subject], pixels: int, seed: int) -> None:
+    def __init__(self, subjects: list[Subject], pixels: int, seed: tuple[int, ...]) -> None:
         self.subjects, self.pixels, self.seed = subjects, pixels, seed
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]]:
-        worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
-        while True:
-            task = sample_task(self.subjects, rng)
-            reference, _ = task.reference.render()
-            target, mask = task.target.render()
-            pictures = torch.stack([to_tensor(reference), to_tensor(target)])
-            pictures = functional.interpolate(pictures, size=(self.pixels,) * 2, mode="area")
-            side = self.pixels // TOKEN_PIXELS
-            share = functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None], (side, side))
-            yield pictures[0], pictures[1], share.flatten(), task.caption
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
+        task = sample_task(self.subjects, np.random.default_rng((*self.seed, number)))
+        reference, _ = task.reference.render()
+        target, mask = task.target.render()
+        pictures = torch.stack([to_tensor(reference), to_tensor(target)])
+        pictures = functional.interpolate(pictures, size=(self.pixels,) * 2, mode="area")
+        side = self.pixels // TOKEN_PIXELS
+        share = functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None], (side, side))
+        return pictures[0], pictures[1], share.flatten(), task.caption
 
 
 class LatentPool:
     """Encoded tasks, each drawn about `reuse` times before it is replaced.
 
     Composing and encoding cost more than a step of the small grid on a CPU; fresh noise and
-    timesteps make a task worth seeing again.
+    timesteps make a task worth seeing again. What a draw gives is decided by the seed and the
+    draw's number, so a pool that begins at draw `drawn` goes on as if it had made all before.
+
+    Args:
+        seed: whole numbers, not negative.
+        capacity: tasks held at most.
+        workers: processes that compose; 0 composes in this one. The draws are the same.
     """
 
     def __init__(
@@ -63,37 +68,42 @@ class LatentPool:
         batch: int,
         capacity: int,
         reuse: int,
-        seed: int,
+        seed: tuple[int, ...],
         workers: int,
         device: str,
+        drawn: int = 0,
     ) -> None:
+        self._autoencoder, self._device, self._seed = autoencoder, device, seed
+        self._reuse, self._draws, self._batch = reuse, drawn, batch
+        self._held: deque[Batch] = deque(maxlen=max(AT_ONCE, capacity // batch))
+        self._made = max(0, self._wanted() - max(AT_ONCE, capacity // batch))
         loader = DataLoader(
-            TaskStream(subjects, pixels, seed),
+            Tasks(subjects, pixels, (*seed, 0)),
             batch_size=batch,
+            sampler=range(self._made * batch, 2**62),
             num_workers=workers,
             persistent_workers=workers > 0,
         )
         self._tasks = iter(loader)
-        self._autoencoder, self._device = autoencoder, device
-        self._rng = np.random.default_rng((seed, 1))
-        self._batches: list[Batch] = []
-        self._capacity, self._reuse, self._draws = max(1, capacity // batch), reuse, 0
 
     def draw(self) -> Batch:
         """A batch mixed from the whole pool."""
-        if len(self._batches) < min(8, self._capacity) or self._draws % self._reuse == 0:
+        while self._made < self._wanted():
             self._refill()
+        rng = np.random.default_rng((*self._seed, 1, self._draws))
         self._draws += 1
-        size = len(self._batches[0].captions)
-        picks = [
-            divmod(int(i), size) for i in self._rng.integers(len(self._batches) * size, size=size)
-        ]
+        numbers = rng.integers(len(self._held) * self._batch, size=self._batch)
+        picks = [divmod(int(number), self._batch) for number in numbers]
 
         def mixed(field: str) -> torch.Tensor:
-            return torch.stack([getattr(self._batches[b], field)[i] for b, i in picks])
+            return torch.stack([getattr(self._held[b], field)[i] for b, i in picks])
 
-        captions = [self._batches[b].captions[i] for b, i in picks]
+        captions = [self._held[b].captions[i] for b, i in picks]
         return Batch(mixed("reference"), mixed("target"), mixed("foreground"), captions)
+
+    def _wanted(self) -> int:
+        """Batches that are composed, in all, before the next draw."""
+        return AT_ONCE + self._draws // self._reuse
 
     @torch.no_grad()
     def _refill(self) -> None:
@@ -101,8 +111,5 @@ class LatentPool:
         pictures = torch.cat([reference, target]).to(self._device)
         latents = self._autoencoder.encode(pictures).latent_dist.mean.float()
         references, targets = pack(latents).chunk(2)
-        self._batches.append(
-            Batch(references, targets, foreground.to(self._device), list(captions))
-        )
-        if len(self._batches) > self._capacity:
-            self._batches.pop(int(self._rng.integers(len(self._batches) // 2)))
+        self._held.append(Batch(references, targets, foreground.to(self._device), list(captions)))
+        self._made += 1

@@ -10,32 +10,30 @@ import numpy as np
 import torch
 from diffusers import FluxKontextPipeline
 from PIL import Image
+from scipy.stats import binomtest
 
 from recast_probe.errors import InputError
 from recast_probe.metrics import features, retrieve
 
-from .backgrounds import choose
-from .scenes import (
-    COLUMNS,
-    ROWS,
-    Placement,
-    Task,
-    View,
-    background_caption,
-    new_scene_caption,
-)
-from .subjects import Subject, held_out
+from .held_out_tasks import References, held_out_tasks
+from .scenes import Task, View
+from .subjects import held_out
 
 CALL = {"max_area": 128 * 128, "_auto_resize": False, "max_sequence_length": 32}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Shares of held-out subjects, each in 0..1; `retrieval` by arm and by kind of task."""
+    """Shares of held-out subjects, each in 0..1; `retrieval` by arm and by kind of task.
+
+    `intervals` are Wilson's 95 % ones of every share: "full", "none", "swap" and by kind.
+    """
 
     retrieval: dict[str, float]
     retrieval_by_kind: dict[str, float]
     swap_follows: float
+    intervals: dict[str, tuple[float, float]]
+    references: str
     subjects: int
     steps: int
     seed: int
@@ -47,39 +45,16 @@ class Evaluation:
         return self.__dict__.copy()
 
 
-def held_out_tasks(subjects: Sequence[Subject], seed: int) -> list[Task]:
-    """One task a subject, half of them in place on a new background, half in a new scene.
-
-    Captions say "the subject", never its name, so that only the reference can tell which it is.
-    """
-    tasks = []
-    for index, subject in enumerate(subjects):
-        rng = np.random.default_rng((seed, index))
-        place, new_place = choose(rng), choose(rng)
-        while new_place == place:
-            new_place = choose(rng)
-        seeds = [int(s) for s in rng.integers(0, 2**31, 2)]
-        (size, row, column), (new_size, new_row, new_column) = (_spot(rng), _spot(rng))
-        reference = View(subject, Placement.named(size, row, column), place, seeds[0])
-        target = replace(reference, place=new_place, place_seed=seeds[1])
-        if index % 2 == 0:
-            caption = background_caption("the subject", new_place, rng)
-        else:
-            target = replace(target, placement=Placement.named(new_size, new_row, new_column))
-            spot = f"{new_row} {new_column}"
-            caption = new_scene_caption("the subject", new_place, new_size, spot, rng)
-        tasks.append(Task("new scene" if index % 2 else "background", reference, target, caption))
-    return tasks
-
-
 def evaluate(
     pipeline: FluxKontextPipeline,
     *,
     subjects: int = 150,
     steps: int = 28,
     seed: int = 0,
+    references: References = "middle",
     batch: int = 10,
     progress: Callable[[int, int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Run the full, reference-removed and reference-swapped arms on held-out subjects.
 
@@ -89,14 +64,22 @@ def evaluate(
     output is nearer to the new reference's subject than to the old one's, under the new
     subject's mask. All arms share prompts, seeds and initial noise.
 
+    Args:
+        references: where the references show their subjects, see `held_out_tasks`.
+        progress: called with the images done and those in all.
+        announce: called once, before the work, with how much it is and how long it will take.
+
     Raises:
-        InputError: `subjects` outside 2..150.
+        InputError: `subjects` outside 2..150, or other references.
     """
     everyone = held_out()
     if not 2 <= subjects <= len(everyone):
         raise InputError(f"subjects is {subjects}; there are 2 to {len(everyone)} held-out ones.")
     started = time.monotonic()
-    tasks = held_out_tasks(everyone[:subjects], seed)
+    tasks = held_out_tasks(everyone[:subjects], seed, references)
+    if announce is not None:
+        seconds = 3 * subjects * steps * _seconds_a_step(pipeline, tasks[:batch])
+        announce(f"{3 * subjects} images of {steps} steps, about {max(1, seconds / 60):.0f} min.")
     swapped = [_swap(task, tasks[(i + 1) % subjects]) for i, task in enumerate(tasks)]
     arms = {"full": tasks, "none": tasks, "swap": swapped}
     outputs: dict[str, list[Image.Image]] = {arm: [] for arm in arms}
@@ -131,10 +114,14 @@ def evaluate(
         query = features([outputs["swap"][index]], [mask])
         follows.append(retrieve(query, gallery, np.array([0]))[0] == 1)
     kinds = np.array([task.kind for task in tasks])
+    by_kind = {str(kind): found["full"][kinds == kind] for kind in sorted(set(kinds))}
+    shares = {**found, "swap": np.array(follows), **by_kind}
     return Evaluation(
         retrieval={arm: float(hits.mean()) for arm, hits in found.items()},
-        retrieval_by_kind={str(k): float(found["full"][kinds == k].mean()) for k in set(kinds)},
+        retrieval_by_kind={kind: float(hits.mean()) for kind, hits in by_kind.items()},
         swap_follows=float(np.mean(follows)),
+        intervals={name: _interval(hits) for name, hits in shares.items()},
+        references=references,
         subjects=subjects,
         steps=steps,
         seed=seed,
@@ -175,11 +162,19 @@ def _swap(task: Task, other: Task) -> Task:
     )
 
 
+def _seconds_a_step(pipeline: FluxKontextPipeline, tasks: Sequence[Task]) -> float:
+    """Of one image in a batch, measured on a short run."""
+    for steps in (1, 3):  # the first also prepares what later ones find
+        clock = time.monotonic()
+        generate(pipeline, tasks, steps=steps, seeds=range(len(tasks)))
+    return (time.monotonic() - clock) / 3 / len(tasks)
+
+
+def _interval(hits: np.ndarray) -> tuple[float, float]:
+    found = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, "wilson")
+    return float(found.low), float(found.high)
+
+
 def _features(views: Sequence[View], mask: np.ndarray) -> np.ndarray:
     pictures = [Image.fromarray(view.render()[0]) for view in views]
     return features(pictures, [mask] * len(pictures))
-
-
-def _spot(rng: np.random.Generator) -> tuple[str, str, str]:
-    size = str(rng.choice(["medium", "large"]))
-    return size, str(rng.choice(ROWS)), str(rng.choice(COLUMNS))

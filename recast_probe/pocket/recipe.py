@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from diffusers import AutoencoderKL
 
 from recast_probe.files.atomic import atomic_folder
 from recast_probe.files.envelope import check_folder, seal_folder
+from recast_probe.pocket import folder
 
 from .architecture import STANDARD, PocketConfig, build_autoencoder
 from .autoencoder import train_autoencoder
@@ -28,6 +30,8 @@ def run(
     *,
     small_samples: int,
     full_samples: int,
+    init: Path | None = None,
+    rate: float = 1.0,
     autoencoder_steps: int = 4400,
     config: PocketConfig = STANDARD,
     device: str = "cpu",
@@ -42,16 +46,23 @@ def run(
 
     Args:
         pack: `subjects.npz` made by `recast-probe pocket assets`.
+        init: weights to begin with, averaged ones of an earlier run: a safetensors file of a
+            `FlowModel`'s weights, every name with `model/` before it. Tokenizers and autoencoder
+            are then those of the shipped model, which the weights were trained with.
+        rate: scales the learning rates; trained weights go on at less than 1.
         minutes: stop the flow training after so many minutes and leave a checkpoint; call again
             to go on. None trains to the end.
         workers: processes that compose scenes; 0 composes in the training process.
 
     Raises:
+        InputError: `init` holds no weights of this model.
         DamagedFileError: a folder in `work` that is not as it was left.
 
     Returns the progress record, with `finished` true when the whole plan is done.
     """
     subjects = load_pack(pack)
+    if init is not None:
+        _take_shipped(work)
     made = {name: _is_made(work / name) for name in ("tokenizer", "tokenizer_2", "autoencoder")}
     if not (made["tokenizer"] and made["tokenizer_2"]):
         make_tokenizers(_captions(subjects, seed), work)
@@ -65,7 +76,7 @@ def run(
             autoencoder.cpu().save_pretrained(fresh)
             seal_folder(fresh)
     autoencoder = AutoencoderKL.from_pretrained(work / "autoencoder", local_files_only=True)
-    plan = TrainingPlan.standard(small_samples, full_samples, seed=seed)
+    plan = TrainingPlan.standard(small_samples, full_samples, seed=seed, rate=rate)
     progress = train(
         pack,
         autoencoder,
@@ -78,6 +89,7 @@ def run(
         compiled=compiled,
         minutes=minutes,
         workers=workers,
+        init=init,
         log=log,
     )
     export(work / "checkpoint", autoencoder.cpu(), work, work / "model")
@@ -88,11 +100,22 @@ def run(
     return progress | {"finished": done}
 
 
-def _is_made(folder: Path) -> bool:
+def _take_shipped(work: Path) -> None:
+    """Copy the shipped tokenizers and autoencoder to `work`, where it has none yet."""
+    check_folder(folder())
+    parts = {"tokenizer": "tokenizer", "tokenizer_2": "tokenizer_2", "vae": "autoencoder"}
+    for part, name in parts.items():
+        if not (work / name).is_dir():
+            with atomic_folder(work / name) as fresh:
+                shutil.copytree(folder() / part, fresh, dirs_exist_ok=True)
+                seal_folder(fresh)
+
+
+def _is_made(made: Path) -> bool:
     """Whether an earlier call made this folder; it must be as that call left it."""
-    if not folder.is_dir():
+    if not made.is_dir():
         return False
-    check_folder(folder)
+    check_folder(made)
     return True
 
 

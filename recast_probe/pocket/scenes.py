@@ -16,9 +16,12 @@ SIZES = {"small": 48, "medium": 64, "large": 96}
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 KINDS = ("new scene", "background", "recolour", "style")
-KIND_WEIGHTS = (0.42, 0.34, 0.12, 0.12)
-FREE = 0.15  # share of references that stand off the token grid, at any size
-SAME_SIZE = 0.6  # share of new scenes in which the subject keeps a named size
+KIND_WEIGHTS = (0.45, 0.35, 0.10, 0.10)
+MIDDLE = 0.85  # share of references whose subject is in the middle, medium or large
+FREE = 0.05  # share of the other references that stand off the token grid, at any size
+SAME_SIZE = 0.9  # share of new scenes in which the subject keeps a named size
+CENTRE = ("middle", "center")
+SPOTS = tuple((row, column) for row in ROWS for column in COLUMNS)
 STYLES = ("sepia", "night", "negative", "poster", "pencil")
 TINTS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
@@ -112,7 +115,7 @@ def sample_task(
     seeds = [int(seed) for seed in rng.integers(0, 2**31, 2)]
     reference = View(
         subject,
-        _free_placement(rng) if augment and rng.random() < FREE else _named_placement(rng)[0],
+        _reference_placement(rng, augment),
         place,
         seeds[0],
         flip=augment and bool(rng.random() < 0.5),
@@ -124,7 +127,7 @@ def sample_task(
         target = replace(reference, place=new_place, place_seed=seeds[1])
         caption = background_caption(words, new_place, rng)
     elif kind == "new scene":
-        placement, size, spot = _named_placement(rng, side=_named_side(reference, rng))
+        placement, size, spot = _moved(reference.placement, rng)
         target = replace(reference, placement=placement, place=new_place, place_seed=seeds[1])
         caption = new_scene_caption(words, new_place, size, spot, rng)
     elif kind == "recolour":
@@ -138,7 +141,7 @@ def sample_task(
         placement, size, spot = _named_placement(rng)
         target = View(other, placement, new_place, seeds[1], style=style)
         wording = _pick(rng, "in the style of this picture", "in this style")
-        caption = f"a {other.name} {wording}, {_at(new_place)}, {size}, {spot}"
+        caption = f"a {other.name} {wording}, {at(new_place)}, {size}, {spot}"
     else:
         raise ValueError(f"Unknown task kind {kind!r}; there are {', '.join(KINDS)}.")
     return Task(kind, reference, target, caption)
@@ -149,9 +152,9 @@ def background_caption(words: str, place: str, rng: np.random.Generator) -> str:
     return _pick(
         rng,
         f"change the background to {place}",
-        f"keep {words} where it is, {_at(place)}",
+        f"keep {words} where it is, {at(place)}",
         f"replace the background with {place}",
-        f"{words} in the same spot, {_at(place)}",
+        f"{words} in the same spot, {at(place)}",
     )
 
 
@@ -161,10 +164,10 @@ def new_scene_caption(
     """Words for: the same subject in another place, at a named size and spot."""
     return _pick(
         rng,
-        f"{words} {_at(place)}, {size}, {spot}",
-        f"put {words} {_at(place)}, {size}, {spot}",
-        f"a {size} picture of {words} at the {spot}, {_at(place)}",
-        f"move {words} to the {spot}, {size}, {_at(place)}",
+        f"{words} {at(place)}, {size}, {spot}",
+        f"put {words} {at(place)}, {size}, {spot}",
+        f"a {size} picture of {words} at the {spot}, {at(place)}",
+        f"move {words} to the {spot}, {size}, {at(place)}",
     )
 
 
@@ -174,14 +177,38 @@ def _subject_words(subject: Subject, rng: np.random.Generator) -> str:
     return _pick(rng, "the {}", "this {}").format(subject.name)
 
 
-def _at(place: str) -> str:
+def at(place: str) -> str:
+    """How a caption says that something is at a place."""
     return f"in front of {place}" if "wall" in place or place in ("the sky",) else f"on {place}"
 
 
-def _named_side(view: View, rng: np.random.Generator) -> int | None:
-    """Often the subject keeps its size, which is the easier copy to learn."""
-    side = view.placement.side
-    return side if side in SIZES.values() and rng.random() < SAME_SIZE else None
+def middle_placement(rng: np.random.Generator) -> tuple[Placement, str]:
+    """A medium or large subject in the middle, as benchmarks show it; with the size's name."""
+    size = str(rng.choice(["medium", "large"]))
+    return Placement.named(size, *CENTRE), size
+
+
+def spot_off_centre(rng: np.random.Generator) -> tuple[str, str]:
+    """Row and column of one of the eight spots around the middle."""
+    others = [spot for spot in SPOTS if spot != CENTRE]
+    return others[int(rng.integers(len(others)))]
+
+
+def _reference_placement(rng: np.random.Generator, augment: bool) -> Placement:
+    if rng.random() < MIDDLE:
+        return middle_placement(rng)[0]
+    if augment and rng.random() < FREE:
+        return _free_placement(rng)
+    return _named_placement(rng)[0]
+
+
+def _moved(before: Placement, rng: np.random.Generator) -> tuple[Placement, str, str]:
+    """Where a subject goes; it mostly keeps its size, and one in the middle leaves it."""
+    side = before.side if before.side in SIZES.values() and rng.random() < SAME_SIZE else None
+    while True:
+        after, size, spot = _named_placement(rng, side)
+        if after != before:
+            return after, size, spot
 
 
 def _named_placement(
@@ -190,7 +217,7 @@ def _named_placement(
     if side is None:
         side = SIZES[str(rng.choice(list(SIZES), p=(0.25, 0.4, 0.35)))]
     size = next(name for name, pixels in SIZES.items() if pixels == side)
-    row, column = str(rng.choice(ROWS)), str(rng.choice(COLUMNS))
+    row, column = SPOTS[int(rng.integers(len(SPOTS)))]
     return Placement.named(size, row, column), size, f"{row} {column}"
 
 

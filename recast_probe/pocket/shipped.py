@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,19 +13,23 @@ import numpy as np
 from PIL import Image
 
 from . import backgrounds
-from .scenes import COLUMNS, ROWS, Placement, View
+from .scenes import Placement, View, at, middle_placement, spot_off_centre
 from .subjects import held_out
 
 SAMPLES = Path(__file__).parent / "samples"
 COUNT = 24
+IN_PLACE, MOVED = "in place", "moved"
+KINDS = (IN_PLACE, MOVED, IN_PLACE, MOVED)
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """A reference picture of a held-out subject, with its true mask and prompts to try.
 
-    Every prompt keeps the subject where it is, so `target_masks[i]`, bool (128, 128), says where
-    the subject should stand in the output for `prompts[i]`.
+    The subject is in the middle of the reference, medium or large. Four prompts take turns:
+    `kinds[i]` is "in place" where `prompts[i]` keeps the subject where it is before another
+    background, and "moved" where it puts it to another spot, too, in the same size.
+    `target_masks[i]`, bool (128, 128), says where the subject should then stand in the output.
     """
 
     name: str
@@ -33,6 +38,7 @@ class Sample:
     mask: np.ndarray
     prompts: tuple[str, ...]
     target_masks: tuple[np.ndarray, ...]
+    kinds: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
@@ -42,35 +48,72 @@ def samples() -> tuple[Sample, ...]:
     for entry in json.loads((SAMPLES / "samples.json").read_text()):
         image = Image.open(SAMPLES / f"{entry['name']}.png").convert("RGB")
         mask = np.asarray(Image.open(SAMPLES / f"{entry['name']}.mask.png")) > 127
-        prompts = tuple(entry["prompts"])
+        targets = entry["targets"]
         loaded.append(
-            Sample(entry["name"], entry["subject"], image, mask, prompts, (mask,) * len(prompts))
+            Sample(
+                entry["name"],
+                entry["subject"],
+                image,
+                mask,
+                prompts=tuple(each["prompt"] for each in targets),
+                # of the same size, it stays inside the picture
+                target_masks=tuple(np.roll(mask, each["shift"], (0, 1)) for each in targets),
+                kinds=tuple(each["kind"] for each in targets),
+            )
         )
     return tuple(loaded)
 
 
 def write_samples(folder: Path = SAMPLES, seed: int = 2026) -> None:
-    """Draw the samples again: 24 held-out subjects on photographs and walls."""
+    """Draw the samples again: the first 24 held-out subjects on photographs and walls."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
-    places = [*backgrounds.PHOTOS, "the sky", "snow", "sand", "a blue wall", "a yellow wall"]
-    for index, subject in enumerate(held_out()[:COUNT]):
-        rng = np.random.default_rng((seed, index))
-        place, *others = (str(p) for p in rng.choice(places, 4, replace=False))
-        placement = Placement.named(
-            str(rng.choice(["medium", "large"])), str(rng.choice(ROWS)), str(rng.choice(COLUMNS))
-        )
-        view = View(subject, placement, place, int(rng.integers(2**31)))
+    for index, (subject, view, targets) in enumerate(drawn(seed)):
+        name = f"{index:02d}-{re.sub('[^a-z0-9]+', '-', subject)}"
         pixels, alpha = view.render()
-        name = f"{index:02d}-{re.sub('[^a-z0-9]+', '-', subject.name)}"
         Image.fromarray(pixels).save(folder / f"{name}.png", optimize=True)
         mask = ((alpha > 0.5) * 255).astype(np.uint8)
         Image.fromarray(mask).save(folder / f"{name}.mask.png", optimize=True)
-        prompts = [
-            f"keep the {subject.name} where it is, "
-            f"{'in front of' if 'wall' in p or p == 'the sky' else 'on'} {p}"
-            for p in others
-        ]
-        entries.append({"name": name, "subject": subject.name, "place": place, "prompts": prompts})
+        here = view.placement
+        entries.append(
+            {
+                "name": name,
+                "subject": subject,
+                "place": view.place,
+                "targets": [
+                    {
+                        "kind": kind,
+                        "prompt": prompt,
+                        "place": target.place,
+                        "shift": [
+                            target.placement.top - here.top,
+                            target.placement.left - here.left,
+                        ],
+                    }
+                    for kind, (prompt, target) in zip(KINDS, targets, strict=True)
+                ],
+            }
+        )
     text = json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
     (folder / "samples.json").write_text(text)
+
+
+def drawn(seed: int = 2026) -> Iterator[tuple[str, View, list[tuple[str, View]]]]:
+    """Each sample's subject, its reference, and its prompts with their true answers."""
+    places = [*backgrounds.PHOTOS, "the sky", "snow", "sand", "a blue wall", "a yellow wall"]
+    for index, subject in enumerate(held_out()[:COUNT]):
+        rng = np.random.default_rng((seed, index))
+        place, *others = (str(p) for p in rng.choice(places, 1 + len(KINDS), replace=False))
+        placement, size = middle_placement(rng)
+        view = View(subject, placement, place, int(rng.integers(2**31)))
+        targets = []
+        for kind, new in zip(KINDS, others, strict=True):
+            target = replace(view, place=new, place_seed=int(rng.integers(2**31)))
+            if kind == IN_PLACE:
+                prompt = f"keep the {subject.name} where it is, {at(new)}"
+            else:
+                row, column = spot_off_centre(rng)
+                target = replace(target, placement=Placement.named(size, row, column))
+                prompt = f"move the {subject.name} to the {row} {column}, {size}, {at(new)}"
+            targets.append((prompt, target))
+        yield subject.name, view, targets

@@ -9,18 +9,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
+from recast_probe.errors import InputError
 from recast_probe.files.atomic import atomic_folder
 from recast_probe.files.envelope import seal_folder
 
 from . import architecture
 from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig
-from .checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import find_checkpoint, load_checkpoint, read_weights, save_checkpoint
 from .data import LatentPool
 from .flow import FlowModel, arithmetic
+from .optimisers import Optimisers
 from .subjects import load_pack
 
 REFERENCE_DROPOUT = 0.08
@@ -29,30 +32,38 @@ CAPTION_DROPOUT = 0.05
 
 @dataclass(frozen=True)
 class Stage:
-    """`samples` drawn at `pixels` x `pixels` in batches of `batch`."""
+    """`samples` drawn at `pixels` x `pixels` in batches of `batch`.
+
+    `rate` scales the learning rates of both optimisers.
+    """
 
     pixels: int
     samples: int
     batch: int
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Everything that decides a training run."""
+    """All that decides a training run; `learning_rate` is AdamW's, Muon's is ten times it."""
 
     stages: tuple[Stage, ...]
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     warm_up: float = 0.03
     decay_from: float = 0.5
-    ema: float = 0.995
+    ema: float = 0.998
     reuse: int = 4
-    capacity: int = 4096
+    capacity: int = 1024
     seed: int = 0
 
     @classmethod
-    def standard(cls, small: int, full: int, seed: int = 0) -> TrainingPlan:
+    def standard(cls, small: int, full: int, seed: int = 0, rate: float = 1.0) -> TrainingPlan:
         """`small` samples at 64 pixels (64 + 64 tokens), then `full` at 128 (256 + 256)."""
-        return cls((Stage(64, small, 32), Stage(128, full, 16)), seed=seed)
+        return cls(
+            (Stage(64, small, 32, rate), Stage(128, full, 16, 0.75 * rate)),
+            decay_from=0.5 if small else 0.2,
+            seed=seed,
+        )
 
 
 def train(
@@ -69,45 +80,67 @@ def train(
     minutes: float | None = None,
     workers: int = 0,
     checkpoint_every: float = 4.0,
+    init: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> dict:
     """Train, or go on from `checkpoint`, for at most `minutes`; returns the progress record.
 
-    A checkpoint is written every `checkpoint_every` minutes and at the end. The plan may be
-    longer or shorter than the one a checkpoint began with: the learning rate follows the share
-    of the plan's work that is done.
+    A checkpoint is written every `checkpoint_every` minutes and at the end. It holds everything
+    that the next step needs, and every step's randomness is decided by the seed and the step's
+    number: on a CPU a run that was stopped gives the same weights, to the last bit, as one that
+    was not. The plan may be longer or shorter than the one a checkpoint began with: the learning
+    rate follows the share of the plan's work that is done.
 
     Args:
+        init: weights to begin with, as `read_weights` takes them; not looked at where there is
+            a checkpoint.
         precision: of the matrix products; weights, their averages and the loss are float32.
             Unless given, bfloat16 on CUDA and float32 on a CPU. On a CPU with bfloat16 tiles (AMX)
             bfloat16 is about 1.5 times as fast.
         compiled: compile the blocks; unless given, on CUDA only. On a CPU it needs a C++ compiler.
+
+    Raises:
+        InputError: `init` holds no weights of this model, or an earlier version wrote the
+            checkpoint.
+        DamagedFileError: the checkpoint is not as it was written.
     """
     cuda = device.startswith("cuda")
     precision = precision or (torch.bfloat16 if cuda else torch.float32)
+    torch.manual_seed(plan.seed)
     model = FlowModel(config, tokenizers).to(device)
+    if init is not None:
+        model.load_state_dict(read_weights(init, model))
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimiser = torch.optim.AdamW(model.parameters(), plan.learning_rate, weight_decay=0.01)
-    progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0}
+    optimisers = Optimisers(model)
+    progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0, "loss": None}
     if find_checkpoint(checkpoint) is not None:
         tensors, progress = load_checkpoint(checkpoint)
-        _restore(model, ema, optimiser, tensors, progress["steps"])
+        if "loss" not in progress:
+            raise InputError(
+                f"An earlier recast_probe wrote the checkpoint {checkpoint}, without the state of "
+                "these optimisers. Remove it, and training begins anew."
+            )
+        model.load_state_dict(_part(tensors, "model"))
+        ema = {name: value.to(device) for name, value in _part(tensors, "ema").items()}
+        optimisers.restore(_part(tensors, "optimiser"))
         # a plan may have grown by a stage since the checkpoint was written
         progress["samples"] += [0] * (len(plan.stages) - len(progress["samples"]))
         log(f"resumed at step {progress['steps']}")
     if cuda if compiled is None else compiled:
         model.transformer.compile_repeated_blocks()
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(plan.seed + progress["steps"])
     subjects = load_pack(pack)
     started = saved = time.monotonic()
     before = progress["seconds"]
     progress |= {"plan": dataclasses.asdict(plan), "config": dataclasses.asdict(config)}
-    smoothed = None
 
     def save() -> None:
         progress["seconds"] = before + time.monotonic() - started
-        save_checkpoint(checkpoint, _gather(model, ema, optimiser), progress)
+        parts = {"model": model.state_dict(), "ema": ema, "optimiser": optimisers.state()}
+        tensors = {
+            f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()
+        }
+        save_checkpoint(checkpoint, tensors, progress)
 
     for index, stage in enumerate(plan.stages):
         if progress["samples"][index] >= stage.samples:
@@ -119,16 +152,17 @@ def train(
             batch=stage.batch,
             capacity=plan.capacity,
             reuse=plan.reuse,
-            seed=plan.seed + 1000 * index + progress["steps"],
+            seed=(plan.seed, index),
             workers=workers,
             device=device,
+            drawn=progress["samples"][index] // stage.batch,
         )
         while progress["samples"][index] < stage.samples:
             if minutes is not None and time.monotonic() - started > 60 * minutes:
                 save()
                 return progress
-            for group in optimiser.param_groups:
-                group["lr"] = plan.learning_rate * learning_rate_share(plan, progress["samples"])
+            share = learning_rate_share(plan, progress["samples"])
+            generator = _generator(plan.seed, progress["steps"])
             batch = pool.draw()
             dropped = torch.rand(stage.batch, generator=generator) < CAPTION_DROPOUT
             batch.captions = ["" if d else c for d, c in zip(dropped, batch.captions, strict=True)]
@@ -137,18 +171,18 @@ def train(
                 loss = model.velocity_loss(
                     batch, with_reference=with_reference, generator=generator
                 )
-            optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
+            optimisers.step(plan.learning_rate * stage.rate * share)
             progress["steps"] += 1
             progress["samples"][index] += stage.batch
             _update(ema, model, min(plan.ema, progress["steps"] / (progress["steps"] + 10)))
-            smoothed = loss.item() if smoothed is None else 0.98 * smoothed + 0.02 * loss.item()
+            seen, smoothed = loss.item(), progress["loss"]
+            progress["loss"] = seen if smoothed is None else 0.98 * smoothed + 0.02 * seen
             if progress["steps"] % 50 == 0:
                 log(
                     f"{stage.pixels} px, {progress['samples'][index]}/{stage.samples} samples, "
-                    f"loss {smoothed:.4f}, {time.monotonic() - started:.0f} s"
+                    f"loss {progress['loss']:.4f}, {time.monotonic() - started:.0f} s"
                 )
             if time.monotonic() - saved > 60 * checkpoint_every:
                 save()
@@ -181,8 +215,7 @@ def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: 
         for name, value in progress["config"].items()
     }
     model = FlowModel(PocketConfig(**settings), tokenizers)
-    state = {n.removeprefix("ema/"): t for n, t in tensors.items() if n.startswith("ema/")}
-    model.load_state_dict(state)
+    model.load_state_dict(_part(tensors, "ema"))
     # a loaded autoencoder remembers its folder and would write that path into the config
     clean = AutoencoderKL.from_config(
         {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
@@ -201,37 +234,13 @@ def _update(ema: dict[str, torch.Tensor], model: nn.Module, decay: float) -> Non
             ema[name].lerp_(value, 1 - decay)
 
 
-def _gather(
-    model: nn.Module, ema: dict[str, torch.Tensor], optimiser: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"ema/{name}": value for name, value in ema.items()}
-    for name, parameter in model.named_parameters():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            if parameter in optimiser.state:
-                value = optimiser.state[parameter][moment]
-                tensors[f"{moment}/{name}"] = value.to(torch.bfloat16)
-    return tensors
+def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin with the part's, without it."""
+    start = f"{part}/"
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
-def _restore(
-    model: nn.Module,
-    ema: dict[str, torch.Tensor],
-    optimiser: torch.optim.Optimizer,
-    tensors: dict[str, torch.Tensor],
-    steps: int,
-) -> None:
-    model.load_state_dict(
-        {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
-    )
-    for name in ema:
-        ema[name].copy_(tensors[f"ema/{name}"])
-    for name, parameter in model.named_parameters():
-        if f"exp_avg/{name}" in tensors:
-            optimiser.state[parameter] = {
-                "step": torch.tensor(float(steps)),
-                **{
-                    moment: tensors[f"{moment}/{name}"].to(parameter)
-                    for moment in ("exp_avg", "exp_avg_sq")
-                },
-            }
+def _generator(seed: int, step: int) -> torch.Generator:
+    """The random numbers of one step."""
+    mixed = np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

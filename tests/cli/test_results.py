@@ -134,12 +134,22 @@ def test_pocket_evaluation_prints_its_summary(command, tmp_path, monkeypatch, ti
 
     def found(pipeline, *, progress, **settings):
         progress(3, 3)
+        given = {name: settings[name] for name in ("subjects", "steps", "seed", "references")}
         return evaluate.Evaluation(
-            {"full": 0.9, "none": 0.0}, {}, 0.8, settings["subjects"], 28, 0, 1.0, 1.0
+            retrieval={"full": 0.9, "none": 0.0},
+            retrieval_by_kind={},
+            swap_follows=0.8,
+            intervals={"full": (0.8, 0.95)},
+            seconds=1.0,
+            seconds_per_image=1.0,
+            **given,
         )
 
     monkeypatch.setattr(evaluate, "evaluate", found)
-    outcome = command("pocket", "evaluate", "--model", tiny_folder, "--subjects", 5, "--json")
-    summary = one_object(outcome.out)
+    asked = ("pocket", "evaluate", "--model", tiny_folder, "--subjects", 5, "--json")
+    summary = one_object(command(*asked).out)
+    assert summary["references"] == "middle"
+    assert summary["intervals"] == {"full": [0.8, 0.95]}
+    assert one_object(command(*asked, "--references", "anywhere").out)["references"] == "anywhere"
     assert summary["retrieval"] == {"full": 0.9, "none": 0.0}
     assert (summary["swap_follows"], summary["subjects"]) == (0.8, 5)

@@ -150,17 +150,17 @@ def test_overlap_stands_beside_what_position_alone_reaches(finished, probe):
     assert "would do as well" not in page
 
 
-def test_prompts_of_two_kinds_and_what_the_report_says_of_them(finished):
+def test_prompts_of_three_kinds_and_what_the_report_says_of_them(finished):
     summary, out = finished
     found = summary["stability"]
-    assert found["kinds"] == ["another background", "another colour"]
+    assert found["kinds"] == ["in place", "moved", "another colour"]
     page = (out / "report.html").read_text()
     for kind in found["kinds"]:
         assert kind in page
     for name in ("spearman_same_kind", "spearman_other_kind", "spearman_interval"):
         assert f"{found[name]['mean']:.3f} [" in page
-    # two prompts of each kind: 2 pairs of one kind and 4 of two in each reference
-    mixed = (2 * found["spearman_same_kind"]["mean"] + 4 * found["spearman_other_kind"]["mean"]) / 6
+    # one prompt in place, one that moves, two of colour: 1 pair of one kind in each reference
+    mixed = (found["spearman_same_kind"]["mean"] + 5 * found["spearman_other_kind"]["mean"]) / 6
     assert found["spearman"] == pytest.approx(mixed)
     assert "resample references and then prompts" not in page
 
@@ -244,7 +244,7 @@ def test_control_c_from_outside(tiny_folder, tmp_path):
     [
         {"references": 0},
         {"references": 25},
-        {"prompts": 4},
+        {"prompts": 5},
         {"steps": 1},
         {"seed": -1},
         {"references": 1, "prompts": 1},

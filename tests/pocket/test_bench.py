@@ -60,6 +60,23 @@ def test_targets_are_what_the_prompts_ask_for(cases):
         assert case.subject.split(" (")[0] not in case.prompt
 
 
+def center(mask: np.ndarray) -> np.ndarray:
+    return np.array([np.mean([places.min(), places.max() + 1]) for places in np.nonzero(mask)])
+
+
+def test_references_are_in_the_middle_and_moved_subjects_leave_it_in_their_size():
+    for case in pocket_bench(20, 1, ["character reference"]):
+        # a drawing touches two opposite sides of its square, and the other two by a few pixels
+        assert np.abs(center(case.reference_mask) - 64).min() <= 1
+        assert np.abs(center(case.target_mask) - center(case.reference_mask)).max() >= 16
+        assert case.target_mask.sum() == case.reference_mask.sum()
+    anywhere = pocket_bench(20, 1, ["character reference"], references="anywhere")
+    far = [np.abs(center(case.reference_mask) - 64).min() > 8 for case in anywhere]
+    resized = [case.target_mask.sum() != case.reference_mask.sum() for case in anywhere]
+    assert 2 < sum(far) < 18
+    assert 4 < sum(resized) < 16
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -68,6 +85,7 @@ def test_targets_are_what_the_prompts_ask_for(cases):
         ({"prompts": 0}, "at least 1 prompt"),
         ({"categories": ["text"]}, "choose some of background change"),
         ({"categories": []}, "choose some of"),
+        ({"references": "left"}, "choose middle or anywhere"),
     ],
 )
 def test_what_there_is_not(arguments, message):

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast_probe.pocket import backgrounds, samples
-from recast_probe.pocket.scenes import COLUMNS, KINDS, ROWS, SIZES, Placement, View, sample_task
+from recast_probe.pocket.scenes import (
+    COLUMNS,
+    KIND_WEIGHTS,
+    KINDS,
+    ROWS,
+    SIZES,
+    Placement,
+    View,
+    sample_task,
+)
+from recast_probe.pocket.shipped import drawn
 from recast_probe.pocket.subjects import HELD_OUT, held_out, held_out_keys
 
 
@@ -76,4 +88,45 @@ def test_shipped_samples_have_masks_of_their_pictures():
         assert sample.image.size == (128, 128)
         assert sample.mask.shape == (128, 128)
         assert 0.02 < sample.mask.mean() < 0.7
-        assert len(sample.prompts) == len(sample.target_masks) == 3
+        assert len(sample.prompts) == len(sample.target_masks) == len(sample.kinds) == 4
+        rows, columns = np.nonzero(sample.mask)
+        box = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
+        # drawings touch at least two opposite sides of their square, which is in the middle
+        assert 128 in (box[0] + box[1], box[2] + box[3])
+
+
+def test_shipped_samples_are_what_their_rule_draws():
+    """Pictures, prompts and every target's mask, to the pixel; two prompts of each kind."""
+    for sample, (subject, view, targets) in zip(samples(), drawn(), strict=True):
+        pixels, alpha = view.render()
+        assert sample.subject == subject == view.subject.name
+        assert view.subject.key in {each.key for each in held_out()}
+        np.testing.assert_array_equal(np.asarray(sample.image), pixels)
+        np.testing.assert_array_equal(sample.mask, alpha > 0.5)
+        assert sorted(sample.kinds) == ["in place", "in place", "moved", "moved"]
+        for index, (prompt, target) in enumerate(targets):
+            assert sample.prompts[index] == prompt
+            np.testing.assert_array_equal(sample.target_masks[index], target.render()[1] > 0.5)
+            stays = target.placement == view.placement
+            assert stays == (sample.kinds[index] == "in place")
+            assert stays or target.placement.side == view.placement.side
+            assert target.place in prompt
+            assert target.place != view.place
+
+
+def test_most_references_are_in_the_middle_and_most_moved_subjects_keep_their_size():
+    rng = np.random.default_rng(0)
+    tasks = [sample_task(held_out(), rng) for _ in range(4000)]
+    found = Counter(task.kind for task in tasks)
+    assert [found[kind] / 4000 for kind in KINDS] == pytest.approx(KIND_WEIGHTS, abs=0.03)
+    placements = [task.reference.placement for task in tasks]
+    middle = [Placement.named(size, "middle", "center") for size in ("medium", "large")]
+    # 85 %, and one in nine of the others
+    assert np.mean([p in middle for p in placements]) == pytest.approx(0.86, abs=0.02)
+    off_grid = np.mean([p.left % 8 > 0 or p.top % 8 > 0 for p in placements])
+    assert 0.002 < off_grid < 0.02
+    moved = [task for task in tasks if task.kind == "new scene"]
+    same = [task.reference.placement.side == task.target.placement.side for task in moved]
+    # 90 %, and a third of those that are drawn anew
+    assert np.mean(same) == pytest.approx(0.93, abs=0.03)
+    assert all(task.reference.placement != task.target.placement for task in moved)

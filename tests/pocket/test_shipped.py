@@ -8,7 +8,9 @@ import torch
 
 from recast_probe import pocket
 from recast_probe.errors import InputError
-from recast_probe.pocket.evaluate import evaluate, held_out_tasks
+from recast_probe.pocket.evaluate import evaluate
+from recast_probe.pocket.held_out_tasks import REFERENCES, held_out_tasks
+from recast_probe.pocket.scenes import Placement
 from recast_probe.pocket.subjects import held_out
 from recast_probe.probe import Probe
 
@@ -51,20 +53,45 @@ def test_profiling_and_keeping_everything_change_nothing(probe):
     np.testing.assert_array_equal(np.asarray(kept.image), plain)
 
 
-def test_held_out_tasks_are_fixed_by_their_seed():
-    first, again = (held_out_tasks(held_out()[:6], seed=3) for _ in range(2))
+@pytest.mark.parametrize("references", REFERENCES)
+def test_held_out_tasks_are_fixed_by_their_seed(references):
+    first, again = (held_out_tasks(held_out()[:6], 3, references) for _ in range(2))
     assert first == again
     assert [task.kind for task in first] == ["background", "new scene"] * 3
     for task, subject in zip(first, held_out(), strict=False):
         assert subject.name not in task.caption or len(subject.name) < 3
 
 
-def test_held_out_subjects_are_copied_and_only_through_the_reference(probe):
-    found = evaluate(probe.pipe, subjects=12, steps=8, seed=1)
+def test_each_domain_has_its_references_where_it_says():
+    middle, anywhere = (held_out_tasks(held_out(), 0, references) for references in REFERENCES)
+    centres = [Placement.named(size, "middle", "center") for size in ("medium", "large")]
+    assert all(task.reference.placement in centres for task in middle)
+    assert 5 < sum(task.reference.placement in centres for task in anywhere) < 40
+    for task in middle:
+        before, after = task.reference.placement, task.target.placement
+        assert after.side == before.side
+        assert (after == before) == (task.kind == "background")
+    moved = [task for task in anywhere if task.kind == "new scene"]
+    resized = [t.reference.placement.side != t.target.placement.side for t in moved]
+    assert 0.3 < np.mean(resized) < 0.7
+    with pytest.raises(InputError, match="choose middle or anywhere"):
+        held_out_tasks(held_out()[:2], 0, "center")
+
+
+def test_held_out_subjects_are_copied_and_moved_and_only_through_the_reference(probe):
+    said = []
+    found = evaluate(probe.pipe, subjects=12, steps=8, seed=1, announce=said.append)
     # one in 150 by chance; the full evaluation is `recast-probe pocket evaluate`
-    assert found.retrieval["full"] >= 0.25
+    assert found.retrieval["full"] >= 0.6
+    assert found.retrieval_by_kind["new scene"] >= 0.5
     assert found.retrieval["none"] <= 0.1
-    assert found.swap_follows >= 0.6
+    assert found.swap_follows >= 0.8
+    assert said == [said[0]]
+    assert said[0].startswith("36 images of 8 steps, about ")
+    for name, share in {**found.retrieval, **found.retrieval_by_kind}.items():
+        low, high = found.intervals[name]
+        assert 0 <= low <= share <= high <= 1
+        assert high - low > 0.1  # twelve are few
 
 
 def test_the_evaluation_refuses_impossible_sizes(probe):

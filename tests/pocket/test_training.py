@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from recast_probe import pocket
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.files import atomic as io
 from recast_probe.pocket import recipe
@@ -20,6 +23,7 @@ from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
 from recast_probe.pocket.cpu_attention import WrittenOutAttention
 from recast_probe.pocket.data import LatentPool
 from recast_probe.pocket.flow import FlowModel, arithmetic
+from recast_probe.pocket.optimisers import WEIGHT_DECAY, Optimisers
 from recast_probe.pocket.scenes import sample_task
 from recast_probe.pocket.subjects import held_out, load_pack
 from recast_probe.pocket.text import load_tokenizers, make_tokenizers
@@ -173,6 +177,151 @@ def test_training_resumes_learns_and_exports_a_plain_pipeline(workplace, tmp_pat
     assert json.loads((tmp_path / "c" / "progress.json").read_text())["steps"] == 101
 
 
+def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monkeypatch):
+    """Weights, averages and both optimisers' states, to the last bit, however many workers."""
+    folder, autoencoder = workplace
+    plan = TrainingPlan((Stage(64, 48, 4), Stage(128, 8, 4)), capacity=32, reuse=2, seed=3)
+    arguments = (folder / "subjects.npz", autoencoder, folder)
+    settings = {"config": SMALL, "log": lambda _: None}
+    train(*arguments, tmp_path / "whole", plan, **settings)
+    loss, left = FlowModel.velocity_loss, [0]
+
+    def killed(*given, **named):
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return loss(*given, **named)
+
+    for workers, steps in enumerate((1, 4, 8, 99)):  # of 12 and 2
+        with monkeypatch.context() as patched, suppress(Killed):
+            left[0] = steps
+            patched.setattr(FlowModel, "velocity_loss", killed)
+            train(
+                *arguments,
+                tmp_path / "c",
+                plan,
+                checkpoint_every=0,
+                workers=workers % 2,
+                **settings,
+            )
+    (whole, progress), (found, again) = (load_checkpoint(tmp_path / n) for n in ("whole", "c"))
+    assert left[0] == 99 - 1  # the last call had one step to do
+    assert again["steps"] == progress["steps"] == 14
+    assert again["loss"] == progress["loss"]
+    assert whole.keys() == found.keys()
+    assert {name.split("/")[1] for name in whole if name.startswith("optimiser/")} == {
+        "momentum_buffer",
+        "exp_avg",
+        "exp_avg_sq",
+        "step",
+    }
+    assert [name for name in whole if not torch.equal(whole[name], found[name])] == []
+
+
+def test_muon_has_the_blocks_matrices_and_adamw_the_rest(workplace):
+    folder, _ = workplace
+    model = FlowModel(SMALL, folder)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    torch.manual_seed(4)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimisers = Optimisers(model)
+    optimisers.step(1e-3)
+    state = optimisers.state()
+    by_muon = {name.split("/", 1)[1] for name in state if name.startswith("momentum_buffer/")}
+    assert by_muon == {
+        name for name, value in before.items() if "transformer_blocks." in name and value.ndim == 2
+    }
+    for name, value in model.named_parameters():
+        assert value.grad is None
+        decay = WEIGHT_DECAY * (1e-2 if name in by_muon else 1e-3)
+        step = value.detach() - before[name] * (1 - decay)
+        if name in by_muon:
+            # an orthogonal matrix, roughly: all singular values near one another
+            rows, columns = value.shape
+            sizes = torch.linalg.svdvals(step) / (1e-2 * max(1, rows / columns) ** 0.5)
+            assert 0.5 < sizes.quantile(0.1) < sizes.max() < 1.3
+        else:
+            # AdamW's first step has the learning rate's size everywhere
+            torch.testing.assert_close(
+                step.abs(), torch.full_like(step, 1e-3), rtol=1e-2, atol=1e-5
+            )
+
+
+def test_training_goes_on_from_given_weights_and_says_what_is_wrong_with_others(
+    workplace, tmp_path
+):
+    folder, autoencoder = workplace
+    torch.manual_seed(5)
+    model = FlowModel(SMALL, folder)
+    state = {f"model/{name}": value.clone() for name, value in model.state_dict().items()}
+    save_file(state, tmp_path / "given.safetensors")
+    plan = TrainingPlan((Stage(64, 0, 4),))
+    arguments = (folder / "subjects.npz", autoencoder, folder)
+    init = tmp_path / "given.safetensors"
+
+    def begin(name, weights):
+        quiet = {"config": SMALL, "log": lambda _: None}
+        train(*arguments, tmp_path / name, plan, init=weights, **quiet)
+
+    begin("c", init)
+    tensors, progress = load_checkpoint(tmp_path / "c")
+    assert progress["steps"] == 0
+    for name, value in state.items():
+        assert torch.equal(tensors[name], value)
+        assert torch.equal(tensors[name.replace("model/", "ema/")], value)
+    # a checkpoint without the state of the optimisers is not taken for one that has it
+    save_checkpoint(tmp_path / "c", tensors, {"steps": 0, "samples": [0], "seconds": 0.0})
+    with pytest.raises(InputError, match="earlier recast_probe"):
+        begin("c", init)
+    name, value = next(iter(state.items()))
+    others = {
+        "missing": {n: v for n, v in state.items() if n != name},
+        "additional": state | {"model/more": value.clone()},
+        "shape": state | {name: torch.zeros(3)},
+    }
+    for kind, wrong in others.items():
+        save_file(wrong, tmp_path / f"{kind}.safetensors")
+        with pytest.raises(InputError, match="not those of this model"):
+            begin("d", tmp_path / f"{kind}.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(init.read_bytes()[:1000])
+    for wrong in ("cut", "none"):
+        with pytest.raises(InputError, match="cannot be read"):
+            begin("d", tmp_path / f"{wrong}.safetensors")
+
+
+def test_what_ships_is_what_the_recipe_writes(workplace, tmp_path):
+    """The shipped weights, read in and written out again without a step, are the same files."""
+    pack = workplace[0] / "subjects.npz"
+    pipeline = pocket.load()
+    parts = {
+        "transformer": pipeline.transformer,
+        "clip": pipeline.text_encoder,
+        "t5": pipeline.text_encoder_2,
+    }
+    state = {
+        f"model/{part}.{name}": value.clone()
+        for part, module in parts.items()
+        for name, value in module.state_dict().items()
+    }
+    save_file(state, tmp_path / "averaged.safetensors")
+    progress = recipe.run(
+        pack,
+        tmp_path / "work",
+        small_samples=0,
+        full_samples=0,
+        init=tmp_path / "averaged.safetensors",
+    )
+    assert progress["finished"]
+    shipped, made = pocket.folder(), tmp_path / "work" / "model"
+    names = {path.relative_to(shipped) for path in shipped.rglob("*") if path.is_file()}
+    assert {path.relative_to(made) for path in made.rglob("*") if path.is_file()} == names - {
+        Path("README.md")
+    }
+    for name in names - {Path("README.md"), Path("contents.json")}:
+        assert (made / name).read_bytes() == (shipped / name).read_bytes(), name
+
+
 def test_half_precision_on_a_cpu_gives_the_same_loss(workplace):
     folder, autoencoder = workplace
     torch.manual_seed(2)
@@ -185,7 +334,7 @@ def test_half_precision_on_a_cpu_gives_the_same_loss(workplace):
         batch=4,
         capacity=8,
         reuse=1,
-        seed=0,
+        seed=(0,),
         workers=0,
         device="cpu",
     )
