@@ -22,7 +22,7 @@ from recast_probe.images.loading import (
 )
 from recast_probe.images.mask_values import Inside
 from recast_probe.interventions.base import Intervention
-from recast_probe.interventions.recast import Recast
+from recast_probe.interventions.recast import RankingFunction, Recast
 from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines import find_family
@@ -312,7 +312,7 @@ class Probe:
         budget: Any = None,
         blocks: Any = "paper",
         profile_step: int = 0,
-        ranking: str = "cross-image",
+        ranking: str | RankingFunction = "cross-image",
         every: int | None = None,
         progress: bool = True,
         **pipeline_arguments: Any,

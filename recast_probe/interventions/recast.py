@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 QUERIES = {"cross-image": "generation", "self-attention": "reference"}
 RANKINGS = (*QUERIES, "cosine")
+RankingFunction = Callable[..., Ranking]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Recast(Intervention):
         blocks: blocks whose scores are averaged (Eq. 3); "paper" is the paper's own choice.
         profile_step: the first step that is profiled.
         ranking: "cross-image" (Eq. 3), "self-attention" (attention among reference tokens, as
-            Attn-Prune after FastV) or "cosine" (see ``Similarity``).
+            Attn-Prune after FastV) or "cosine" (see ``Similarity``); or a function like
+            ``rank.cross_image``, called with the profile of the step, ``blocks`` and ``steps``.
         every: rank again every so many steps. A step that ranks again runs with the full
             reference, so that tokens that were dropped can come back. None ranks once.
         worst_first: keep the worst tokens: a control that should do harm.
@@ -49,15 +51,17 @@ class Recast(Intervention):
     budget: Any
     blocks: Any = "paper"
     profile_step: int = 0
-    ranking: str = "cross-image"
+    ranking: str | RankingFunction = "cross-image"
     every: int | None = None
     worst_first: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
         object.__setattr__(self, "profile_step", whole_number("profile_step", self.profile_step, 0))
-        if self.ranking not in RANKINGS:
-            raise InputError(f"ranking must be one of {RANKINGS}, not {self.ranking!r}.")
+        if not callable(self.ranking) and self.ranking not in RANKINGS:
+            raise InputError(
+                f"ranking must be one of {RANKINGS} or a function, not {self.ranking!r}."
+            )
         if self.every is not None and whole_number("every", self.every, 1) < 2:
             raise InputError(
                 f"every={self.every}: ranking again in every step would never prune; give 2 or "
@@ -68,6 +72,11 @@ class Recast(Intervention):
                 f"{self.budget!r} needs a ranking by attention, best first: cosines and reversed "
                 "scores have no mass."
             )
+
+    @property
+    def queries(self) -> str | None:
+        """The token group whose attention the ranking reads; None where it reads cosines."""
+        return "generation" if callable(self.ranking) else QUERIES.get(self.ranking)
 
     def ranking_steps(self, run: RunContext) -> list[int]:
         """The full steps that are profiled. A last step is not: nothing would follow it."""
@@ -96,7 +105,7 @@ class Recast(Intervention):
         if not isinstance(self.budget, MassShare):
             full = run.reference_tokens
             drops = {s for s in drops if self.budget.tokens_at(s, run.steps, run.sigmas) < full}
-        queries = QUERIES.get(self.ranking)
+        queries = self.queries
         # attention is recorded by the run, hidden states are read by the intervention
         return Needs(
             full_reference=profiled,
@@ -109,7 +118,7 @@ class Recast(Intervention):
 
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[RunHook]:
-        if self.ranking in QUERIES:
+        if self.queries is not None:
             yield RecastHook(self)
             return
         recorder = SimilarityRecorder(run, self.blocks, self.ranking_steps(run))
@@ -143,8 +152,16 @@ class RecastHook(RunHook):
         if self._cosines is not None:
             found = cosine(self._cosines.found[profiled][0], str(blocks), profiled)
         else:
-            rank = cross_image if self._settings.ranking == "cross-image" else self_attention
+            given = self._settings.ranking
+            named = {"cross-image": cross_image, "self-attention": self_attention}
+            rank = given if callable(given) else named[given]
             found = rank(step.profile(), blocks=blocks, steps=profiled)
+            tokens = step.run.reference_tokens
+            if not isinstance(found, Ranking) or found.tokens != tokens:
+                raise InputError(
+                    f"The ranking function gave {found!r}, where a Ranking of {tokens} reference "
+                    "tokens is needed."
+                )
         return found.reversed() if self._settings.worst_first else found
 
     def result(self, provenance: dict[str, Any]) -> Ranking | None:
