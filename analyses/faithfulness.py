@@ -23,7 +23,7 @@ from recast_probe.diagnostics import Interval
 from recast_probe.experiments.faithfulness import (
     SHARES,
     Curves,
-    Worth,
+    SubsetValue,
     faithfulness_curves,
     group_agreement,
     sanity_checks,
@@ -33,7 +33,7 @@ from recast_probe.images.loading import fit_mask
 from recast_probe.interventions import Similarity
 from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
-from recast_probe.selection.effects import tiles
+from recast_probe.selection.group_effects import tiles
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units
@@ -96,7 +96,7 @@ class Judge:
         case: Case = unit.payload
         score = identity(case)
         settings = {"steps": self.steps, "seed": case.seed}
-        worth = Worth(self.probe, case.reference, case.prompt, score, **settings)
+        worth = SubsetValue(self.probe, case.reference, case.prompt, score, **settings)
         rankings = self.rankings(case, score)
         oracle = rankings["causal oracle"]
         groups = self.groups(case)

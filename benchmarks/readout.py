@@ -22,7 +22,7 @@ from torch.nn import functional
 from benchmarks.command import finish, kernels, limits, parser
 from benchmarks.timing import alternate
 from recast_probe._utils.ending import run_program
-from recast_probe.attention import attend, attention_with_log_sum_exp, dense_reference
+from recast_probe.attention import attend, attention_with_log_sum_exp, dense_attention
 from recast_probe.cost_model import FluxConfig, flux_kontext_dev, readout_work, step_work
 from recast_probe.layout import Grid, TokenLayout
 
@@ -261,7 +261,7 @@ def checked(
         other = transposed(q, k, v, layout)[1]
         for head in range(q.shape[2]):
             one = [x[:, :, head : head + 1] for x in (q, k, v)]
-            truth = dense_reference(*one, layout).pairs[PAIR].score[:, 0]
+            truth = dense_attention(*one, layout).pairs[PAIR].score[:, 0]
             for name, score in (("readout", first.score), ("transposed", other)):
                 error = (score[:, head].double() - truth).abs() / truth
                 errors[name].append(float(error.max()))

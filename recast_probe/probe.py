@@ -31,7 +31,7 @@ from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.profiles.maps import AttentionMaps
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.attention_maps import MEMORY_LIMIT, attention_maps
-from recast_probe.runs.call import Request, make_request
+from recast_probe.runs.call import PipelineCall, make_call
 from recast_probe.runs.execute import run, run_context
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.result import RunResult
@@ -153,7 +153,7 @@ class Probe:
         if not layout.placed:
             raise InputError(WITHOUT_PLACES)
         drawn = load_mask_of(image, mask, inside)
-        left, top, right, bottom = self.family.seen_part(load_image(image))
+        left, top, right, bottom = self.family.crop_box(load_image(image))
         rows, columns = drawn.shape
         seen = drawn[
             round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)
@@ -360,7 +360,7 @@ class Probe:
         heads: int | Sequence[int] | None = None,
         mean_over: Sequence[str] = (),
         interventions: Sequence[Intervention] = (),
-        memory_limit: int = MEMORY_LIMIT,
+        max_bytes: int = MEMORY_LIMIT,
         progress: bool = True,
         **pipeline_arguments: Any,
     ) -> AttentionMaps:
@@ -373,7 +373,7 @@ class Probe:
             blocks, profile_steps, heads: as in ``profile``.
             mean_over: what is averaged while the maps are made, of "step", "block" and "head".
             interventions: what is done to the run meanwhile.
-            memory_limit: most bytes that the maps may take.
+            max_bytes: most bytes that the maps may take.
 
         Returns:
             Probabilities in the conditional branch, 4 bytes for every step, block, head, query and
@@ -381,7 +381,7 @@ class Probe:
 
         Raises:
             InputError: an argument that cannot be used, an IP-Adapter (whose attention is read
-                beside the pipeline's), or more memory than ``memory_limit``; nothing has run.
+                beside the pipeline's), or more memory than ``max_bytes``; nothing has run.
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         return attention_maps(
@@ -394,7 +394,7 @@ class Probe:
             heads=heads,
             mean_over=mean_over,
             interventions=interventions,
-            memory_limit=memory_limit,
+            max_bytes=max_bytes,
             progress=progress,
         )
 
@@ -496,7 +496,7 @@ class Probe:
         seed: int,
         arguments: dict[str, Any],
         default: int = 28,
-    ) -> Request:
+    ) -> PipelineCall:
         count = arguments.pop("num_inference_steps", None)
         if steps is not None and count is not None:
             raise InputError(
@@ -505,7 +505,7 @@ class Probe:
             )
         steps = count if steps is None else steps
         steps = default if steps is None else steps
-        return make_request(self.family, image, prompt, steps, seed, arguments)
+        return make_call(self.family, image, prompt, steps, seed, arguments)
 
     def __repr__(self) -> str:
         kinds = {kind: self.block_kinds.count(kind) for kind in ("double", "single")}

@@ -15,7 +15,7 @@ from recast_probe._utils.text_format import spans
 from recast_probe.errors import InputError
 
 
-def whole_number(name: str, value: Any, least: int) -> int:
+def check_int(name: str, value: Any, least: int) -> int:
     """An integer argument of at least ``least``.
 
     Raises:
@@ -64,7 +64,7 @@ def check_indices(
     values = given.tolist() if isinstance(given, np.ndarray) else given
     several = isinstance(values, Iterable) and not isinstance(values, str)
     values = list(values) if several else [values]
-    chosen = sorted({whole_number(name, value, 0) for value in values})
+    chosen = sorted({check_int(name, value, 0) for value in values})
     if not chosen and not empty:
         raise InputError(f"{name} selects nothing{_of(of, known)}; leave it out to select all.")
     if known is not None and (wrong := sorted(set(chosen).difference(known))):
@@ -78,7 +78,7 @@ def _of(what: str, known: Iterable[int] | None) -> str:
     return " ".join(part for part in (" of", what, spans([int(i) for i in known])) if part)
 
 
-def finite_number(name: str, value: Any) -> float:
+def check_finite(name: str, value: Any) -> float:
     """A number that is neither infinite nor NaN.
 
     Raises:

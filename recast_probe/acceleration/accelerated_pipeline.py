@@ -11,7 +11,7 @@ import torch
 
 from recast_probe._utils.checks import share_of
 from recast_probe.acceleration.fp8 import use_fp8_linears
-from recast_probe.acceleration.image_observer import LiveSession
+from recast_probe.acceleration.image_observer import ImageObserver
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.methods import METHODS, REUSING, WITHOUT_BUDGET
@@ -53,7 +53,7 @@ class Acceleration:
         self.pipe, self.family = pipe, find_family(pipe, traced=False)
         self._choose, self._name = choose, name
         check_pipeline(self.family, "hooks")
-        self._session: LiveSession | None = None
+        self._session: ImageObserver | None = None
         self._timesteps: torch.Tensor | None = None
         self._restored, self._fp8 = False, fp8
         self._hooked = HookedCalls(self.family, self)
@@ -120,7 +120,7 @@ class Acceleration:
             layout = self.family.observed_layout(inputs)
             if layout.reference_tokens:
                 chosen = self._choose(layout)
-                self._session = LiveSession(self.family, layout, inputs, chosen)
+                self._session = ImageObserver(self.family, layout, inputs, chosen)
         return None if self._session is None else self._session.begin(call, inputs)
 
     def blocks(self) -> Sequence[int]:

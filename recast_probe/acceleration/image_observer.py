@@ -12,14 +12,14 @@ from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.flow_schedule import present_schedule
-from recast_probe.runs.call import Request
-from recast_probe.runs.observer import Session
+from recast_probe.runs.call import PipelineCall
+from recast_probe.runs.observer import RunObserver
 from recast_probe.runs.recording_plan import prepare_run
 
 BRANCHES = ("conditional", "unconditional")
 
 
-class LiveSession(Session):
+class ImageObserver(RunObserver):
     """A session that starts at the first call of an image and learns its branches on the way.
 
     Steps are those of the pipeline's scheduler. The first call of a step is the conditional branch,
@@ -54,7 +54,7 @@ class LiveSession(Session):
             prompts=prompts,
             heads=family.heads,
         )
-        request = Request(("",) * prompts, (), 0, {}, layout, schedule)
+        request = PipelineCall(("",) * prompts, (), 0, {}, layout, schedule)
         needs, recorder = prepare_run(family, request, None, interventions, run, BRANCHES[:1])
         self._stack = ExitStack()
         hooks = [self._stack.enter_context(each.attached(family, run)) for each in interventions]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from recast_probe.attention.cuts import attention_with_cuts
+from recast_probe.attention.dense import dense_attention
 from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
 from recast_probe.attention.readout import PairStatistics, Readout, attend
-from recast_probe.attention.reference import dense_reference
 
 __all__ = [
     "AttentionInputs",
@@ -16,5 +16,5 @@ __all__ = [
     "attend",
     "attention_with_cuts",
     "attention_with_log_sum_exp",
-    "dense_reference",
+    "dense_attention",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.datasets.case import FileCase, check_cases
 from recast_probe.errors import InputError
 
@@ -23,8 +23,8 @@ def chosen(
     Raises:
         InputError: no case at all, numbers below 1, or a file that cannot be used.
     """
-    most = whole_number("subjects", subjects, 1) if subjects is not None else len(cases)
-    each = whole_number("prompts", prompts, 1) if prompts is not None else len(cases)
+    most = check_int("subjects", subjects, 1) if subjects is not None else len(cases)
+    each = check_int("prompts", prompts, 1) if prompts is not None else len(cases)
     if not cases:
         raise InputError(f"{what} has no cases.")
     taken: dict[str, list[FileCase]] = {}

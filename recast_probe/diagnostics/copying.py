@@ -33,10 +33,10 @@ class CopyHeads(Result):
         mass: (block, head), the fraction of their attention that generation tokens pay to the
             reference.
         copying: bool (block, head): ``information`` of at least ``threshold`` times the maximum,
-            at a mass of at least ``least_mass``.
+            at a mass of at least ``min_mass``.
         heads: (block, head) of these, most information first.
         maximum: bits, log2 of the smaller number of generation and reference tokens.
-        threshold, least_mass, selection: as asked for.
+        threshold, min_mass, selection: as asked for.
     """
 
     name: ClassVar[str] = "copy_heads"
@@ -59,7 +59,7 @@ class CopyHeads(Result):
     heads: tuple[tuple[int, int], ...]
     maximum: float
     threshold: float
-    least_mass: float
+    min_mass: float
     selection: str
 
     def summary(self) -> dict[str, float]:
@@ -79,22 +79,22 @@ class CopyHeads(Result):
 
 
 def copy_heads(
-    profile: AttentionProfile, *, threshold: float = 0.5, least_mass: float = 0.05
+    profile: AttentionProfile, *, threshold: float = 0.5, min_mass: float = 0.05
 ) -> CopyHeads:
     """Find copy heads by the mutual information between place and where it looks.
 
     See ``mutual_information``. A head with hardly any mass on the reference reads nothing there,
-    whatever its information, hence ``least_mass``.
+    whatever its information, hence ``min_mass``.
 
     Args:
         threshold: share of the largest possible information, 0..1.
-        least_mass: fraction of attention, 0..1.
+        min_mass: fraction of attention, 0..1.
 
     Raises:
         InputError: thresholds outside 0..1, scores that are NaN, a profile of other queries or
             one that holds no mutual information, as those of format 1.
     """
-    for name, value in (("threshold", threshold), ("least_mass", least_mass)):
+    for name, value in (("threshold", threshold), ("min_mass", min_mass)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must lie from 0 to 1, got {value}.")
     if profile.queries != "generation":
@@ -106,7 +106,7 @@ def copy_heads(
     mass = score.sum("token").mean("step", dtype=np.float64).values
     grid = profile.layout.generation.size, profile.layout.reference_tokens
     maximum = math.log2(min(grid))
-    copying = (information >= threshold * maximum) & (mass >= least_mass)
+    copying = (information >= threshold * maximum) & (mass >= min_mass)
     found = np.argwhere(copying)
     order = np.argsort(-information[copying], kind="stable")
     numbers = score["block"].values, score["head"].values
@@ -117,7 +117,7 @@ def copy_heads(
         heads=tuple((int(numbers[0][b]), int(numbers[1][h])) for b, h in found[order]),
         maximum=maximum,
         threshold=float(threshold),
-        least_mass=float(least_mass),
+        min_mass=float(min_mass),
         selection=profile.selection_text(),
     )
 

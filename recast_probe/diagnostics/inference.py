@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.diagnostics.intervals import (
     Interval,
     checked_groups,
@@ -42,7 +42,7 @@ def sign_flip_p_value(groups: Sequence[np.ndarray], *, draws: int = 9999, seed: 
         InputError: no values, or values that are not finite; no draws; a negative seed.
     """
     values = checked_groups(groups, draws=draws)
-    seed = whole_number("seed", seed, 0)
+    seed = check_int("seed", seed, 0)
     if len(values) < 2:
         return np.nan
     test = stats.permutation_test(
@@ -125,8 +125,8 @@ def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size:
         raise InputError(f"Shifts need a mask (rows, columns), got shape {mask.shape}.")
-    count = min(whole_number("draws", draws, 0), mask.size - 1)
-    seed = whole_number("seed", seed, 0)
+    count = min(check_int("draws", draws, 0), mask.size - 1)
+    seed = check_int("seed", seed, 0)
     return shifted(mask, 1 + np.random.default_rng(seed).permutation(mask.size - 1)[:count])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.errors import InputError
 
 # spread below this part of the largest value is rounding
@@ -251,7 +251,7 @@ def checked_groups(
 ) -> list[np.ndarray]:
     """One float64 array for each subject; see `mean_interval` for what is refused."""
     checked_confidence(confidence)
-    whole_number("draws", draws, 1)
+    check_int("draws", draws, 1)
     values = [np.atleast_1d(np.asarray(group, np.float64)) for group in groups]
     if not values or any(not group.size for group in values):
         raise InputError("There must be at least one subject, each with at least one value.")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import xarray as xr
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.blocks import Blocks
 from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.inference import shifted, toroidal_shifts
@@ -229,8 +229,8 @@ def overlap(
         (0.7, 1.0, 2.1)
     """
     fraction = checked_fraction(fraction)
-    null_draws = whole_number("null_draws", null_draws, 0)
-    seed = whole_number("seed", seed, 0)
+    null_draws = check_int("null_draws", null_draws, 0)
+    seed = check_int("seed", seed, 0)
     scores = selected(scores, blocks)
     score = checked_scores(scores)
     grids = _grids(scores, mask)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from recast_probe._utils.checks import check_indices, whole_number
+from recast_probe._utils.checks import check_indices, check_int
 from recast_probe._utils.provenance import versions
 from recast_probe.blocks import select_blocks
 from recast_probe.content.description import described, metric_identity
@@ -91,7 +91,7 @@ def attribution(
         VerificationError: a check of exactness failed during a run.
     """
     found = sites(probe, over, blocks, heads)
-    noises = [whole_number("seeds", seed, 0) for seed in seeds]
+    noises = [check_int("seeds", seed, 0) for seed in seeds]
     if not noises or len(set(noises)) < len(noises):
         raise InputError(f"seeds must be one or several different numbers, not {seeds!r}.")
     check_one_prompt("Attribution takes", prompt, pipeline_arguments)
@@ -288,10 +288,10 @@ def _drawn(
 ) -> list[tuple[Site, ...]]:
     if sample is None:
         return [(site,) for site in found]
-    sample = whole_number("sample", sample, 4)
+    sample = check_int("sample", sample, 4)
     if not 0 < share < 1:
         raise InputError(f"share must lie between 0 and 1, not {share}.")
-    rng = np.random.default_rng(whole_number("sample_seed", seed, 0))
+    rng = np.random.default_rng(check_int("sample_seed", seed, 0))
     drawn = []
     for _ in range(sample):
         chosen = rng.random(len(found)) < share

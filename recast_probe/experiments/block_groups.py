@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 
 
 def windows(items: Sequence[int], size: int | None) -> list[tuple[int, ...]]:
@@ -16,5 +16,5 @@ def windows(items: Sequence[int], size: int | None) -> list[tuple[int, ...]]:
     Raises:
         InputError: a size below 1.
     """
-    size = max(len(items), 1) if size is None else whole_number("A window's size", size, 1)
+    size = max(len(items), 1) if size is None else check_int("A window's size", size, 1)
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.interventions.drift import RecordDrift
-from recast_probe.runs.call import make_request
+from recast_probe.runs.call import make_call
 from recast_probe.runs.execute import run
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def drift(
     Raises:
         InputError: as ``Probe.generate``; nothing has run.
     """
-    request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
+    request = make_call(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recording = RecordDrift(sources)  # type: ignore[arg-type]
     result = run(probe.family, request, interventions=(recording,), progress=progress)
     return Drift.build(

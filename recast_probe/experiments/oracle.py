@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from recast_probe.errors import InputError
 from recast_probe.interventions.keep import Keep
 from recast_probe.runs.text_inputs import check_one_prompt
-from recast_probe.selection.effects import check_groups, effects, ranking_of, tiles, trials
+from recast_probe.selection.group_effects import check_groups, effects, ranking_of, tiles, trials
 from recast_probe.selection.rankings import Ranking
 
 if TYPE_CHECKING:

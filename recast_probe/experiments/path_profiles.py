@@ -11,7 +11,7 @@ from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.runs.call import make_request
+from recast_probe.runs.call import make_call
 from recast_probe.runs.execute import run
 from recast_probe.runs.recorder import AttentionRecorder
 from recast_probe.runs.recording_plan import Selection
@@ -54,7 +54,7 @@ def path_profiles(
     check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
     if "text" not in probe.family.query_groups:
         raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
-    request = make_request(probe.family, image, prompt, steps, seed, pipeline_arguments)
+    request = make_call(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recorder = AttentionRecorder(
         blocks=select_blocks(blocks, probe.block_kinds),
         steps=check_indices("profile_steps", profile_steps, len(request.schedule)),

@@ -22,7 +22,7 @@ def plot_copy_heads(result: CopyHeads, *, axes: PanelAxes = None) -> Figure:
         note=(
             f"Mutual information of generation place and reference token, at most "
             f"{result.maximum:.1f} bits. Dots: copy heads, with {result.threshold:.0%} of it or "
-            f"more and {result.least_mass:.0%} or more of their attention on the reference."
+            f"more and {result.min_mass:.0%} or more of their attention on the reference."
         ),
         selection=result.selection,
         marks=result.heads,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe._utils.checks import check_indices, whole_number
+from recast_probe._utils.checks import check_indices, check_int
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import (
     Intervention,
@@ -38,7 +38,7 @@ class Keep(Intervention):
     def prepare(self, run: RunContext) -> None:
         count = run.reference_tokens
         check_indices("tokens", self.tokens, count, of="reference tokens", empty=True)
-        if whole_number("start", self.start, 0) > run.steps:
+        if check_int("start", self.start, 0) > run.steps:
             raise InputError(
                 f"start={self.start} is outside the run: steps are 0 to {run.steps - 1}."
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, StepContext
 from recast_probe.interventions.needs import Needs
@@ -43,7 +43,7 @@ def check_budget(budget: Any, run: RunContext, start: int) -> None:
     Raises:
         InputError: fewer than one token, more tokens than there are, or a step outside the run.
     """
-    if whole_number("start", start, 0) > run.steps:
+    if check_int("start", start, 0) > run.steps:
         raise InputError(f"start={start} is outside the run: steps are 0 to {run.steps - 1}.")
     if isinstance(budget, MassShare):
         return

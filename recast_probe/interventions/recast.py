@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
@@ -57,12 +57,12 @@ class Recast(Intervention):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
-        object.__setattr__(self, "profile_step", whole_number("profile_step", self.profile_step, 0))
+        object.__setattr__(self, "profile_step", check_int("profile_step", self.profile_step, 0))
         if not callable(self.ranking) and self.ranking not in RANKINGS:
             raise InputError(
                 f"ranking must be one of {RANKINGS} or a function, not {self.ranking!r}."
             )
-        if self.every is not None and whole_number("every", self.every, 1) < 2:
+        if self.every is not None and check_int("every", self.every, 1) < 2:
             raise InputError(
                 f"every={self.every}: ranking again in every step would never prune; give 2 or "
                 "more, or None to rank once."

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.interventions.needs import Needs
@@ -50,14 +50,14 @@ class ReuseReference(Intervention):
     device: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", whole_number("start", self.start, 1))
+        object.__setattr__(self, "start", check_int("start", self.start, 1))
         if self.refresh is None:
             return
         if isinstance(self.refresh, Sequence | np.ndarray):
-            steps = sorted({whole_number("refresh", step, self.start) for step in self.refresh})
+            steps = sorted({check_int("refresh", step, self.start) for step in self.refresh})
             object.__setattr__(self, "refresh", tuple(steps))
         else:
-            object.__setattr__(self, "refresh", whole_number("refresh", self.refresh, 1))
+            object.__setattr__(self, "refresh", check_int("refresh", self.refresh, 1))
 
     def storing_steps(self, steps: int) -> tuple[int, ...]:
         """Steps of a run of so many steps that compute and store the full reference."""

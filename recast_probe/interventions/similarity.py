@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, RunHook
@@ -102,7 +102,7 @@ class Similarity(Intervention):
         if not run.reference_tokens:
             raise InputError("There are no reference tokens to compare; give a reference image.")
         select_blocks(self.blocks, run.block_kinds)
-        whole_number("step", self.step, 0)
+        check_int("step", self.step, 0)
         if self.step >= run.steps:
             raise InputError(
                 f"step={self.step} is outside the run: steps are 0 to {run.steps - 1}."

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe._utils.checks import check_indices, share_of, whole_number
+from recast_probe._utils.checks import check_indices, check_int, share_of
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.interventions.needs import Needs
@@ -57,13 +57,13 @@ class StepCache(Intervention):
         if self.threshold is not None and not 0 < self.threshold < float("inf"):
             raise InputError(f"threshold must be a number above 0, not {self.threshold!r}.")
         if isinstance(self.computed, Sequence | np.ndarray):
-            listed = sorted({whole_number("computed", step, 0) for step in self.computed})
+            listed = sorted({check_int("computed", step, 0) for step in self.computed})
             object.__setattr__(self, "computed", tuple(listed))
         elif isinstance(self.computed, float):
             if not 0 < self.computed < 1:
                 raise InputError(f"A share of steps lies between 0 and 1, not {self.computed}.")
         elif self.computed is not None:
-            object.__setattr__(self, "computed", whole_number("computed", self.computed, 1))
+            object.__setattr__(self, "computed", check_int("computed", self.computed, 1))
 
     def computed_steps(self, steps: int, demanded: Collection[int] = ()) -> list[int]:
         """Steps that are computed whatever the threshold says, ascending.

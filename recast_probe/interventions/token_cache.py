@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.interventions.cached_features import Features
@@ -98,7 +98,7 @@ class TokenCache(Intervention):
 
     def __post_init__(self) -> None:
         for name, least in (("interval", 1), ("first_full", 1), ("spread_window", 1), ("seed", 0)):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+            object.__setattr__(self, name, check_int(name, getattr(self, name), least))
         if not -1 < self.interval_slope < 1:
             raise InputError(f"interval_slope lies between -1 and 1, not {self.interval_slope}.")
         for name in ("age_weight", "spread_bonus"):

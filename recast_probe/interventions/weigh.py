@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.nn import functional
 
-from recast_probe._utils.checks import finite_number
+from recast_probe._utils.checks import check_finite
 from recast_probe.attention.inputs import AttentionInputs, Cut
 from recast_probe.attention.log_sum_exp import default_scale
 from recast_probe.errors import InputError
@@ -61,7 +61,7 @@ class Weigh(EdgeIntervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "factor", finite_number("factor", self.factor))
+        object.__setattr__(self, "factor", check_finite("factor", self.factor))
         if self.mode not in MODES:
             raise InputError(f"mode must be one of {MODES}, not {self.mode!r}.")
         if self.mode == "bias" and self.factor < 0:

@@ -189,7 +189,7 @@ class Family(ABC):
     def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
 
-    def seen_part(self, image: Image.Image) -> tuple[float, float, float, float]:
+    def crop_box(self, image: Image.Image) -> tuple[float, float, float, float]:
         """What of a reference image its tokens stand for: left, top, right and bottom as shares of
         its width and height. The rest is cut off."""
         return 0.0, 0.0, 1.0, 1.0
@@ -300,7 +300,7 @@ class Family(ABC):
         """Numbers in one token's hidden state, which is heads times dimensions of a head."""
         raise UnsupportedPipelineError(f"The width of {self.name} is not known.")
 
-    def watched_attention(self) -> list[int]:
+    def attention_call_order(self) -> list[int]:
         """For each block, which of the attention calls of one transformer call is its own."""
         return list(range(len(self.attention_calls())))
 
@@ -323,7 +323,7 @@ class Family(ABC):
         """What a result must say of this call beyond its layout, ready for JSON."""
         return {}
 
-    def following_positions(self) -> AbstractContextManager[None]:
+    def keep_rotary_positions(self) -> AbstractContextManager[None]:
         """Around a run: tokens that stay keep their positions where the transformer makes them."""
         return nullcontext()
 

@@ -55,7 +55,7 @@ class HookedCalls:
             self._transformer.register_forward_hook(self._after, always_call=True),
         ]
         self._eager, self._positions = ExitStack(), ExitStack()
-        self._positions.enter_context(family.following_positions())
+        self._positions.enter_context(family.keep_rotary_positions())
         self.calls = 0
         self._unreached: set[int] = set()
 

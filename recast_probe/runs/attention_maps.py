@@ -16,7 +16,7 @@ from recast_probe.interventions.run_needs import check_dispatched
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.profiles.maps import AttentionMaps
-from recast_probe.runs.call import Request
+from recast_probe.runs.call import PipelineCall
 from recast_probe.runs.execute import run
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.row_recorder import RecordRows
@@ -27,7 +27,7 @@ MEMORY_LIMIT = 4 * 10**9
 
 def attention_maps(
     family: Family,
-    request: Request,
+    request: PipelineCall,
     queries: Any,
     *,
     group: str,
@@ -36,7 +36,7 @@ def attention_maps(
     heads: int | Sequence[int] | None,
     mean_over: Sequence[str],
     interventions: Sequence[Intervention],
-    memory_limit: int,
+    max_bytes: int,
     progress: bool,
 ) -> AttentionMaps:
     """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``."""
@@ -58,10 +58,10 @@ def attention_maps(
         tuple(mean_over),
     )
     needed = recording.nbytes(request.layout.reference_tokens)
-    if needed > memory_limit:
+    if needed > max_bytes:
         raise InputError(
-            f"These maps need {needed / 1e9:.2g} GB, and memory_limit is "
-            f"{memory_limit / 1e9:.2g} GB: choose fewer queries, blocks, steps or heads, or "
+            f"These maps need {needed / 1e9:.2g} GB, and max_bytes is "
+            f"{max_bytes / 1e9:.2g} GB: choose fewer queries, blocks, steps or heads, or "
             'average while they are made, as with mean_over=("head",).'
         )
     result = run(

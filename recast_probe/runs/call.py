@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from recast_probe._utils.checks import whole_number
+from recast_probe._utils.checks import check_int
 from recast_probe._utils.compat import execution_device
 from recast_probe._utils.seeding import seeded
 from recast_probe.errors import InputError
@@ -40,7 +40,7 @@ RESERVED = {
 
 
 @dataclass(frozen=True)
-class Request:
+class PipelineCall:
     """One pipeline call, checked.
 
     Attributes:
@@ -98,14 +98,14 @@ def _check_names(family: Family, overrides: Mapping[str, Any]) -> None:
             )
 
 
-def make_request(
+def make_call(
     family: Family,
     image: ImageSources | None,
     prompt: str | Sequence[str] | None,
     steps: int,
     seed: int,
     overrides: Mapping[str, Any],
-) -> Request:
+) -> PipelineCall:
     """Check what was asked for and predict the run.
 
     Args:
@@ -120,8 +120,8 @@ def make_request(
     overrides = {name: value for name, value in overrides.items() if value is not None}
     _check_names(family, overrides)
     prompts = given_prompts(family, prompt, overrides)
-    steps = whole_number("steps", steps, 1)
-    seed = whole_number("seed", seed, 0)
+    steps = check_int("steps", steps, 1)
+    seed = check_int("seed", seed, 0)
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
     check_values(family, steps, overrides)
@@ -159,7 +159,7 @@ def make_request(
             f"whole, so the {len(prompts)} prompts would not have the noise that each has alone; "
             "call the probe for each of them."
         )
-    return Request(
+    return PipelineCall(
         prompts,
         images,
         seed,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe._utils.checks import finite_number, whole_number
+from recast_probe._utils.checks import check_finite, check_int
 from recast_probe._utils.compat import callback_tensors
 from recast_probe.errors import InputError
 from recast_probe.images.loading import ImageSources, load_images
@@ -31,9 +31,9 @@ def check_values(family: Family, steps: int, overrides: Mapping[str, Any]) -> No
         InputError: one that cannot be used.
     """
     for name in set(WHOLE_NUMBERS) & set(overrides):
-        whole_number(name, overrides[name], 1)
+        check_int(name, overrides[name], 1)
     for name in set(SCALES) & set(overrides):
-        finite_number(name, overrides[name])
+        check_finite(name, overrides[name])
     longest = family.longest_sequence()
     if longest is not None and overrides.get("max_sequence_length", 0) > longest:
         raise InputError(

@@ -21,9 +21,9 @@ from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
 from recast_probe.runs.attach_nnsight import trace_calls
-from recast_probe.runs.call import Request
+from recast_probe.runs.call import PipelineCall
 from recast_probe.runs.finite import finite_images, origin
-from recast_probe.runs.observer import Session
+from recast_probe.runs.observer import RunObserver
 from recast_probe.runs.pipeline_check import check_pipeline, unreadable_blocks
 from recast_probe.runs.recorder import AttentionRecorder
 from recast_probe.runs.recording_plan import Selection, prepare_run
@@ -64,7 +64,7 @@ def _check_not_forked() -> None:
 
 def run(
     family: Family,
-    request: Request,
+    request: PipelineCall,
     *,
     interventions: Sequence[Intervention] = (),
     selection: Selection | None = None,
@@ -112,7 +112,7 @@ def run(
             for intervention in interventions
         ]
         started = _clock(transformer)
-        session = Session(
+        session = RunObserver(
             family=family,
             run=context,
             schedule=request.schedule,
@@ -162,7 +162,7 @@ def run(
     return result
 
 
-def run_context(family: Family, request: Request) -> RunContext:
+def run_context(family: Family, request: PipelineCall) -> RunContext:
     """What is known of a run before it runs."""
     return RunContext(
         layout=request.layout,
@@ -205,7 +205,7 @@ def _observing(pipeline: Any) -> Iterator[None]:
         _OBSERVED.remove(pipeline)
 
 
-def _observed(attachment: str, family: Family, request: Request, session: Session) -> Any:
+def _observed(attachment: str, family: Family, request: PipelineCall, session: RunObserver) -> Any:
     """What the pipeline gave while the session handled its calls."""
 
     def call() -> Any:
@@ -214,7 +214,7 @@ def _observed(attachment: str, family: Family, request: Request, session: Sessio
     if attachment == "hooks":
         return hook_calls(family, session.calls, call, session)
     calls = family.attention_calls()
-    with family.following_positions():
+    with family.keep_rotary_positions():
         return trace_calls(
             family.transformer,
             calls,
@@ -235,7 +235,7 @@ def _clock(transformer: torch.nn.Module) -> float:
 
 def provenance(
     family: Family,
-    request: Request,
+    request: PipelineCall,
     interventions: Sequence[Intervention],
     recorder: AttentionRecorder | None,
 ) -> dict[str, Any]:

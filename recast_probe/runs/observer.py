@@ -27,7 +27,7 @@ from recast_probe.runs.recorder import AttentionRecorder
 KERNEL_TOLERANCE = 0.02
 
 
-class Session:
+class RunObserver:
     """Handles the transformer calls of one run (see ``tracing.CallHandler``).
 
     It checks layout, timestep and branch of every call, removes reference tokens as the

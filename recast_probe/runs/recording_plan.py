@@ -11,7 +11,7 @@ from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.interventions.needs import Selection
 from recast_probe.interventions.run_needs import RunNeeds
 from recast_probe.pipelines.base import Family
-from recast_probe.runs.call import Request
+from recast_probe.runs.call import PipelineCall
 from recast_probe.runs.recorder import AttentionRecorder
 
 __all__ = ["Selection", "prepare_run"]
@@ -19,7 +19,7 @@ __all__ = ["Selection", "prepare_run"]
 
 def prepare_run(
     family: Family,
-    request: Request,
+    request: PipelineCall,
     selection: Selection | None,
     interventions: Sequence[Intervention],
     run: RunContext,
@@ -53,7 +53,7 @@ def prepare_run(
 
 def _recorder(
     family: Family,
-    request: Request,
+    request: PipelineCall,
     selection: Selection | None,
     wanted: Sequence[Selection],
     branches: Sequence[str],

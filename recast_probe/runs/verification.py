@@ -15,7 +15,7 @@ from recast_probe._utils.markup import html_table
 from recast_probe.attention.autocast import as_cast
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
-from recast_probe.runs.call import Request
+from recast_probe.runs.call import PipelineCall
 from recast_probe.runs.execute import check_before_run, run
 from recast_probe.runs.recording_plan import Selection
 
@@ -176,7 +176,7 @@ def pixel_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
     )
 
 
-def verify_run(family: Family, request: Request, selection: Selection) -> Certificate:
+def verify_run(family: Family, request: PipelineCall, selection: Selection) -> Certificate:
     """Run plain, traced, and watched through the backends of diffusers, and compare."""
     pipeline = family.pipe
     check_before_run(family)
@@ -189,7 +189,7 @@ def verify_run(family: Family, request: Request, selection: Selection) -> Certif
     scores = profile.dataset["score"]
     blocks = [int(block) for block in scores["block"]]
     layouts = list(family.branch_layouts(request.layout, request.arguments).values())
-    own = {attention: block for block, attention in enumerate(family.watched_attention())}
+    own = {attention: block for block, attention in enumerate(family.attention_call_order())}
     difference = 0.0
 
     def compare(call: int, attention: int, arguments: Mapping[str, Any]) -> None:

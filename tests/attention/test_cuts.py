@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from recast_probe.attention import Cut, attend, attention_with_cuts, dense_reference
+from recast_probe.attention import Cut, attend, attention_with_cuts, dense_attention
 from recast_probe.attention import cuts as cuts_module
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
@@ -42,7 +42,7 @@ cuts = st.builds(
 @settings(deadline=None, max_examples=80)
 def test_output_equals_the_masked_softmax(chosen, seed):
     found = attention_with_cuts(*inputs(seed), chosen)
-    expected = dense_reference(*inputs(seed), LAYOUT, cuts=chosen)
+    expected = dense_attention(*inputs(seed), LAYOUT, cuts=chosen)
     torch.testing.assert_close(found.output.double(), expected.output, atol=1e-6, rtol=0)
 
 
@@ -52,7 +52,7 @@ def test_statistics_are_those_of_the_cut_attention(chosen, seed, chunk):
     given_inputs = inputs(seed)
     # the first text token is left to everyone, so that all rows are distributions
     chosen = [Cut(cut.queries, cut.keys[cut.keys > 0], cut.heads, cut.removal) for cut in chosen]
-    expected = dense_reference(*given_inputs, LAYOUT, pairs=PAIRS, cuts=chosen)
+    expected = dense_attention(*given_inputs, LAYOUT, pairs=PAIRS, cuts=chosen)
     for heads in (None, [2, 0]):
         found = attend(*given_inputs, LAYOUT, pairs=PAIRS, cuts=chosen, chunk=chunk, heads=heads)
         picked = slice(None) if heads is None else heads

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recast_probe.attention import attend
+from recast_probe.attention.dense import dense_attention
 from recast_probe.attention.inputs import Cut
-from recast_probe.attention.reference import dense_reference
 from recast_probe.attention.reference_only import attend_to_reference
 from recast_probe.layout import Grid, TokenLayout
 
@@ -71,7 +71,7 @@ def test_under_cuts():
     query, key, value = inputs(2)
     cut = Cut(torch.arange(GENERATION.start, GENERATION.start + 7), torch.arange(22, 33), (0, 2))
     found = attend(query, key, value, LAYOUT, cuts=[cut])
-    dense = dense_reference(query, key, value, LAYOUT, cuts=[cut])
+    dense = dense_attention(query, key, value, LAYOUT, cuts=[cut])
     torch.testing.assert_close(information(found), information(dense), atol=5e-6, rtol=0)
 
 
@@ -118,7 +118,7 @@ SHIFTS = [0, -60, -72, -85, -95, -120, -138]  # the last gives the reference 1e-
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_entropies_do_not_hang_on_the_mass(shift, dtype):
     given_inputs = faint(shift, dtype)
-    dense = dense_reference(*given_inputs, LAYOUT)
+    dense = dense_attention(*given_inputs, LAYOUT)
     if shift == SHIFTS[-1]:
         assert dense.mass[0, 0, 1, 2] < 1e-59
     for heads in (None, [1]):
@@ -135,7 +135,7 @@ def test_entropies_do_not_hang_on_the_mass(shift, dtype):
 def test_faint_rows_among_others():
     rows = torch.arange(GENERATION.start + 3, GENERATION.stop)
     given_inputs = faint(-100, torch.float32, rows)
-    found, dense = attend(*given_inputs, LAYOUT), dense_reference(*given_inputs, LAYOUT)
+    found, dense = attend(*given_inputs, LAYOUT), dense_attention(*given_inputs, LAYOUT)
     for name in ("marginal_entropy", "conditional_entropy", "mass_weighted_conditional_entropy"):
         exact = getattr(dense.pairs[PAIR], name)
         torch.testing.assert_close(
@@ -153,7 +153,7 @@ def test_rows_that_see_nothing_of_the_reference_have_no_bits():
     for rows in (places[:5], places):
         cut = Cut(rows, keys, (1,))
         found = attend(query, key, value, LAYOUT, cuts=[cut]).pairs[PAIR]
-        dense = dense_reference(query, key, value, LAYOUT, cuts=[cut]).pairs[PAIR]
+        dense = dense_attention(query, key, value, LAYOUT, cuts=[cut]).pairs[PAIR]
         for name in ("conditional_entropy", "mass_weighted_conditional_entropy"):
             exact = getattr(dense, name).nan_to_num(0.0)
             torch.testing.assert_close(getattr(found, name).double(), exact, atol=1e-5, rtol=0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from recast_probe.attention import attend, dense_reference
+from recast_probe.attention import attend, dense_attention
 from recast_probe.attention import log_sum_exp as log_sum_exp_module
 from recast_probe.attention import readout as readout_module
 from recast_probe.errors import InputError, VerificationError
@@ -47,7 +47,7 @@ def random_inputs(layout, batch, heads, width, seed, dtype=torch.float32, spread
 def test_float32_statistics_equal_a_dense_softmax(layout, batch, heads, width, chunk, seed, spread):
     inputs = random_inputs(layout, batch, heads, width, seed, spread=spread)
     found = attend(*inputs, layout, pairs=EVERY_PAIR, chunk=chunk)
-    dense = dense_reference(*inputs, layout, pairs=EVERY_PAIR)
+    dense = dense_attention(*inputs, layout, pairs=EVERY_PAIR)
     torch.testing.assert_close(found.mass.double(), dense.mass, atol=5e-6, rtol=0)
     for pair in EVERY_PAIR:
         a, b = found.pairs[pair], dense.pairs[pair]
@@ -70,7 +70,7 @@ def test_half_precision_scores_are_within_a_thousandth(dtype, width):
     layout = TokenLayout(31, Grid(13, 17), (Grid(11, 19),))
     inputs = random_inputs(layout, 2, 3, width, seed=width, dtype=dtype)
     found = attend(*inputs, layout).pairs["generation", "reference"].score.double()
-    dense = dense_reference(*inputs, layout).pairs["generation", "reference"].score
+    dense = dense_attention(*inputs, layout).pairs["generation", "reference"].score
     assert ((found - dense).abs() / dense).max() < 1e-3
 
 
@@ -159,7 +159,7 @@ def test_inputs_that_do_not_fit_are_refused():
 
 MEMORY = """
 import re, sys, torch
-from recast_probe.attention import attend, dense_reference
+from recast_probe.attention import attend, dense_attention
 from recast_probe.layout import Grid, TokenLayout
 # not ru_maxrss, which starts at the peak of the process that started this one
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import triton.language as tl
 
-from recast_probe.attention import attend, dense_reference, sums
+from recast_probe.attention import attend, dense_attention, sums
 from recast_probe.attention.log_sum_exp import default_scale, streamed_log_sum_exp
 from recast_probe.attention.triton_sums import triton_sums
 from recast_probe.layout import Grid, TokenLayout
@@ -84,7 +84,7 @@ def readout(table: str) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # a fallback would warn
         found = attend(q, k, v, layout, pairs=pairs, mass_table=table, heads=[2, 0])
-    dense = dense_reference(q, k, v, layout, pairs=pairs)
+    dense = dense_attention(q, k, v, layout, pairs=pairs)
     result = {"row_sum_error": found.row_sum_error}
     for pair in pairs:
         a, b = found.pairs[pair], dense.pairs[pair]

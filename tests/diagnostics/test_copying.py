@@ -39,7 +39,7 @@ def test_the_planted_head_copies():
     np.testing.assert_allclose(found.information[0], [3.5, 0, 0, 4], atol=1e-6)
     np.testing.assert_allclose(found.mass[0], [0.5, 0.5, 0.5, 0.01], rtol=1e-6)
     assert found.heads == ((2, 0),)
-    assert copy_heads(profile(), least_mass=0).heads == ((2, 3), (2, 0))
+    assert copy_heads(profile(), min_mass=0).heads == ((2, 3), (2, 0))
     assert copy_heads(profile(), threshold=0.9).heads == ()
     assert found.maximum == 4
     assert found.summary()["copy_heads"] == 1

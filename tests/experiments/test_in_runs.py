@@ -10,7 +10,7 @@ from recast_probe import figures, rank
 from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
 from recast_probe.experiments.faithfulness import (
-    Worth,
+    SubsetValue,
     faithfulness_curves,
     randomised_blocks,
     sanity_checks,
@@ -29,7 +29,7 @@ def redness(picture) -> float:
 
 
 def test_curves_are_runs_with_and_without_the_best_tokens(probe, image):
-    worth = Worth(probe, image, "fox", redness, steps=2)
+    worth = SubsetValue(probe, image, "fox", redness, steps=2)
     ranking = rank.random(16, seed=1)
     curves = faithfulness_curves(worth, ranking, (0.25, 0.5))
     assert curves.counts.tolist() == [0, 4, 8, 16]
@@ -54,10 +54,10 @@ def test_curves_are_runs_with_and_without_the_best_tokens(probe, image):
 
 def test_what_has_no_curves(probe, image):
     with pytest.raises(InputError, match="no reference tokens"):
-        Worth(probe, None, "fox", redness)
+        SubsetValue(probe, None, "fox", redness)
     with pytest.raises(InputError, match="one prompt"):
-        Worth(probe, image, ["fox", "hen"], redness)
-    worth = Worth(probe, image, "fox", lambda picture: np.nan, steps=1)
+        SubsetValue(probe, image, ["fox", "hen"], redness)
+    worth = SubsetValue(probe, image, "fox", lambda picture: np.nan, steps=1)
     with pytest.raises(InputError, match="orders 4 tokens"):
         faithfulness_curves(worth, rank.random(4, seed=0))
     with pytest.raises(InputError, match="is nan"):

@@ -78,7 +78,7 @@ def results() -> dict[str, diagnostics.Result]:
         diagnostics.entropy(profile),
         diagnostics.overlap(profile, mask),
         diagnostics.stability_over(profile, "block"),
-        diagnostics.copy_heads(profile, threshold=0.5, least_mass=0),
+        diagnostics.copy_heads(profile, threshold=0.5, min_mass=0),
         diagnostics.flow(profile, made("text")),
         correspondence(),
         drift(),

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from recast_probe.attention import attend, dense_reference, sums
+from recast_probe.attention import attend, dense_attention, sums
 from recast_probe.layout import Grid, TokenLayout
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -38,7 +38,7 @@ def the_kernel_is_used(monkeypatch):
 def test_statistics_are_those_of_a_dense_softmax(dtype, width, table):
     q, k, v = inputs(SMALL, 3, width, dtype, batch=2)
     found = attend(q, k, v, SMALL, mass_table=table)
-    dense = dense_reference(q, k, v, SMALL)
+    dense = dense_attention(q, k, v, SMALL)
     a, b = found.pairs[PAIR], dense.pairs[PAIR]
     assert ((a.score.double() - b.score).abs() / b.score).max() < 1e-3
     for name in ("marginal_entropy", "conditional_entropy", "mass_weighted_conditional_entropy"):
@@ -80,7 +80,7 @@ def test_full_size_scores_against_double_precision():
     found = attend(q, k, v, KONTEXT, mass_table="queried").pairs[PAIR].score
     for head in (0, 11, 23):
         one = [x[:, :, head : head + 1] for x in (q, k, v)]
-        expected = dense_reference(*one, KONTEXT).pairs[PAIR].score
+        expected = dense_attention(*one, KONTEXT).pairs[PAIR].score
         assert ((found[:, head : head + 1] - expected).abs() / expected).max() < 1e-3
 
 

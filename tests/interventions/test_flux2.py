@@ -8,7 +8,7 @@ import torch
 import torch._dynamo.testing
 
 from recast_probe.acceleration.accelerated_pipeline import accelerate
-from recast_probe.attention import dense_reference
+from recast_probe.attention import dense_attention
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import (
     Keep,
@@ -121,7 +121,7 @@ def test_knockout_of_padding_is_in_float64_what_it_is_in_the_run(flux2_probe, mo
     branches = len(flux2_probe.family.branch_names({}))
     assert len(calls) == tiny.BLOCKS * branches
     for query, key, value, layout, chosen, output in calls:
-        expected = dense_reference(query, key, value, layout, cuts=chosen)
+        expected = dense_attention(query, key, value, layout, cuts=chosen)
         torch.testing.assert_close(output.double(), expected.output, atol=1e-6, rtol=1e-6)
     # the prompts of the branches differ in length, and so do their cuts
     lengths = {len(chosen[0].queries) for *_, chosen, _ in calls}

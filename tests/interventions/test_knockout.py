@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recast_probe.attention import dense_reference
+from recast_probe.attention import dense_attention
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Knockout, Merge, TokenCache, WithoutReference
 from recast_probe.layout import Grid, TokenLayout
@@ -166,7 +166,7 @@ def test_in_a_run_the_output_is_that_of_the_masked_softmax(probe, image, removal
     assert len(calls) == tiny.BLOCKS
     for query, key, value, layout, chosen, output in calls:
         assert len(chosen) == 4
-        expected = dense_reference(query, key, value, layout, cuts=chosen)
+        expected = dense_attention(query, key, value, layout, cuts=chosen)
         torch.testing.assert_close(output.double(), expected.output, atol=1e-6, rtol=1e-6)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 
-from recast_probe.attention import attend, dense_reference
+from recast_probe.attention import attend, dense_attention
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import (
     Intervention,
@@ -85,7 +85,7 @@ def test_keys_of_the_same_step_reproduce_full_attention():
     torch.testing.assert_close(fewer.output, full.output[:, :rows], atol=1e-6, rtol=0)
     for pair in pairs:
         torch.testing.assert_close(fewer.pairs[pair].score, full.pairs[pair].score)
-    dense = dense_reference(query, key, value, layout, pairs=pairs)
+    dense = dense_attention(query, key, value, layout, pairs=pairs)
     torch.testing.assert_close(fewer.mass[:, :, :2].double(), dense.mass[:, :, :2])
     assert fewer.mass[:, :, 2].isnan().all()
     with pytest.raises(InputError, match="reference tokens cannot be read where they are not"):
@@ -172,7 +172,7 @@ def test_statistics_of_reused_steps_are_those_of_the_attention_that_ran(probe, i
     layout = TokenLayout(tiny.TEXT_TOKENS, Grid(4, 4), (Grid(1, 5),))
     padded = torch.zeros_like(given.key)
     padded[:, : given.query.shape[1]] = given.query
-    dense = dense_reference(padded, given.key, given.value, layout)
+    dense = dense_attention(padded, given.key, given.value, layout)
     score = result.profile.dataset["score"].isel(branch=0, step=0, block=3).values
     wanted = dense.pairs["generation", "reference"].score[0].numpy()
     np.testing.assert_allclose(score[:, ranking.top(5)], wanted, atol=1e-6)

@@ -160,7 +160,7 @@ def test_kept_tokens_are_as_in_a_sequence_where_the_others_are_masked(
 
     pruned = family.keep_reference_tokens(inputs, layout, kept)
     assert family.count_reference_tokens(pruned, layout) == 4
-    found = velocity(pruned, lambda: family.following_positions())
+    found = velocity(pruned, lambda: family.keep_rotary_positions())
     assert patches(transformer) == before
     own = transformer_qwenimage.dispatch_attention_fn
 

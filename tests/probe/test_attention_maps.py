@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(probe, adapter_probe, im
         ({"queries": np.zeros((4, 4), bool)}, "queries selects nothing"),
         ({"queries": np.zeros((4, 4)), "group": "text"}, "not text tokens"),
         ({"queries": "all"}, "queries must be a whole number.*'all'"),
-        ({"memory_limit": 1000}, "need 3.1e-05 GB.*memory_limit is 1e-06 GB.*mean_over"),
+        ({"max_bytes": 1000}, "need 3.1e-05 GB.*max_bytes is 1e-06 GB.*mean_over"),
         ({"mean_over": ("query",)}, "not 'query'"),
         ({"heads": 2}, "heads holds 2"),
         ({"group": "sky"}, "no token group 'sky'"),

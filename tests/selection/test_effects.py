@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid
-from recast_probe.selection.effects import effects, ranking_of, tiles, trials
+from recast_probe.selection.group_effects import effects, ranking_of, tiles, trials
 
 HALVES = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5])]
 

@@ -14,13 +14,17 @@ from recast_probe.experiments.faithfulness.sanity import (
     sanity_checks,
     shuffled_reference,
 )
-from recast_probe.experiments.faithfulness.worth import SHARES, Worth, faithfulness_curves
+from recast_probe.experiments.faithfulness.subset_value import (
+    SHARES,
+    SubsetValue,
+    faithfulness_curves,
+)
 
 __all__ = [
     "SHARES",
     "Curves",
     "DoseResponse",
-    "Worth",
+    "SubsetValue",
     "curve_area",
     "dose_response",
     "faithfulness_curves",

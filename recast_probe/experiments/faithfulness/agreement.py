@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from recast_probe.errors import InputError
-from recast_probe.selection.effects import check_groups
+from recast_probe.selection.group_effects import check_groups
 from recast_probe.selection.rankings import Ranking
 
 

@@ -115,7 +115,7 @@ class Flux2(FluxSequence):
         pixels = self.token_pixels()
         return Grid(rows=height // pixels, columns=width // pixels)
 
-    def seen_part(self, image: Image.Image) -> tuple[float, float, float, float]:
+    def crop_box(self, image: Image.Image) -> tuple[float, float, float, float]:
         (width, height), grid = self._scaled_size(image), self._reference_grid(image)
         pixels = self.token_pixels()
         seen_width, seen_height = grid.columns * pixels, grid.rows * pixels

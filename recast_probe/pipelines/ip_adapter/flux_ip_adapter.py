@@ -82,7 +82,7 @@ class FluxIPAdapter(Flux1):
             if kind == "double"
         ]
 
-    def watched_attention(self) -> list[int]:
+    def attention_call_order(self) -> list[int]:
         # a double-stream block attends by itself first, then through the adapter
         return [2 * block + 1 for block in range(len(self.attention_calls()))]
 

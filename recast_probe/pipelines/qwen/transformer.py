@@ -70,7 +70,7 @@ class QwenTransformer(Family):
             for index in range(len(self.block_modules()))
         ]
 
-    def following_positions(self) -> AbstractContextManager[None]:
+    def keep_rotary_positions(self) -> AbstractContextManager[None]:
         return positions_of_kept(self.pipe.transformer.pos_embed)
 
     @property

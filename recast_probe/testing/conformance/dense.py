@@ -57,7 +57,7 @@ def dense_run(runs: Runs, closed: Closed | None = None) -> tuple[Made, Dense]:
     """
     probe, found = runs.probe, Dense()
     layouts = list(branch_layouts(runs).items())
-    blocks = {call: n for n, call in enumerate(probe.family.watched_attention())}
+    blocks = {call: n for n, call in enumerate(probe.family.attention_call_order())}
 
     def on_attention(call: int, attention: int, given: Mapping[str, Any]) -> torch.Tensor | None:
         if attention not in blocks:

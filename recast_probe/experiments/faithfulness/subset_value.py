@@ -18,7 +18,7 @@ from recast_probe.selection.rankings import Ranking
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 
 
-class Worth:
+class SubsetValue:
     """The score of the image that is made with some of the reference tokens; each set runs once.
 
     Args:
@@ -76,7 +76,7 @@ class Worth:
 
 
 def faithfulness_curves(
-    worth: Worth, ranking: Ranking, shares: tuple[float, ...] = SHARES
+    worth: SubsetValue, ranking: Ranking, shares: tuple[float, ...] = SHARES
 ) -> Curves:
     """Deletion and insertion curves of a ranking; with points at 0, the shares, and 1.
 

@@ -13,7 +13,7 @@ from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatisti
 from recast_probe.layout import TokenLayout
 
 
-def dense_reference(
+def dense_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
