@@ -64,7 +64,7 @@ def correspondence() -> Correspondence:
 
 def drift() -> Drift:
     errors = {name: RANDOM.random((2, 3)) for name in QUANTITIES}
-    rows = [{"source": 0, "branch": "conditional", **errors}]
+    rows = {(0, "conditional"): errors}
     return Drift.build(rows, [1000, 500], ["double", "single", "single"], "tiny")
 
 
