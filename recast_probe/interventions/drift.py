@@ -15,7 +15,6 @@ from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import CallHook, Intervention, RunContext
 from recast_probe.interventions.needs import Needs
-from recast_probe.interventions.selective import indices
 
 QUANTITIES = ("key", "value", "output")
 
@@ -29,7 +28,7 @@ class RecordDrift(Intervention):
     values, and of the attention output of the generation tokens when the old ones stand in for the
     new ones in that block alone. The outcome of the run is a dictionary by (source, branch) of
     dictionaries by quantity ("key", "value", "output") of float64 arrays (step, block), NaN where
-    nothing was compared; ``Probe.drift`` labels them.
+    nothing was compared; ``recast_probe.drift`` labels them.
 
     Memory: two tensors (batch, reference tokens, heads, dim) for every source, block and branch.
 
@@ -40,9 +39,7 @@ class RecordDrift(Intervention):
     sources: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sources", indices("sources", self.sources))
-        if not self.sources:
-            raise InputError("Drift is measured from at least one source step.")
+        object.__setattr__(self, "sources", tuple(check_indices("sources", self.sources)))
 
     def prepare(self, run: RunContext) -> None:
         if not run.reference_tokens:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from recast_probe.commands.diagnose import numbers
+from recast_probe.diagnostics import OF_A_PROFILE
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.profiles.profile_file import TRAILER, TRAILER_LENGTH
 from tests.fuzz.damage import ODD, damaged, edited, flipped
@@ -56,7 +57,7 @@ def flipped_and_signed(rng: random.Random, state: dict[str, Any]) -> str:
 
 
 def _used(found: AttentionProfile) -> str:
-    numbers(found, None)
+    numbers([diagnostic(found) for diagnostic in OF_A_PROFILE])
     found._repr_html_()
     return "accepted"
 

@@ -217,7 +217,7 @@ def test_both_attachments_make_one_image(probe, image, mode, factor):
         (lambda: Weigh("reference", -1, mode="bias"), "factor=-1"),
         (lambda: Weigh("reference", 2, mode="times"), "'times'"),
         (lambda: Weigh("refrence", 2), "no token group 'refrence'"),
-        (lambda: Weigh("reference", 2, tokens=[16]), "16 to 16"),
+        (lambda: Weigh("reference", 2, tokens=[16]), "tokens holds 16"),
         (lambda: Weigh("reference", 2, heads=2), "heads holds 2"),
     ],
 )

@@ -51,7 +51,7 @@ def nothing_runs(pipeline):
         ({"heads": []}, "selects nothing"),
         ({"mass_table": "some"}, "mass_table"),
         ({"colour": "red"}, "takes no argument 'colour'. It takes"),
-        ({"num_inference_steps": 3}, "use steps of the probe"),
+        ({"num_inference_steps": 3}, "num_inference_steps=3"),
         ({"generator": None, "latents": 1, "output_type": "latent"}, "'output_type' is set"),
         ({"sigmas": [1.0, 0.5]}, "sigmas has 2 entries, but steps=4"),
         ({"height": 0}, "height"),

@@ -92,7 +92,7 @@ def test_branches_are_told_apart_by_their_embeddings(probe, image, monkeypatch):
     monkeypatch.setattr(
         type(probe.family),
         "branch_embeddings",
-        lambda self, pipe, a: {name: self._encode(pipe, a, name) for name in self.branch_names(a)},
+        lambda self, a: {name: self._encode(a, name) for name in self.branch_names(a)},
     )
     found = probe.profile(image, "a red fox", **settings)
     np.testing.assert_array_equal(

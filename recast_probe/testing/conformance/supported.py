@@ -35,10 +35,10 @@ def supported_cases() -> list[Case]:
             refuses={
                 "hooks equal nnsight": "can be reached by nnsight only",
                 "accelerated equals probed": "can be reached by nnsight only",
-                "cut equals minus infinity": "cannot be changed, so nothing can be cut",
+                "cut equals minus infinity": "Knockout works on the blocks' own attention calls",
                 "merged reference": "cannot be compared",
-                "reused keys": "there is nothing to reuse",
-                "patched activations": "is read where it stands and cannot be changed",
+                "reused keys": "ReuseReference works on the blocks' own attention calls",
+                "patched activations": "Record works on the blocks' own attention calls",
                 **no_token_cache,
             },
         ),
