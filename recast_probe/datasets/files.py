@@ -121,7 +121,7 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Every object of a JSONL file, with where it stands; empty lines are passed over.
 
     Raises:
-        InputError: a line that is no JSON object.
+        InputError: a line that is not a JSON object.
     """
     rows = []
     for number, line in enumerate(text_of(path).split("\n"), 1):
@@ -130,7 +130,7 @@ def json_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             continue
         row = parse_json(line, where)
         if not isinstance(row, dict):
-            raise InputError(f"{where} is no JSON object, but {type(row).__name__}.")
+            raise InputError(f"{where} is not a JSON object, but {type(row).__name__}.")
         rows.append((where, row))
     return rows
 

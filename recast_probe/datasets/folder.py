@@ -91,7 +91,7 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
                 raise InputError(f"{where} has not as many cells as the first line.")
             rows.append((where, dict(row)))
     except csv.Error as error:
-        raise InputError(f"{path.name}, line {reader.line_num} is no CSV ({error}).") from error
+        raise InputError(f"{path.name}, line {reader.line_num} is not CSV ({error}).") from error
     return rows
 
 

@@ -167,7 +167,7 @@ def parse_json(text: str | bytes, where: str, any_text: bool = False) -> Any:
     except RecursionError:
         raise InputError(f"{where} is nested too deeply to be read.") from None
     except ValueError as cause:  # also UnicodeDecodeError, and integers of thousands of digits
-        raise InputError(f"{where} is no JSON ({cause}).") from None
+        raise InputError(f"{where} is not JSON ({cause}).") from None
     _check_values(found, where, DEEPEST_JSON, any_text)
     return found
 

@@ -115,7 +115,7 @@ def _image(figure: Path | bytes) -> dict[str, Any]:
     # what is damaged makes a decoder raise nearly anything
     except Exception as error:
         raise InputError(
-            f"{name} is no PNG, JPEG, WebP or GIF image; give the PNG of a saved figure."
+            f"{name} is not a PNG, JPEG, WebP or GIF image; give the PNG of a saved figure."
         ) from error
     if density >= 150:
         scale = PIXELS_PER_INCH / density

@@ -15,7 +15,7 @@ from recast_probe.diagnostics import skew
 def one_object(text: str) -> dict:
     """The one JSON object on standard output, and nothing else."""
     assert text.count("\n") == 1
-    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert isinstance(found, dict)
     return found
 

@@ -72,8 +72,8 @@ def test_a_finder_fills_in_masks(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "metadata.jsonl, line 1 is no JSON"),
-        ("[]", "line 1 is no JSON object, but list"),
+        ("{", "metadata.jsonl, line 1 is not JSON"),
+        ("[]", "line 1 is not a JSON object, but list"),
         ({"file_name": "images/0000.jpg", "category": "x"}, "has no text in instruction"),
         ({"file_name": "images/0000.jpg", "instruction": " ", "category": "x"}, "no text in instr"),
         ({"file_name": "../../0.jpg", "instruction": "x", "category": "x"}, "leaves the folder"),

@@ -1,4 +1,4 @@
-"""Pictures of one's own, with a table."""
+"""Pictures of your own, with a table."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_subjects_targets_and_found_masks(place):
         ("image,promt\nphotos/fox.png,x\n", r"line 2 has the column 'promt'; known are image, pro"),
         (HEADER + "photos/fox.png,x,,\n", "line 2 has not as many cells"),
         (HEADER + "photos/fox.png,x,,,,\n", "line 2 has not as many cells"),
-        (HEADER + 'photos/fox.png,"x,,,\n', "is no CSV"),
+        (HEADER + 'photos/fox.png,"x,,,\n', "is not CSV"),
         (HEADER + ",x,,,\n", "line 2 has no text in image"),
         (HEADER + "photos/fox.png,,,,\n", "line 2 has no text in prompt"),
         (HEADER + "../fox.png,x,,,\n", "line 2: '../fox.png' leaves the folder"),

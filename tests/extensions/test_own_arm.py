@@ -1,4 +1,4 @@
-"""An arm of one's own beside the package's methods in one table."""
+"""An arm of your own beside the package's methods in one table."""
 
 from __future__ import annotations
 

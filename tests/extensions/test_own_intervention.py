@@ -1,4 +1,4 @@
-"""An intervention of one's own: the reference's keys made longer, so that it is seen more."""
+"""An intervention of your own: the reference's keys made longer, so that it is seen more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A metric of one's own, by its name in tables and on the command line."""
+"""A metric of your own, by its name in tables and on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ranking of one's own, by the colour of the reference, beside the paper's."""
+"""A ranking of your own, by the colour of the reference, beside the paper's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ranking of one's own, made inside the run from what one step shows."""
+"""A ranking of your own, made inside the run from what one step shows."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def test_unusable_figures_are_named(tmp_path):
     vector.write_bytes(b"%PDF-1.4")
     target = tmp_path / "report.html"
     common = {"title": "t", "summary": {}, "provenance": {}}
-    with pytest.raises(InputError, match=r"figure\.pdf is no PNG"):
+    with pytest.raises(InputError, match=r"figure\.pdf is not a PNG"):
         write_report(target, sections=[Section("s", figures=[vector])], **common)
     with pytest.raises(InputError, match=r"there is no file .*missing\.png"):
         write_report(target, sections=[Section("s", figures=[tmp_path / "missing.png"])], **common)
