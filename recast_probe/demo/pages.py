@@ -140,8 +140,8 @@ def write_page(
             "ReCAST profiles step 0 with all reference tokens, ranks them by the attention they "
             "got, and keeps the best from step 1 on, few at first and more later (Eq. 4, scaled "
             "to this model). Random keeps step 0 in full and then exactly as many tokens at each "
-            "step, chosen at random, so both arms process the same number of tokens. None never sees "
-            "the reference.",
+            "step, chosen at random, so both arms process the same number of tokens. None never "
+            "sees the reference.",
             figures=grids,
         ),
         Section(
