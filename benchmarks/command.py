@@ -13,7 +13,7 @@ import torch
 
 import recast_probe as rp
 from benchmarks.timing import Row, print_rows
-from recast_probe import cost_model as arithmetic
+from recast_probe import cost_model
 from recast_probe._utils.provenance import now, versions
 from recast_probe.attention import attention_with_log_sum_exp
 from recast_probe.attention.sums import reader
@@ -68,7 +68,7 @@ def open_probe(arguments: argparse.Namespace) -> rp.Probe:
 
 def config_of(probe: rp.Probe) -> TransformerConfig:
     """Sizes of the probe's transformer."""
-    return arithmetic.config_of(probe.pipe.transformer)
+    return cost_model.config_of(probe.pipe.transformer)
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from PIL import Image
 from analyses import schedules, stability
 from analyses.command import parse
 from analyses.comparing import one_table, summarise
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.commands.common import open_probe
 from recast_probe.errors import InputError
 from recast_probe.metrics import ImageMetric
@@ -62,7 +62,7 @@ def test_every_metric_has_a_column(whole, named):
 
     # the numbers again, from the stored pictures
     cases = pocket_bench(2, 1, seed=0)
-    metrics = {each.name: each for each in identity.metrics_of(named)}
+    scorers = {each.name: each for each in metrics.metrics_of(named)}
     pictures: dict[str, list[Image.Image]] = {}
     for arm in ("full", "random"):
         pictures[arm] = []
@@ -79,12 +79,12 @@ def test_every_metric_has_a_column(whole, named):
     for case, image, full in zip(cases, pictures["random"], pictures["full"], strict=True):
         row, masks = pruned.loc[case.subject], (case.target_mask, case.reference_mask)
         wanted = {
-            "dinov2": metrics["dinov2"].score(image, masks[0], case.reference, masks[1]),
-            "dinov2-whole": metrics["dinov2"].score(image, None, case.reference, None),
-            "ssim_to_full": metrics["ssim"].score(image, masks[0], full, masks[0]),
+            "dinov2": scorers["dinov2"].score(image, masks[0], case.reference, masks[1]),
+            "dinov2-whole": scorers["dinov2"].score(image, None, case.reference, None),
+            "ssim_to_full": scorers["ssim"].score(image, masks[0], full, masks[0]),
         }
         assert {name: row[name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
-    distance = metrics["kid"].distance(pictures["random"], pictures["full"])
+    distance = scorers["kid"].distance(pictures["random"], pictures["full"])
     assert rows["random"]["kid to full"] == f"{distance:.4g}"
 
 

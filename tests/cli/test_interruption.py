@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recast_probe.files import atomic as io
+from recast_probe.files import atomic
 from recast_probe.probe import Probe
 from tests.cli.conftest import contents
 
@@ -19,7 +19,7 @@ def full_disk(monkeypatch):
     def flush(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(io.os, "fsync", flush)
+    monkeypatch.setattr(atomic.os, "fsync", flush)
 
 
 @pytest.mark.parametrize("kind", ["profile", "generate"])

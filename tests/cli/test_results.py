@@ -108,13 +108,13 @@ def test_doctor_examines_the_installation(command):
 
 
 def test_doctor_reports_a_broken_torchvision(monkeypatch, tmp_path):
-    from recast_probe.commands import doctor_checks as doctor
+    from recast_probe.commands import doctor_checks
 
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('operator nms does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "nms" in (doctor._broken_torchvision() or "")
+    assert "nms" in (doctor_checks._broken_torchvision() or "")
 
 
 def test_pocket_training_starts_from_a_pack(command, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from tests import tiny_metrics
 from tests.cli.test_bad_input import refused
 
@@ -51,7 +51,7 @@ def test_numbers_are_those_of_the_library(command, pair, weights):
     found = json.loads(outcome.out)
     images = [Image.open(pair / f"{name}.png") for name in "ab"]
     masks = [np.asarray(Image.open(pair / f"{name}-mask.png")) > 127 for name in "ab"]
-    made = {each.name: each for each in identity.metrics_of(named)}
+    made = {each.name: each for each in metrics.metrics_of(named)}
     wanted = {
         name: made[name].score(images[0], masks[0], images[1], masks[1])
         for name in ("dinov2", "dinov2-whole", "ssim", "colour")
@@ -80,7 +80,7 @@ def test_folders_are_compared_as_sets(command, tmp_path):
     outcome = command("score", *both, "--metrics", "kid,rfid", "--json")
     found = json.loads(outcome.out)["scores"]
     sets = [[Image.open(path) for path in sorted((tmp_path / name).glob("*.png"))] for name in "ab"]
-    assert found["kid"] == pytest.approx(identity.metric("kid").distance(*sets), abs=1e-9)
+    assert found["kid"] == pytest.approx(metrics.metric("kid").distance(*sets), abs=1e-9)
     assert "rfid of 4 images with 1280 features" in outcome.err
     assert "kid" in command("score", *both).out
     refused(command("score", *both, "--metrics", "colour"), "colour compares two images")

@@ -21,7 +21,7 @@ from recast_probe import pocket
 from recast_probe.cli import main
 from recast_probe.demo import DemoSettings, arms, pages, run_demo
 from recast_probe.errors import InputError
-from recast_probe.files import atomic as io
+from recast_probe.files import atomic
 from recast_probe.files.envelope import file_digest, read_json, read_sealed
 from recast_probe.studies.comparison import Comparison
 
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_earlier_summary(probe, tiny_folder, tmp_path, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     (tmp_path / "summary.json").write_text("earlier")
-    monkeypatch.setattr(io.os, "fsync", flush)
+    monkeypatch.setattr(atomic.os, "fsync", flush)
     with pytest.raises(SystemExit) as stop:
         main(["demo", "--model", str(tiny_folder), "--steps", "2", "--out", str(tmp_path)])
     assert stop.value.code == 2

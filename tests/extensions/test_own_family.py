@@ -7,7 +7,7 @@ import inspect
 import pytest
 from diffusers import FluxKontextPipeline
 
-from recast_probe import pipelines as families
+from recast_probe import pipelines
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.pipelines import Family, FluxKontext, register_family
 from recast_probe.probe import Probe
@@ -61,7 +61,7 @@ CASE = conformance.Case(
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(families, "FAMILIES", list(families.FAMILIES))
+    monkeypatch.setattr(pipelines, "FAMILIES", list(pipelines.FAMILIES))
 
 
 @pytest.mark.parametrize("name", conformance.PROPERTIES)
@@ -76,7 +76,7 @@ def test_it_is_found_before_the_family_of_its_ancestor():
     register_family(Studio)
     assert Probe(pipe).family.name == "studio"
     assert Probe(tiny.build_tiny_pipeline()).family.name == "flux-kontext"
-    assert "StudioPipeline" in families.supported_pipelines()
+    assert "StudioPipeline" in pipelines.supported_pipelines()
 
 
 def test_a_pipeline_is_refused_where_it_does_not_fit_its_family():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.errors import InputError
 from recast_probe.metrics import ImageMetric, register_metric, registry
 from recast_probe.testing import tiny
@@ -35,16 +35,16 @@ def entries(monkeypatch):
 
 def test_it_is_made_by_its_name_with_masks_and_without():
     assert register_metric(Brightness) is Brightness
-    assert {"brightness", "brightness-whole"} <= set(identity.metric_names())
+    assert {"brightness", "brightness-whole"} <= set(metrics.metric_names())
     dark, light = (tiny.tiny_image().point(lambda grey, f=f: grey * f) for f in (0.2, 0.6))
     mask = np.zeros((64, 64), bool)
     mask[:8, :8] = True
-    masked = identity.metric("brightness").score(light, mask, dark, mask)
-    whole = identity.metric("brightness-whole").score(light, mask, dark, mask)
+    masked = metrics.metric("brightness").score(light, mask, dark, mask)
+    whole = metrics.metric("brightness-whole").score(light, mask, dark, mask)
     grey = [np.asarray(picture.convert("L"), float) for picture in (light, dark)]
     assert masked == pytest.approx(1 - abs(grey[0][mask].mean() - grey[1][mask].mean()) / 255)
     assert whole == pytest.approx(1 - abs(grey[0].mean() - grey[1].mean()) / 255)
-    assert identity.missing("brightness") is None
+    assert metrics.missing("brightness") is None
 
 
 def test_it_is_a_column_of_commands(tmp_path, capsys):
@@ -60,7 +60,7 @@ def test_it_is_a_column_of_commands(tmp_path, capsys):
 
 def test_a_package_that_it_needs_is_named():
     register_metric(Brightness, packages=["no_such_module"])
-    assert "no_such_module" in identity.missing("brightness")
+    assert "no_such_module" in metrics.missing("brightness")
 
 
 def named(name):

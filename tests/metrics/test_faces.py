@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import transform
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.errors import InputError, MissingPackageError, MissingWeightsError
 from recast_probe.metrics.faces import TEMPLATE, FaceDetector, align, similarity
 from recast_probe.metrics.faces.alignment import warp
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def metric(folder):
-    return identity.metric("auraface", folder)
+    return metrics.metric("auraface", folder)
 
 
 def face(seed: int, size: int) -> np.ndarray:
@@ -234,28 +234,28 @@ def test_no_face_is_nan_and_said(metric):
 
 def test_files_that_are_missing_or_wrong(folder, tmp_path, monkeypatch):
     with pytest.raises(MissingWeightsError, match=r"lacks scrfd_10g_bnkps\.onnx"):
-        identity.metric("auraface", tmp_path)
+        metrics.metric("auraface", tmp_path)
     shutil.copy(folder / "scrfd_10g_bnkps.onnx", tmp_path)
     with pytest.raises(MissingWeightsError, match=r"lacks glintr100\.onnx"):
-        identity.metric("auraface", tmp_path)
+        metrics.metric("auraface", tmp_path)
     (tmp_path / "glintr100.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(InputError, match=r"glintr100\.onnx cannot be used"):
-        identity.metric("auraface", tmp_path)
+        metrics.metric("auraface", tmp_path)
     shutil.copy(folder / "scrfd_10g_bnkps.onnx", tmp_path / "glintr100.onnx")
     with pytest.raises(InputError, match="no face recognition network"):
-        identity.metric("auraface", tmp_path)
+        metrics.metric("auraface", tmp_path)
     shutil.copy(folder / "glintr100.onnx", tmp_path / "scrfd_10g_bnkps.onnx")
     with pytest.raises(InputError, match="1 outputs; a face detector"):
-        identity.metric("auraface", tmp_path)
+        metrics.metric("auraface", tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingWeightsError, match=r"scrfd_10g_bnkps\.onnx of fal/AuraFace-v1"):
-        identity.metric("auraface")
+        metrics.metric("auraface")
 
 
 def test_a_missing_runtime_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingPackageError, match=r"recast_probe\[metrics\]"):
-        identity.metric("auraface", folder)
+        metrics.metric("auraface", folder)
 
 
 def test_provenance_has_digests_of_both_files(metric, folder):

@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from scipy import linalg
 from torch import nn
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.errors import InputError, MissingPackageError
 from recast_probe.metrics.sets import KID, RFID
 from tests import tiny_metrics
@@ -67,7 +67,7 @@ def sets():
 
 def test_kid_is_the_unbiased_formula(sets):
     first, second = (means(each) for each in sets)
-    metric = identity.metric("kid", extractor=Means())
+    metric = metrics.metric("kid", extractor=Means())
     assert metric.distance(*sets) == pytest.approx(kid(first, second), rel=1e-10)
     assert metric.distance(*sets) == pytest.approx(metric.distance(*sets[::-1]), rel=1e-10)
     assert metric.distance(*sets) > 0.1
@@ -75,7 +75,7 @@ def test_kid_is_the_unbiased_formula(sets):
 
 def test_rfid_is_the_formula(sets):
     first, second = (means(each) for each in sets)
-    metric = identity.metric("rfid", extractor=Means())
+    metric = metrics.metric("rfid", extractor=Means())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = metric.distance(*sets)
@@ -102,20 +102,20 @@ def test_kid_is_unbiased_where_rfid_is_not():
 
 
 def test_too_few_images_for_rfid_are_warned_about(sets):
-    metric = identity.metric("rfid", extractor=Means())
+    metric = metrics.metric("rfid", extractor=Means())
     with pytest.warns(UserWarning, match="rfid of 12 images with 12 features"):
         metric.distance(sets[0][:12], sets[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metric.distance(sets[0][:13], sets[1][:13])
-        identity.metric("kid", extractor=Means()).distance(sets[0][:4], sets[1][:4])
+        metrics.metric("kid", extractor=Means()).distance(sets[0][:4], sets[1][:4])
 
 
 def test_subsets_depend_on_the_seed_alone(sets):
     first, second = sets[0][:20], sets[1]
     state = torch.random.get_rng_state()
     found = [
-        identity.metric("kid", extractor=Means(), seed=seed).distance(first, second)
+        metrics.metric("kid", extractor=Means(), seed=seed).distance(first, second)
         for seed in (0, 0, 1)
     ]
     assert found[0] == found[1] != found[2]
@@ -132,7 +132,7 @@ def test_the_bundled_extractor_sees_subjects(subject, composite):
         map(list, zip(*each, strict=True)) for each in sides
     )
     blurred = [each.filter(ImageFilter.GaussianBlur(6)) for each in others]
-    metric = identity.metric("kid")
+    metric = metrics.metric("kid")
     likewise = metric.distance(images, others, masks, other_masks)
     assert abs(likewise) < metric.distance(images, blurred, masks, other_masks) / 3
     # the same subjects: masked features are equal, whatever the background
@@ -144,8 +144,8 @@ def test_the_bundled_extractor_sees_subjects(subject, composite):
 
 
 def test_an_encoder_metric_is_an_extractor(tmp_path, sets):
-    encoder = identity.metric("dinov2", tiny_metrics.save_dinov2(tmp_path))
-    metric = identity.metric("kid", extractor=encoder)
+    encoder = metrics.metric("dinov2", tiny_metrics.save_dinov2(tmp_path))
+    metric = metrics.metric("kid", extractor=encoder)
     first, second = (each[:6] for each in sets)
     masks = [np.ones((12, 12), bool)] * 6
     features = [encoder.embed(each).astype(np.float64) for each in (first, second)]
@@ -156,13 +156,13 @@ def test_an_encoder_metric_is_an_extractor(tmp_path, sets):
 
 def test_sets_of_images_of_many_sizes():
     mixed = [*pictures(0, 3), *pictures(1, 3, size=24)]
-    found = identity.metric("kid", extractor=Means()).features(mixed)
+    found = metrics.metric("kid", extractor=Means()).features(mixed)
     assert found.shape == (6, 12)
     np.testing.assert_allclose(found[:3], means(mixed[:3]), atol=1e-12)
 
 
 def test_what_cannot_be_compared(sets):
-    metric = identity.metric("kid", extractor=Means())
+    metric = metrics.metric("kid", extractor=Means())
     with pytest.raises(InputError, match="at least two images"):
         metric.distance(sets[0][:1], sets[1])
     with pytest.raises(InputError, match="at least two images"):
@@ -170,21 +170,21 @@ def test_what_cannot_be_compared(sets):
     with pytest.raises(InputError, match="whole images only"):
         metric.distance(*sets, [np.ones((12, 12), bool)] * 60)
     with pytest.raises(InputError, match="finite"):
-        identity.metric("kid", extractor=lambda image: torch.tensor([[torch.nan]])).distance(*sets)
+        metrics.metric("kid", extractor=lambda image: torch.tensor([[torch.nan]])).distance(*sets)
     with pytest.raises(InputError, match="neither an encoder nor"):
-        identity.metric("kid", extractor=3)
+        metrics.metric("kid", extractor=3)
 
 
 def test_provenance_names_the_extractor():
-    assert identity.metric("kid").provenance() == {
+    assert metrics.metric("kid").provenance() == {
         "metric": "kid",
         "extractor": {"metric": "mobilenet", "source": "mobilenet_v2_imagenet.safetensors"},
         "seed": 0,
     }
-    assert identity.metric("rfid", extractor=Means()).provenance()["extractor"].endswith("Means")
+    assert metrics.metric("rfid", extractor=Means()).provenance()["extractor"].endswith("Means")
 
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torchmetrics", None)
     with pytest.raises(MissingPackageError, match=r"kid needs the package torchmetrics.*pip"):
-        identity.metric("kid")
+        metrics.metric("kid")

@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.errors import InputError, MissingPackageError, MissingWeightsError
 from recast_probe.metrics import structure
 
@@ -45,7 +45,7 @@ def local_ssim(first: Image.Image, second: Image.Image) -> np.ndarray:
 
 def test_ssim_is_the_formula():
     first, second = pair()
-    found = identity.metric("ssim").score(first, None, second, None)
+    found = metrics.metric("ssim").score(first, None, second, None)
     assert found == pytest.approx(local_ssim(first, second)[5:-5, 5:-5].mean(), abs=1e-7)
     tensors = [
         torch.from_numpy(np.asarray(each) / 255).permute(2, 0, 1)[None] for each in (first, second)
@@ -59,7 +59,7 @@ def test_ssim_is_the_formula():
 
 
 def test_ssim_of_known_pictures():
-    metric = identity.metric("ssim")
+    metric = metrics.metric("ssim")
     first, _ = pair()
     assert metric.score(first, None, first, None) == pytest.approx(1)
     # two flat greys: only the means differ
@@ -74,18 +74,18 @@ def test_masked_ssim_is_the_mean_where_either_mask_is():
     masks[0][:10, :10] = True
     masks[1][5:20, 5:20] = True
     local = local_ssim(first, second)
-    metric = identity.metric("ssim")
+    metric = metrics.metric("ssim")
     found = metric.score(first, masks[0], second, masks[1])
     assert found == pytest.approx(local[masks[0] | masks[1]].mean(), abs=1e-7)
     one = metric.score(first, masks[0], second, None)
     assert one == pytest.approx(local[masks[0]].mean(), abs=1e-7)
-    whole = identity.metric("ssim-whole")
+    whole = metrics.metric("ssim-whole")
     assert whole.aligned
     assert whole.score(first, masks[0], second, None) == metric.score(first, None, second, None)
 
 
 def test_pictures_that_cannot_be_laid_over_each_other():
-    metric = identity.metric("ssim")
+    metric = metrics.metric("ssim")
     with pytest.raises(InputError, match=r"\(40, 40\) and \(30, 30\)"):
         metric.score(pair()[0], None, pair(30)[0], None)
     with pytest.raises(InputError, match="windows of 11 x 11"):
@@ -123,7 +123,7 @@ def test_lpips_gets_pictures_from_minus_one_to_one(lpips):
     first, second = pair()
     difference = (np.asarray(first, np.float64) - np.asarray(second, np.float64)) / 127.5
     local = (difference**2).mean(-1)
-    metric = identity.metric("lpips")
+    metric = metrics.metric("lpips")
     assert not metric.higher_is_better
     assert metric.score(first, None, second, None) == pytest.approx(local.mean(), rel=1e-5)
     mask = np.zeros((40, 40), bool)
@@ -134,7 +134,7 @@ def test_lpips_gets_pictures_from_minus_one_to_one(lpips):
 
 def test_lpips_without_its_weights_says_so(lpips):
     with pytest.raises(MissingWeightsError, match="'vgg' of LPIPS could not be loaded"):
-        identity.metric("lpips", net="vgg")
+        metrics.metric("lpips", net="vgg")
 
 
 @pytest.mark.parametrize(("name", "package"), [("lpips", "lpips"), ("ssim", "skimage")])
@@ -142,4 +142,4 @@ def test_missing_packages_are_named(monkeypatch, name, package):
     structure._load_lpips.cache_clear()
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=f"needs the package {package}.*pip install"):
-        identity.metric(name)
+        metrics.metric(name)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessorPil, CLIPImageProcessorPil, CLIPModel, Dinov2Model
 
-from recast_probe import metrics as identity
+from recast_probe import metrics
 from recast_probe.errors import InputError, MissingWeightsError
 from recast_probe.metrics.preparation import Preparation
 from tests import tiny_metrics
@@ -84,7 +84,7 @@ def test_the_subject_alone_is_cut_out_at_the_encoders_size(dino_folder):
 
 
 def test_dinov2_is_the_cosine_of_normalised_class_tokens(dino_folder):
-    metric = identity.metric("dinov2", dino_folder)
+    metric = metrics.metric("dinov2", dino_folder)
     model = Dinov2Model.from_pretrained(dino_folder).eval()
     images = [picture(1), picture(2)]
     values = np.stack([written_out(each, tiny_metrics.DINO_PROCESSOR) for each in images])
@@ -100,8 +100,8 @@ def test_clip_scores_are_those_of_the_joint_model(clip_folder):
     model = CLIPModel.from_pretrained(clip_folder).eval()
     images, prompt = [picture(1), picture(2)], "a red fox"
     values = np.stack([written_out(each, tiny_metrics.CLIP_PROCESSOR) for each in images])
-    clip_i = identity.metric("clip-i", clip_folder)
-    clip_t = identity.metric("clip-t", clip_folder)
+    clip_i = metrics.metric("clip-i", clip_folder)
+    clip_t = metrics.metric("clip-t", clip_folder)
     tokens = clip_t.clip.tokenizer(prompt, return_tensors="pt")
     assert tokens["input_ids"][0].tolist()[0] == 0
     assert len(tokens["input_ids"][0]) == 9
@@ -117,8 +117,8 @@ def test_clip_scores_are_those_of_the_joint_model(clip_folder):
 
 
 def test_masks_are_used_or_ignored_by_name(dino_folder):
-    masked = identity.metric("dinov2", dino_folder)
-    whole = identity.metric("dinov2-whole", dino_folder)
+    masked = metrics.metric("dinov2", dino_folder)
+    whole = metrics.metric("dinov2-whole", dino_folder)
     first, second = picture(1, (96, 96)), picture(2, (96, 96))
     subject = picture(3, (32, 32))
     first.paste(subject, (8, 8))
@@ -133,7 +133,7 @@ def test_masks_are_used_or_ignored_by_name(dino_folder):
 
 
 def test_features_do_not_depend_on_the_batch(dino_folder):
-    metric = identity.metric("dinov2", dino_folder)
+    metric = metrics.metric("dinov2", dino_folder)
     images = [picture(seed, (64, 64)) for seed in range(17)]
     together = metric.embed(images)
     assert together.shape == (17, 32)
@@ -142,13 +142,13 @@ def test_features_do_not_depend_on_the_batch(dino_folder):
 
 
 def test_grey_and_transparent_images_are_read_as_rgb(dino_folder):
-    metric = identity.metric("dinov2", dino_folder)
+    metric = metrics.metric("dinov2", dino_folder)
     grey = picture(1).convert("L")
     assert metric.score(grey, None, grey.convert("RGB"), None) == pytest.approx(1, abs=1e-6)
 
 
 def test_long_prompts_are_cut_with_a_warning_and_empty_ones_refused(clip_folder):
-    metric = identity.metric("clip-t", clip_folder)
+    metric = metrics.metric("clip-t", clip_folder)
     with pytest.warns(UserWarning, match=r"reads 12 tokens and this prompt has 27"):
         metric.score_text(picture(), "a fox under the moon in the snow")
     with pytest.raises(InputError, match="prompt is empty"):
@@ -156,10 +156,10 @@ def test_long_prompts_are_cut_with_a_warning_and_empty_ones_refused(clip_folder)
 
 
 def test_provenance_names_the_weights(dino_folder, tmp_path):
-    own = identity.metric("dinov2", dino_folder).provenance()
+    own = metrics.metric("dinov2", dino_folder).provenance()
     other = tiny_metrics.save_dinov2(tmp_path / "other", seed=1)
     assert own["source"] == dino_folder.name
-    assert own["weights"] != identity.metric("dinov2", other).provenance()["weights"]
+    assert own["weights"] != metrics.metric("dinov2", other).provenance()["weights"]
     json.dumps(own)
 
 
@@ -168,7 +168,7 @@ def test_weights_that_are_out_of_reach(monkeypatch, name):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     repository = "nobody/no-such-model"
     with pytest.raises(MissingWeightsError) as caught:
-        identity.metric(name, repository)
+        metrics.metric(name, repository)
     text = str(caught.value)
     assert f"weights of {name} are missing" in text
     assert "model.safetensors" in text
@@ -182,13 +182,13 @@ def test_folders_that_lack_something(dino_folder, clip_folder, tmp_path):
         shutil.copytree(dino_folder, partial)
         (partial / name).unlink()
         with pytest.raises(MissingWeightsError, match=f"lacks {name}"):
-            identity.metric("dinov2", partial)
-        assert name in (identity.missing("dinov2", partial) or "")
+            metrics.metric("dinov2", partial)
+        assert name in (metrics.missing("dinov2", partial) or "")
     with pytest.raises(MissingWeightsError, match="no folder"):
-        identity.metric("dinov2", tmp_path / "nowhere")
+        metrics.metric("dinov2", tmp_path / "nowhere")
     with pytest.raises(InputError, match="kind 'clip'"):
-        identity.metric("dinov2", clip_folder)
-    assert identity.missing("dinov2", dino_folder) is None
+        metrics.metric("dinov2", clip_folder)
+    assert metrics.missing("dinov2", dino_folder) is None
 
 
 def test_files_cut_short_are_never_filled_with_random_weights(dino_folder, tmp_path):
@@ -203,8 +203,8 @@ def test_files_cut_short_are_never_filled_with_random_weights(dino_folder, tmp_p
         {"format": "pt"},
     )
     with pytest.raises(InputError, match=r"lack 1 tensors.*layernorm\.weight"):
-        identity.metric("dinov2", broken)
+        metrics.metric("dinov2", broken)
     data = (dino_folder / "model.safetensors").read_bytes()
     (broken / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match="cannot be used"):
-        identity.metric("dinov2", broken)
+        metrics.metric("dinov2", broken)

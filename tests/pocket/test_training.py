@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from recast_probe import pocket
 from recast_probe.errors import DamagedFileError, InputError
-from recast_probe.files import atomic as io
+from recast_probe.files import atomic
 from recast_probe.pocket import recipe
 from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
 from recast_probe.pocket.autoencoder import normalise_latents, to_tensor
@@ -88,8 +88,8 @@ def test_a_checkpoint_is_there_wherever_a_save_was_killed(tmp_path, monkeypatch,
         return act
 
     with monkeypatch.context() as patched:
-        patched.setattr(io.os, "replace", stops(os.replace))
-        patched.setattr(io.shutil, "rmtree", stops(shutil.rmtree))
+        patched.setattr(atomic.os, "replace", stops(os.replace))
+        patched.setattr(atomic.shutil, "rmtree", stops(shutil.rmtree))
         with suppress(Killed):
             save_checkpoint(folder, {"a": 2 * torch.ones(3)}, {"steps": 2})
     tensors, progress = load_checkpoint(folder)
@@ -97,7 +97,7 @@ def test_a_checkpoint_is_there_wherever_a_save_was_killed(tmp_path, monkeypatch,
     # the next save mends what is left
     save_checkpoint(folder, {"a": 3 * torch.ones(3)}, {"steps": 3})
     assert load_checkpoint(folder)[1] == {"steps": 3}
-    assert not io.previous(folder).exists()
+    assert not atomic.previous(folder).exists()
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "tokenizer", "tokenizer_2"])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from recast_probe import diagnostics
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError, ProfileFileError
-from recast_probe.files import atomic as io
+from recast_probe.files import atomic
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.profiles.profile_file import write_dataset
@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(io.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         make_profile(seed=2).save(path)
     assert path.read_bytes() == before
@@ -306,10 +306,10 @@ def test_a_file_that_cannot_grow_leaves_the_process_alive(tmp_path, limit):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, OSError])
 def test_atomic_files_survive_interruption(tmp_path, interruption):
-    path = io.write_text(tmp_path / "a.txt", "first")
+    path = atomic.write_text(tmp_path / "a.txt", "first")
 
     def write_half() -> None:
-        with io.atomic_path(path) as temporary:
+        with atomic.atomic_path(path) as temporary:
             temporary.write_text("half")
             raise interruption
 
@@ -317,10 +317,10 @@ def test_atomic_files_survive_interruption(tmp_path, interruption):
         write_half()
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
-    io.write_json(path, {"ü": [1, None]})
+    atomic.write_json(path, {"ü": [1, None]})
     assert json.loads(path.read_text()) == {"ü": [1, None]}
     with pytest.raises(ValueError, match="JSON"):
-        io.write_json(path, float("nan"))
+        atomic.write_json(path, float("nan"))
 
 
 def test_names_and_folders_that_cannot_be_written_are_refused(tmp_path):
