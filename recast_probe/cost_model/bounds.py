@@ -30,6 +30,12 @@ class Bound:
         least_seconds: no implementation takes less: the larger of the time to compute and the time
             to read the weights once a call.
         limited_by: "compute" or "memory", by which of the two is larger.
+
+    Examples:
+        >>> plan = RunPlan.full(512, 4096, 4096, steps=28)
+        >>> found = bound(rp.cost_model.flux_kontext_dev(), plan)
+        >>> found.speed_up, found.least_seconds
+        (1.0, None)
     """
 
     linear: float
@@ -65,6 +71,12 @@ def bound(
 
     Raises:
         InputError: 8-bit linear layers on a device that has none.
+
+    Examples:
+        >>> config, plan = rp.cost_model.flux_kontext_dev(), RunPlan.full(512, 4096, 4096, steps=28)
+        >>> found = bound(config, plan.keep(512), rp.cost_model.device_limits("h200"))
+        >>> round(found.speed_up, 2), found.limited_by
+        (1.89, 'compute')
     """
     work, traffic = plan.work(config), run_traffic(config, plan, bytes_each)
     facts: dict[str, Any] = {}

@@ -22,6 +22,11 @@ class TransformerConfig(ABC):
         heads, head_dim: attention heads of a block, and channels of a head.
         channels: values of a packed latent token.
         text_width: of the text encoder's states.
+
+    Examples:
+        >>> config = rp.cost_model.published_config("flux2-dev")
+        >>> config.class_name, config.blocks, config.width
+        ('Flux2Transformer2DModel', 56, 6144)
     """
 
     class_name: ClassVar[str]
@@ -89,8 +94,8 @@ class TransformerConfig(ABC):
     @property
     @abstractmethod
     def modulation_parameters(self) -> int:
-        """Parameters that shift, scale and gate; they act on one vector a step, however many
-        tokens there are."""
+        """Parameters that shift, scale and gate; they act on one vector a step, whatever the
+        number of tokens."""
 
     @property
     @abstractmethod
@@ -110,6 +115,11 @@ class FluxConfig(TransformerConfig):
     Attributes:
         pooled_width: of the pooled CLIP state.
         guidance: whether the guidance scale is embedded.
+
+    Examples:
+        >>> config = rp.cost_model.flux_kontext_dev()
+        >>> config.blocks, config.width, round(config.parameters / 1e9, 1)
+        (57, 3072, 11.9)
     """
 
     class_name: ClassVar[str] = "FluxTransformer2DModel"
@@ -185,6 +195,11 @@ class Flux2Config(TransformerConfig):
         mlp_ratio: hidden channels of an MLP, after the gate, by the width.
         time_channels: sinusoidal channels of a timestep.
         guidance: whether the guidance scale is embedded.
+
+    Examples:
+        >>> config = rp.cost_model.published_config("flux2-klein-4b")
+        >>> config.blocks, config.width, round(config.parameters / 1e9, 1)
+        (25, 3072, 3.9)
     """
 
     class_name: ClassVar[str] = "Flux2Transformer2DModel"
@@ -230,7 +245,7 @@ class Flux2Config(TransformerConfig):
     @property
     def parameters(self) -> int:
         width = self.width
-        # a double-stream block has layers of its own for each stream
+        # a double-stream block has separate layers for each stream
         double = 2 * self.block_linear + 4 * self.head_dim
         single = self.block_linear + 2 * self.head_dim
         ends = width * (2 * self.channels + self.text_width)

@@ -18,6 +18,10 @@ class DeviceLimits:
         bandwidth: bytes/s of its memory.
         memory: bytes of its memory.
         source: where the numbers stand.
+
+    Examples:
+        >>> DEVICES["h200"].bandwidth / 1e12
+        4.8
     """
 
     name: str
@@ -87,6 +91,10 @@ def device_limits(name: str) -> DeviceLimits:
 
     Raises:
         InputError: it is not in the table.
+
+    Examples:
+        >>> device_limits("a100").name
+        'NVIDIA A100 SXM 80 GB'
     """
     if name not in DEVICES:
         raise InputError(

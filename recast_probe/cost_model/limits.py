@@ -16,6 +16,11 @@ def entropy_range(tokens: int, top: int, share: float) -> tuple[float, float]:
 
     Raises:
         InputError: a share below top / tokens or above 1, or no tokens beside the top ones.
+
+    Examples:
+        >>> least, most = entropy_range(4096, 1024, share=0.7)
+        >>> round(least, 2), round(most, 2)
+        (5.77, 11.36)
     """
     if not 1 <= top < tokens or not top / tokens <= share <= 1:
         raise InputError(
@@ -51,6 +56,10 @@ def largest_top_share(tokens: int, top: int, entropy: float) -> float:
 
     Raises:
         InputError: an entropy above log2(tokens) or below 0.
+
+    Examples:
+        >>> round(largest_top_share(4096, 1024, entropy=11.0), 3)
+        0.811
     """
     if not 0 <= entropy <= math.log2(tokens):
         raise InputError(f"{tokens} tokens have 0 to {math.log2(tokens):.2f} bits, not {entropy}.")
@@ -68,7 +77,17 @@ def _largest_entropy(tokens: int, top: int, share: float) -> float:
 
 
 def eq_4_mean(minimum: int, maximum: int, gamma: float, steps: int) -> float:
-    """Mean tokens of Eq. 4 on the step clock, before they are rounded to whole tokens."""
+    """Mean tokens of Eq. 4 on the step clock, before they are rounded to whole tokens.
+
+    Args:
+        minimum, maximum: tokens kept in the first and in the last step.
+        gamma: the exponent.
+        steps: of the run, at least 2.
+
+    Examples:
+        >>> round(eq_4_mean(256, 1024, gamma=2.0, steps=28), 1)
+        516.7
+    """
     kept = sum((step / (steps - 1)) ** gamma for step in range(steps)) / steps
     return minimum + (maximum - minimum) * kept
 
@@ -78,6 +97,10 @@ def gamma_for_mean(minimum: int, maximum: int, mean: float, steps: int) -> float
 
     Raises:
         InputError: a mean that no exponent gives.
+
+    Examples:
+        >>> round(gamma_for_mean(256, 1024, mean=600, steps=28), 2)
+        1.24
     """
 
     def excess(log_gamma: float) -> float:

@@ -24,6 +24,10 @@ class StepPlan:
         fresh: in a step of token-wise caching, the share of generation tokens that go through the
             MLPs again; attention is not computed then. None in any other step.
         read: generation-to-reference attention is read in every block, once more for all of them.
+
+    Examples:
+        >>> StepPlan(reference=1024).computed
+        True
     """
 
     reference: int
@@ -35,7 +39,7 @@ class StepPlan:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """A run; each method returns another plan with one more thing done to it.
+    """A run; each method returns a copy of the plan with one more change.
 
     Attributes:
         text, generation, reference: tokens of the full sequence.
@@ -43,6 +47,11 @@ class RunPlan:
         calls: transformer calls in a step; 2 with true classifier-free guidance.
         images: images in a batch.
         float8_linears: linear layers on tokens multiply in 8 bits. This changes the model.
+
+    Examples:
+        >>> plan = RunPlan.full(512, 4096, 4096, steps=4).keep(1024).read(0)
+        >>> [step.reference for step in plan.steps], plan.steps[0].read
+        ([4096, 1024, 1024, 1024], True)
     """
 
     text: int

@@ -23,7 +23,7 @@ WORDS = {
 
 
 def planned(plan: RunPlan, words: Sequence[str]) -> RunPlan:
-    """A plan with each of these done to it, in any order.
+    """A plan changed by each of these words, in any order.
 
     Args:
         words: such as "prune=600", "reuse", "compute=20"; see `WORDS`.

@@ -1,4 +1,4 @@
-"""The transformers that the arithmetic knows, by class and by the name of a published model."""
+"""The transformers that the cost model knows, by class and by the name of a published model."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def config_from_dict(config: Mapping[str, Any]) -> TransformerConfig:
     Raises:
         InputError: of a class that is not known, without one of the sizes, or with one that cannot
             be.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> transformer = build_tiny_pipeline().transformer
+        >>> config_from_dict({**transformer.config, "_class_name": "FluxTransformer2DModel"}).blocks
+        5
     """
     name = config.get("_class_name")
     for each in CONFIG_TYPES:
@@ -53,6 +59,12 @@ def config_of(transformer: Any) -> TransformerConfig:
 
     Raises:
         InputError: of a class that is not known.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> config = config_of(build_tiny_pipeline().transformer)
+        >>> config.double_blocks, config.single_blocks, config.width
+        (2, 3, 32)
     """
     names = [base.__name__ for base in type(transformer).__mro__]
     known = [each.class_name for each in CONFIG_TYPES if each.class_name in names]
@@ -70,12 +82,25 @@ PUBLISHED = {
 
 
 def published_config(name: str) -> TransformerConfig:
-    """The sizes of one of the models in ``PUBLISHED``."""
+    """The sizes of one of the models in ``PUBLISHED``.
+
+    Raises:
+        KeyError: another name.
+
+    Examples:
+        >>> published_config("flux2-klein-9b").heads
+        32
+    """
     return config_from_dict(json.loads((CONFIGS / PUBLISHED[name]).read_text()))
 
 
 def flux_kontext_dev() -> FluxConfig:
-    """The config of FLUX.1 Kontext dev's transformer."""
+    """The config of FLUX.1 Kontext dev's transformer.
+
+    Examples:
+        >>> flux_kontext_dev().blocks
+        57
+    """
     found = published_config("flux-kontext")
     assert isinstance(found, FluxConfig)
     return found

@@ -17,6 +17,11 @@ class QwenImageConfig(FluxConfig):
 
     Attributes:
         zero_cond_t: image tokens are modulated for two timesteps, the second of which is 0.
+
+    Examples:
+        >>> config = rp.cost_model.published_config("qwen-image-edit")
+        >>> config.double_blocks, config.single_blocks, round(config.parameters / 1e9, 1)
+        (60, 0, 20.4)
     """
 
     class_name: ClassVar[str] = "QwenImageTransformer2DModel"

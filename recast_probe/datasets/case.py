@@ -32,6 +32,11 @@ class Case(Protocol):
         reference_mask: where the subject is in it, bool (height, width); None for not known.
         target: the true answer; None where there is none.
         target_mask: where the subject is in the target; None for not known.
+
+    Examples:
+        >>> case = rp.datasets.load_benchmark("pocket", subjects=1, prompts=1)[0]
+        >>> case.reference.size, case.reference_mask.shape
+        ((128, 128), (128, 128))
     """
 
     @property
@@ -59,6 +64,11 @@ class FileCase:
     Attributes:
         reference_file, mask_file, target_file, target_mask_file: where they lie; None for none.
         finder: finds the masks that are not given; hashable, so that a picture is searched once.
+
+    Examples:
+        >>> case = FileCase("fox", "in snow", "animal", seed=0, reference_file=Path("fox.png"))
+        >>> case.target is None, case.reference_file.name
+        (True, 'fox.png')
     """
 
     subject: str
@@ -104,7 +114,14 @@ class FileCase:
 
 
 def mask_origin(case: Case, picture: Literal["reference", "target"] = "reference") -> str:
-    """Where the mask of a case's picture comes from: "given", the name of a finder, or "none"."""
+    """Where the mask of a case's picture comes from: "given", the name of a finder, or "none".
+
+    Examples:
+        >>> mask_origin(FileCase("fox", "in snow", "animal", 0, Path("fox.png"), Path("mask.png")))
+        'given'
+        >>> mask_origin(FileCase("fox", "in snow", "animal", 0, Path("fox.png")))
+        'none'
+    """
     of_target = picture == "target"
     if isinstance(case, FileCase):
         if (case.target_mask_file if of_target else case.mask_file) is not None:
@@ -120,6 +137,13 @@ def file_label(cases: Iterable[Case]) -> dict[str, str]:
 
     Another picture of the same name, mask or seed gives another label, so that runs on the one are
     never taken for runs on the other.
+
+    Raises:
+        InputError: a file that cannot be read.
+
+    Examples:
+        >>> file_label(rp.datasets.load_benchmark("pocket", subjects=1, prompts=1))
+        {}
     """
     digest = hashlib.sha256()
     for case in cases:
@@ -132,7 +156,7 @@ def file_label(cases: Iterable[Case]) -> dict[str, str]:
 
 
 def noise_seed(seed: int, subject: str, prompt: str) -> int:
-    """Seed of a case that has none of its own; it stays the same in any part of the benchmark."""
+    """Seed of a case that comes without one; it stays the same in any part of the benchmark."""
     digest = hashlib.sha256(f"{seed}\n{subject}\n{prompt}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % 2**31
 

@@ -43,8 +43,20 @@ def dreambench(
         masks: finds the subjects; see `recast_probe.masks`.
 
     Raises:
-        InputError: not there, not to be had, a picture without caption file or the reverse, or a
-            file that cannot be used.
+        InputError: not there and not to be downloaded, a picture without caption file or the
+            reverse, or a file that cannot be used.
+
+    Examples:
+        >>> import tempfile
+        >>> from recast_probe.testing.tiny import tiny_image
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     pictures, texts = (Path(place, name, "animal") for name in ("images", "captions"))
+        ...     pictures.mkdir(parents=True)
+        ...     texts.mkdir(parents=True)
+        ...     tiny_image().save(pictures / "00.png")
+        ...     number = (texts / "00.txt").write_text("fox\\na fox in snow")
+        ...     [(case.subject, case.prompt) for case in dreambench(place)]
+        [('fox (animal 00)', 'a fox in snow')]
     """
     if path is None:
         root = from_hub(REPOSITORY, "DreamBench++", LAYOUT)

@@ -101,6 +101,17 @@ def dreambooth(
 
     Warns:
         UserWarning: subjects of the file that have no folder, which are left out.
+
+    Examples:
+        >>> import tempfile
+        >>> from recast_probe.testing.tiny import tiny_image
+        >>> lists = "Object Prompts 'a {0} {1} in snow' Live Subject Prompts 'a {0} {1}'"
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     Path(place, "fox").mkdir()
+        ...     tiny_image().save(Path(place, "fox", "00.jpg"))
+        ...     number = Path(place, TABLE).write_text(f"fox,fox\\n{lists}")
+        ...     [(case.subject, case.prompt) for case in dreambooth(place)]
+        [('fox', 'a fox in snow')]
     """
     if path is None:
         raise InputError(

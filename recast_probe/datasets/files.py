@@ -153,7 +153,7 @@ def from_hub(repository: str, what: str, layout: str) -> Path:
     """A dataset of the hub: from the cache where it lies complete, else downloaded.
 
     Raises:
-        InputError: it is neither in the cache nor to be had; says how to get it.
+        InputError: it is not in the cache and cannot be downloaded; says how to get it.
     """
     from huggingface_hub import snapshot_download
 
@@ -188,7 +188,7 @@ def unpacked(archive: Path, keep: Iterable[str]) -> Path:
         if target.is_dir():
             return target
         root.mkdir(parents=True, exist_ok=True)
-        # it appears whole or not at all: another run may be waiting for it
+        # written atomically: another run may be waiting for it
         partial = Path(tempfile.mkdtemp(dir=root, prefix=".unpacking-"))
         try:
             _unpack(stream, archive.name, partial, tuple(keep))

@@ -38,7 +38,7 @@ def folder(
     seed: int = 0,
     masks: MaskFinder | None = None,
 ) -> list[FileCase]:
-    """The cases of a table of one's own.
+    """The cases of your own table of pictures and prompts.
 
     Each row is a case. Rows with one image, or with one subject where that column is there, are
     one subject in the statistics. An empty cell means that a row has none of it.
@@ -52,6 +52,15 @@ def folder(
     Raises:
         InputError: no table or several, a column that is not known, a row without image or prompt,
             a path that leaves the folder, or a file that cannot be used.
+
+    Examples:
+        >>> import tempfile
+        >>> from recast_probe.testing.tiny import tiny_image
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     tiny_image().save(Path(place, "fox.png"))
+        ...     number = Path(place, "table.csv").write_text("image,prompt\\nfox.png,in snow")
+        ...     [(case.subject, case.prompt, case.category) for case in folder(place)]
+        [('fox.png', 'in snow', 'all')]
     """
     if path is None:
         raise InputError(f"A folder of your own needs its path (--data PATH). It holds {LAYOUT}.")

@@ -36,7 +36,17 @@ def kontextbench(
         masks: finds the subjects; see `recast_probe.masks`.
 
     Raises:
-        InputError: not there, not to be had, or a line or a picture that cannot be used.
+        InputError: not there and not to be downloaded, or a line or a picture that cannot be used.
+
+    Examples:
+        >>> import tempfile
+        >>> from recast_probe.testing.tiny import tiny_image
+        >>> row = '{"file_name": "fox.png", "instruction": "in snow", "category": "Text Editing"}'
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     tiny_image().save(Path(place, "fox.png"))
+        ...     number = Path(place, "metadata.jsonl").write_text(row)
+        ...     [(case.subject, case.prompt) for case in kontextbench(place)]
+        [('fox', 'in snow')]
     """
     if path is None:
         root = from_hub(REPOSITORY, "KontextBench", LAYOUT)

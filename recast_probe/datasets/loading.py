@@ -45,6 +45,10 @@ def load_benchmark(
 
     Raises:
         InputError: an unknown name, a path where none belongs, and as the loaders say.
+
+    Examples:
+        >>> len(load_benchmark("pocket", subjects=2, prompts=3))
+        6
     """
     if name == "pocket":
         if path is not None:

@@ -17,7 +17,7 @@ from recast_probe.metrics.metric_types import EncoderMetric, Images, Masks, Text
 from recast_probe.metrics.preparation import Preparation, in_batches
 from recast_probe.metrics.pretrained import load_part, source_name, weights_digest
 
-# The one of OpenAI's models that is published as safetensors; FLUX's own text encoder is its half.
+# OpenAI's model that is published as safetensors; FLUX.1 encodes prompts with its text half.
 SOURCE = "openai/clip-vit-large-patch14"
 FILES: tuple[str, ...] = (
     "config.json",

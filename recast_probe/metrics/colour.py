@@ -1,6 +1,6 @@
 """Colour identity: how much of two subjects' colour distributions coincides.
 
-ImageNet features hardly see a change of hue, so colour has a score of its own.
+ImageNet features hardly see a change of hue, so colour has a separate score.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ STEP = 12.5
 
 
 def srgb_to_lab(colours: np.ndarray) -> np.ndarray:
-    """sRGB in [0, 1] (..., 3) to CIE L*a*b* (..., 3): L in 0..100, a and b around 0."""
+    """sRGB in [0, 1] (..., 3) to CIE L*a*b* (..., 3): L in 0..100, a and b around 0.
+
+    Raises:
+        ValueError: the last axis has another length than 3.
+
+    Examples:
+        >>> np.abs(srgb_to_lab([1.0, 1.0, 1.0])).round(1)
+        array([100.,   0.,   0.])
+    """
     colours = np.asarray(colours, dtype=np.float64)
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     relative = linear @ SRGB_TO_XYZ.T / WHITE
@@ -44,6 +52,11 @@ def lab_histogram(image: Image.Image, mask: Mask | None = None) -> np.ndarray:
     Every pixel is spread over the eight nearest cells by trilinear weights, so that a small shift
     of colour moves the histogram a little instead of jumping over a cell's edge. Colours
     outside the cells count in the nearest one. Raises InputError for an unusable mask.
+
+    Examples:
+        >>> found = lab_histogram(Image.new("RGB", (4, 4), "red"))
+        >>> found.shape, float(found.sum().round(6))
+        ((8, 15, 15), 1.0)
     """
     colours = pixels(image).reshape(-1, 3)
     weights = np.ones(len(colours)) if mask is None else mask_weights(mask, image).ravel()
@@ -71,6 +84,14 @@ def colour_similarity(
     """Intersection of the two Lab histograms, in [0, 1]: the share of colour they have in common.
 
     1 for the same distribution, 0 when no colour cell is shared. Positions play no part.
+
+    Raises:
+        InputError: a picture or a mask that cannot be used.
+
+    Examples:
+        >>> red, blue = (Image.new("RGB", (4, 4), each) for each in ("red", "blue"))
+        >>> colour_similarity(red, None, blue, None)
+        0.0
     """
     first = lab_histogram(image, mask)
     second = lab_histogram(reference, reference_mask)

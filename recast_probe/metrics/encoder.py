@@ -67,6 +67,10 @@ def features(
     whole image, which then measures the background as much as the subject. The centre is the mean
     feature of 300 unrelated objects, so that unrelated subjects have a cosine near 0.
     Raises InputError when counts or shapes disagree.
+
+    Examples:
+        >>> features([Image.new("RGB", (32, 32), "red")]).shape
+        (1, 1280)
     """
     if isinstance(images, Image.Image):
         raise InputError("features takes a list of images; put the one image into a list.")
@@ -86,6 +90,10 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Cosine of every row of `first` (n, d) with every row of `second` (m, d): (n, m), in [-1, 1].
 
     Raises InputError unless both are two-dimensional with the same d.
+
+    Examples:
+        >>> cosine(np.array([[1.0, 0.0]]), np.array([[2.0, 0.0], [0.0, 3.0]]))
+        array([[1., 0.]])
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise InputError(

@@ -70,6 +70,15 @@ def isolate(
     The square around the mask's box, widened on each side by `padding` times its length, is
     resized to `size` pixels. Without a mask the whole image is the subject, made square with grey.
     `fill` (3,) is another grey: an encoder's own mean, which its normalisation turns into zeros.
+
+    Raises:
+        InputError: a picture that is too narrow, or a mask of another shape or that marks nothing.
+
+    Examples:
+        >>> mask = np.zeros((20, 30))
+        >>> mask[5:15, 5:15] = 1
+        >>> isolate(Image.new("RGB", (30, 20), "red"), mask, size=8).shape
+        (8, 8, 3)
     """
     _check_picture(image)
     if mask is None:

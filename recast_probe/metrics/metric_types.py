@@ -27,6 +27,10 @@ class Metric(ABC):
     Attributes:
         name: its name in tables, and in `recast_probe.metrics.metric`.
         higher_is_better: False for distances.
+
+    Examples:
+        >>> rp.metrics.metric("colour").higher_is_better
+        True
     """
 
     name: str
@@ -47,6 +51,11 @@ class ImageMetric(Metric):
     Attributes:
         aligned: True where pixels are compared place by place, so that it only makes sense between
             two pictures of one scene, such as a pruned and the full run's output.
+
+    Examples:
+        >>> red = Image.new("RGB", (32, 32), "red")
+        >>> round(rp.metrics.metric("colour").score(red, None, red, None), 6)
+        1.0
     """
 
     aligned: bool = False
@@ -67,7 +76,19 @@ class ImageMetric(Metric):
 
 
 class EncoderMetric(ImageMetric):
-    """Cosine of the features of the two subjects, in [-1, 1]."""
+    """Cosine of the features of the two subjects, in [-1, 1].
+
+    Examples:
+        >>> class MeanColour(EncoderMetric):
+        ...     name = "mean-colour"
+        ...     def embed(self, images, masks=None):
+        ...         return np.array([np.asarray(image).mean((0, 1)) for image in images])
+        ...     def provenance(self):
+        ...         return {"metric": self.name}
+        >>> red, dark = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "maroon")
+        >>> MeanColour().score(red, None, dark, None)
+        1.0
+    """
 
     @abstractmethod
     def embed(self, images: Images, masks: Masks = None) -> np.ndarray:
@@ -86,7 +107,18 @@ class EncoderMetric(ImageMetric):
 
 
 class TextMetric(Metric):
-    """Compares an image with a text."""
+    """Compares an image with a text.
+
+    Examples:
+        >>> class Words(TextMetric):
+        ...     name = "words"
+        ...     def score_text(self, image, prompt):
+        ...         return float(len(prompt.split()))
+        ...     def provenance(self):
+        ...         return {"metric": self.name}
+        >>> Words().score_text(Image.new("RGB", (4, 4)), "a red fox")
+        3.0
+    """
 
     @abstractmethod
     def score_text(self, image: Image.Image, prompt: str) -> float:
@@ -94,7 +126,18 @@ class TextMetric(Metric):
 
 
 class SetMetric(Metric):
-    """Compares two collections of images that need not be paired."""
+    """Compares two collections of images that need not be paired.
+
+    Examples:
+        >>> class Count(SetMetric):
+        ...     name = "count"
+        ...     def distance(self, images_a, images_b, masks_a=None, masks_b=None):
+        ...         return float(abs(len(images_a) - len(images_b)))
+        ...     def provenance(self):
+        ...         return {"metric": self.name}
+        >>> Count().distance([Image.new("RGB", (4, 4))], []), Count().higher_is_better
+        (1.0, False)
+    """
 
     higher_is_better = False
 

@@ -115,7 +115,7 @@ def hub_file(name: str, source: str | Path, file: str) -> Path:
     """One file of a metric's repository or folder, downloaded when it is not there.
 
     Raises:
-        MissingWeightsError: it is not there and cannot be had.
+        MissingWeightsError: it is not there and cannot be downloaded.
     """
     from huggingface_hub import hf_hub_download
 

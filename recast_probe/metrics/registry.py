@@ -68,8 +68,20 @@ def register_metric(kind: type[Metric], *, packages: Iterable[str] = ()) -> type
         The same class, so that this can be its decorator.
 
     Raises:
-        InputError: it is no such class, lacks a method, or has a name that is taken or that a list
-            of metrics could not hold.
+        InputError: it is not such a class, lacks a method, or has a name that is taken or that a
+            list of metrics could not hold.
+
+    Examples:
+        >>> from recast_probe.metrics.metric_types import TextMetric
+        >>> class Words(TextMetric):
+        ...     name = "words"
+        ...     def score_text(self, image, prompt):
+        ...         return float(len(prompt.split()))
+        ...     def provenance(self):
+        ...         return {"metric": self.name}
+        >>> register_metric(Words) is Words
+        True
+        >>> del ENTRIES["words"]  # only to leave no trace of this example
     """
     kinds = (ImageMetric, TextMetric, SetMetric)
     if not (isinstance(kind, type) and issubclass(kind, kinds)):
@@ -93,7 +105,12 @@ def register_metric(kind: type[Metric], *, packages: Iterable[str] = ()) -> type
 
 
 def metric_names() -> list[str]:
-    """Every name that `metric` takes; "-whole" is the variant that ignores masks."""
+    """Every name that `metric` takes; "-whole" is the variant that ignores masks.
+
+    Examples:
+        >>> "dinov2" in metric_names(), "dinov2-whole" in metric_names()
+        (True, True)
+    """
     whole = [name + WHOLE for name, entry in ENTRIES.items() if _is_image_metric(entry)]
     return [*ENTRIES, *whole]
 
@@ -108,7 +125,7 @@ def metric(
     Args:
         name: one of `metric_names()`.
         source: repository or folder of the weights, where the metric has some to fetch.
-        device: where it runs, where it has a network of its own.
+        device: where it runs, where it has a network.
         settings: of the metric's class, such as `extractor` for "kid" and "rfid".
 
     Returns:
@@ -118,6 +135,10 @@ def metric(
         InputError: an unknown name, or a source for a metric without weights to fetch.
         MissingWeightsError: the weights are not here and cannot be downloaded.
         MissingPackageError: a package that it needs is not installed.
+
+    Examples:
+        >>> metric("colour-whole").name
+        'colour-whole'
     """
     entry = _entry(name)
     if source is not None and entry.source is None:
@@ -137,6 +158,10 @@ def metrics_of(named: str | Iterable[str | Metric], device: str = "cpu") -> list
     """Metrics from "dinov2=FOLDER,clip-i,kid", or from such parts, or as they are.
 
     Raises InputError for unknown names, and for one that is there twice.
+
+    Examples:
+        >>> [each.name for each in metrics_of("mobilenet,colour")]
+        ['mobilenet', 'colour']
     """
     parts = named.split(",") if isinstance(named, str) else list(named)
     found: list[Metric] = []
@@ -157,6 +182,13 @@ def missing(name: str, source: str | Path | None = None) -> str | None:
     """What a metric lacks on this machine, with how to get it; None when it is ready.
 
     Looks at installed packages and the disk only, and loads nothing.
+
+    Raises:
+        InputError: an unknown name.
+
+    Examples:
+        >>> missing("colour") is None
+        True
     """
     entry = _entry(name)
     for package in entry.packages:

@@ -18,7 +18,12 @@ PAPER_BUDGET = Adaptive(256, 1024, gamma=2.0)
 
 
 def budget(found: Measured) -> list[Verdict]:
-    """The mean of Eq. 4, its direction, and its blocks."""
+    """The mean of Eq. 4, its direction, and its blocks.
+
+    Examples:
+        >>> [each.verdict for each in budget(Measured({}))]
+        ['fails', 'not measured', 'fails']
+    """
     mean = eq_4_mean(PAPER_BUDGET.minimum, PAPER_BUDGET.maximum, PAPER_BUDGET.gamma, STEPS)
     with_profile = (REFERENCE + PAPER_BUDGET.schedule(STEPS)[1:].sum()) / STEPS
     gamma = gamma_for_mean(PAPER_BUDGET.minimum, PAPER_BUDGET.maximum, 600, STEPS)

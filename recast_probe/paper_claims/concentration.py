@@ -28,7 +28,12 @@ COMMAND = "analyses.concentration"
 
 
 def concentration(found: Measured) -> list[Verdict]:
-    """Skew, entropy, foreground and agreement across prompts."""
+    """Skew, entropy, foreground and agreement across prompts.
+
+    Examples:
+        >>> [each.verdict for each in concentration(Measured({}))]
+        ['not measured', 'not measured', 'not decided', 'not measured', 'not measured']
+    """
     _, bits = entropy_range(REFERENCE, TOP, PAPER_SHARE)
     share = largest_top_share(REFERENCE, TOP, PAPER_BITS)
     return [
@@ -108,7 +113,7 @@ def _fall(found: Measured) -> str:
 
 
 def _entropy_falls(found: Measured) -> Judged:
-    """The paired difference; in size only where it is as large a part of what there can be."""
+    """Judge the paired difference, and whether it is as large a share of the maximum as stated."""
     if found.get("entropy_fall") is None and found.get("entropy_last") is not None:
         return UNDECIDED, f"the pairs were not compared; python -m {COMMAND} does it"
     verdict, test = difference(found, "entropy_fall", COMMAND)

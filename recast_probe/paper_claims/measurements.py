@@ -13,7 +13,7 @@ from recast_probe.paper_claims.possible import check_possible, check_together
 
 
 def collect(files: Sequence[str | Path]) -> dict[str, Any]:
-    """Numbers by the names in `claims.MEASURED`, and "model".
+    """Numbers by the names in `paper_claims.MEASURED`, and "model".
 
     A later file wins over an earlier one.
 

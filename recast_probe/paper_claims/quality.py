@@ -42,7 +42,12 @@ ORDER = (
 
 
 def quality(found: Measured) -> list[Verdict]:
-    """Identity kept, the order of the methods, and the extensions of Section 3.4."""
+    """Identity kept, the order of the methods, and the extensions of Section 3.4.
+
+    Examples:
+        >>> quality(Measured({"retention": 0.98}))[0].measured
+        '98.0%'
+    """
     identity = "MobileNetV2 identity in the place of DINOv2"
     return [
         Verdict(

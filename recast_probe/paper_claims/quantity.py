@@ -22,6 +22,10 @@ class Quantity:
         p_value: two-sided, that a difference is 0; None for no difference or an unknown one.
         count: independent subjects; None where it was not said.
         alone: given as a plain number, with nothing that says how sure it is.
+
+    Examples:
+        >>> Quantity.read("auroc", {"mean": 0.8, "low": 0.7, "high": 0.9, "subjects": 12}).count
+        12
     """
 
     mean: float
@@ -38,7 +42,7 @@ class Quantity:
 
         Raises:
             InputError: anything else, numbers that are not finite, ends that do not enclose the
-                mean, or a count that is no whole number of at least 1.
+                mean, or a count that is not a whole number of at least 1.
         """
         if not isinstance(value, Mapping):
             return cls(_number(name, value), alone=True)

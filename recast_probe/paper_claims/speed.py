@@ -42,7 +42,13 @@ NO_GPU = "needs trained weights and a GPU to be timed"
 
 
 def speed(config: TransformerConfig, found: Measured) -> list[Verdict]:
-    """Speed-ups and times against the work that is left."""
+    """Speed-ups and times against the work that is left.
+
+    Examples:
+        >>> found = speed(rp.cost_model.flux_kontext_dev(), Measured({}))
+        >>> sorted({each.verdict for each in found})
+        ['fails under equal efficiency', 'holds', 'impossible', 'not testable here']
+    """
     full, none = _step(config, REFERENCE), _step(config, 0)
     budgets = PAPER_BUDGET.schedule(STEPS).tolist()
     whole = run_work(config, TEXT, GENERATION, [REFERENCE] * STEPS)

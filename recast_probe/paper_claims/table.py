@@ -12,6 +12,12 @@ def markdown_table(verdicts: Sequence[Verdict], model: str | None) -> str:
 
     Args:
         model: whose measurements they are; None where nothing was measured.
+
+    Examples:
+        >>> from recast_probe.paper_claims.budget import budget
+        >>> from recast_probe.paper_claims.verdict import Measured
+        >>> print(markdown_table(budget(Measured({}))[:1], None).split("\\n")[0])
+        | claim | paper | what arithmetic allows | measured | verdict | test | rests on |
     """
     measured = "measured" if model is None else f"measured on {model}"
     rows = [

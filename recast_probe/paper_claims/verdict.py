@@ -86,6 +86,11 @@ class Verdict:
         verdict: one of `VERDICTS`.
         test: what decided, or what would; "-" where there is nothing to test.
         rests_on: the assumption without which the verdict would not follow.
+
+    Examples:
+        >>> found = Verdict("a claim", "97 %", "-", "-", UNMEASURED, "-", "one model")
+        >>> found.reason
+        'one model'
     """
 
     claim: str
@@ -119,6 +124,11 @@ class Measured:
 
     Raises:
         InputError: see `Quantity.read`.
+
+    Examples:
+        >>> found = Measured({"model": "a model", "auroc": {"mean": 0.8, "low": 0.7, "high": 0.9}})
+        >>> found.get("auroc").low, found.text("top25")
+        (0.7, '-')
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
@@ -141,6 +151,6 @@ class Measured:
         return self.found.get(name)
 
     def text(self, name: str, form: str = ".3f") -> str:
-        """A quantity in words, "-" where it was not measured."""
+        """A quantity as text, "-" where it was not measured."""
         value = self.get(name)
         return "-" if value is None else value.text(form)

@@ -50,6 +50,12 @@ def register_family(family: type[Family]) -> type[Family]:
     Raises:
         InputError: it is not a family, lacks a method or a fact, or its name or one of its
             pipelines has a family already.
+
+    Examples:
+        >>> register_family(FluxKontext)
+        Traceback (most recent call last):
+            ...
+        recast_probe.errors.InputError: There is a family 'flux-kontext' already, ...
     """
     if not (isinstance(family, type) and issubclass(family, Family)):
         raise InputError(
@@ -84,13 +90,18 @@ def find_family(pipe: Any, *, traced: bool = True, model: str | None = None) -> 
         InputError: the name of a model in place of a pipeline.
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are not the
             expected ones; the message names what was found and what is supported.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> find_family(build_tiny_pipeline()).block_kinds
+        ['double', 'double', 'single', 'single', 'single']
     """
     if isinstance(pipe, str | Path):
         raise InputError(
             f"{str(pipe)!r} is a name and not a pipeline; load it with "
             f"Probe.from_pretrained({str(pipe)!r}), or with diffusers."
         )
-    # the nearest ancestor decides, so that a subclass may have a family of its own
+    # the nearest ancestor decides, so that a subclass may have a separate family
     for name in (base.__name__ for base in type(pipe).__mro__):
         if name in REFUSED:
             raise refused(name)
@@ -104,7 +115,12 @@ def find_family(pipe: Any, *, traced: bool = True, model: str | None = None) -> 
 
 
 def refused(class_name: str) -> UnsupportedPipelineError:
-    """The error for a pipeline class that is not supported: why, or what is supported."""
+    """The error for a pipeline class that is not supported: why, or what is supported.
+
+    Examples:
+        >>> type(refused("StableDiffusionPipeline")).__name__
+        'UnsupportedPipelineError'
+    """
     if class_name in REFUSED:
         return UnsupportedPipelineError(f"{class_name} is not supported: {REFUSED[class_name]}.")
     return UnsupportedPipelineError(
@@ -113,12 +129,24 @@ def refused(class_name: str) -> UnsupportedPipelineError:
 
 
 def supported_pipelines() -> list[str]:
-    """Names of the diffusers pipeline classes that can be probed."""
+    """Names of the diffusers pipeline classes that can be probed.
+
+    Examples:
+        >>> "FluxKontextPipeline" in supported_pipelines()
+        True
+    """
     return [name for family in FAMILIES for name in family.pipelines]
 
 
 def family_of_class(class_name: str) -> type[Family] | None:
-    """The family of a pipeline class, by the name of the class; None where it is not known."""
+    """The family of a pipeline class, by the name of the class; None where it is not known.
+
+    Examples:
+        >>> family_of_class("Flux2Pipeline").name
+        'flux2'
+        >>> family_of_class("StableDiffusionPipeline") is None
+        True
+    """
     return next((family for family in FAMILIES if class_name in family.pipelines), None)
 
 

@@ -50,7 +50,7 @@ class Schedule:
     Attributes:
         timesteps: float64, one per step, on the scheduler's scale (1000 = pure noise).
         sigmas: float64, one per step, as the scheduler reports them.
-        stochastic: the scheduler draws noise of its own in the steps.
+        stochastic: the scheduler itself draws noise in the steps.
     """
 
     timesteps: np.ndarray
@@ -87,6 +87,11 @@ class Family(ABC):
     Args:
         pipe: the pipeline that it serves.
         model: what results call the model; by default what it was loaded from.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> rp.pipelines.find_family(build_tiny_pipeline()).attention_calls()[0].module
+        'transformer_blocks.0.attn'
     """
 
     name: str
@@ -95,18 +100,14 @@ class Family(ABC):
     text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
     texts: Mapping[str, TextInput]  # by branch
     leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
-    # name of diffusers' class of the attention processor, by kind of block
-    processors: ClassVar[Mapping[str, str]]
-    # arguments of the pipeline that the probe sets itself, and what to use in their place
-    reserved: Mapping[str, str] = {}
+    processors: ClassVar[Mapping[str, str]]  # diffusers' class of processor, by kind of block
+    reserved: Mapping[str, str] = {}  # arguments that the probe sets, and what to use instead
     query_groups: tuple[str, ...] = ("generation", "reference", "text")
-    # further arguments of the pipeline that are images, each handed on as a list
-    image_arguments: tuple[str, ...] = ()
+    image_arguments: tuple[str, ...] = ()  # further arguments that are images, each as a list
     takes_adapter: bool = False
     needs_reference: bool = False
     takes_attention_mask: bool = True  # else merged tokens are weighed inside attention
-    # what must be installed besides, by its name on PyPI
-    packages: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()  # what must be installed besides, by its name on PyPI
 
     def __init__(self, pipe: Any, model: str | None = None) -> None:
         self.pipe = pipe
@@ -218,7 +219,7 @@ class Family(ABC):
     def branch_layouts(
         self, layout: TokenLayout, arguments: Mapping[str, Any]
     ) -> dict[str, TokenLayout]:
-        """The layout of each branch, apart in text tokens only; the conditional one is given."""
+        """Layouts by branch; they differ in text tokens only. `layout` is the conditional one."""
         return dict.fromkeys(self.branch_names(arguments), layout)
 
     @abstractmethod
@@ -267,7 +268,7 @@ class Family(ABC):
         return prompts, layout.generation.size, channels
 
     def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """By branch, bool (prompt, text token): text tokens that only fill the prompt up.
+        """By branch, bool (prompt, text token): text tokens that are padding.
 
         Raises:
             InputError: the text is given as embeddings.
@@ -293,7 +294,7 @@ class Family(ABC):
 
     @abstractmethod
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        """The text embedding that the transformer was given."""
+        """The text embedding that the transformer was given, (batch, text token, width)."""
 
     @property
     def width(self) -> int:
@@ -341,7 +342,7 @@ class Family(ABC):
         """The reference tokens as they enter the transformer, shape (batch, tokens, width).
 
         Raises:
-            UnsupportedPipelineError: they do not enter it as tokens of their own.
+            UnsupportedPipelineError: they do not enter it as separate tokens.
         """
         raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be compared.")
 

@@ -1,4 +1,4 @@
-"""What blocks that run from a cache ask of it, in every call; no family and no rule of its own."""
+"""What blocks that run from a cache ask of it, in every call, whatever the family and the rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class KeptFeatures(Protocol):
 
 
 class FeatureCache(Protocol):
-    """Whom the blocks ask in each call."""
+    """The cache that the blocks consult in each call."""
 
     layout: TokenLayout
     norms: str
@@ -44,4 +44,4 @@ class FeatureCache(Protocol):
         """Keep the lengths of keys or values, (batch, token)."""
 
     def fresh(self, block: int) -> Sequence[Tensor]:
-        """For each item of the batch, the generation tokens to compute anew."""
+        """For each item of the batch, the generation tokens to recompute."""

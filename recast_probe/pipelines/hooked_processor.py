@@ -68,7 +68,7 @@ def hooked(processor: Any) -> HookedProcessor:
     return _hooked_class(kind, kind.__call__)(processor)
 
 
-@functools.cache  # one class for all blocks, or each would be compiled anew
+@functools.cache  # one class for all blocks, or each would be compiled again
 def _hooked_class(kind: Any, call: Any) -> type[HookedProcessor]:
     function, dispatched = find_dispatch(call)
     ast.increment_lineno(function, call.__code__.co_firstlineno - 1)

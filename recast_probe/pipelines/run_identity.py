@@ -40,7 +40,7 @@ def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
 
     Args:
         strict: refuse a part that has no content, as needed where results are stored; else its
-            entry in "parts" says so in words.
+            entry in "parts" says so as text.
 
     Returns:
         "pipeline": its class; "fingerprint": ``model_fingerprint``; "adapters": by part, the scales
@@ -108,7 +108,7 @@ def _pipeline_state(pipeline: Any) -> dict[str, Any]:
 
 
 def _without_weights(part: Any) -> Any:
-    """A part that is no module: as it is, but a scheduler without what its last run left."""
+    """A part that is not a module: as it is, but a scheduler without what its last run left."""
     if not hasattr(part, "set_timesteps"):
         return part
     kind: Any = type(part)

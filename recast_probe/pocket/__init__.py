@@ -21,6 +21,10 @@ def folder() -> Path:
 
     Raises:
         InputError: this installation has no weights.
+
+    Examples:
+        >>> folder().name
+        'model'
     """
     path = Path(__file__).parent / "model"
     if not (path / "model_index.json").is_file():
@@ -37,6 +41,10 @@ def load() -> FluxKontextPipeline:
     Raises:
         InputError: this installation has no weights.
         DamagedFileError: a file of the model is not as it was shipped.
+
+    Examples:
+        >>> type(load()).__name__
+        'FluxKontextPipeline'
     """
     from diffusers import FluxKontextPipeline
 

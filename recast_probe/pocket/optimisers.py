@@ -51,7 +51,7 @@ class Optimisers:
         }
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Resume from what `state` gave."""
         for key, value in state.items():
             kind, name = key.split("/", 1)
             weight = self._named[name]

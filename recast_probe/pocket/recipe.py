@@ -42,7 +42,7 @@ def run(
     seed: int = 0,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Train Pocket Kontext in `work`, going on from whatever is there; export to `work/model`.
+    """Train Pocket Kontext in `work`, resuming from whatever is there; export to `work/model`.
 
     Args:
         pack: `subjects.npz` made by `recast-probe pocket assets`.

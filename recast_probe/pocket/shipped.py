@@ -30,6 +30,11 @@ class Sample:
     `kinds[i]` is "in place" where `prompts[i]` keeps the subject where it is before another
     background, and "moved" where it puts it to another spot, too, in the same size.
     `target_masks[i]`, bool (128, 128), says where the subject should then stand in the output.
+
+    Examples:
+        >>> sample = samples()[0]
+        >>> sample.image.size, sample.mask.shape, sample.kinds[:2]
+        ((128, 128), (128, 128), ('in place', 'moved'))
     """
 
     name: str
@@ -43,7 +48,12 @@ class Sample:
 
 @lru_cache(maxsize=1)
 def samples() -> tuple[Sample, ...]:
-    """All shipped samples, in a fixed order."""
+    """All shipped samples, in a fixed order.
+
+    Examples:
+        >>> len(samples())
+        24
+    """
     loaded = []
     for entry in json.loads((SAMPLES / "samples.json").read_text()):
         image = Image.open(SAMPLES / f"{entry['name']}.png").convert("RGB")

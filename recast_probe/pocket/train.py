@@ -83,7 +83,7 @@ def train(
     init: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Train, or go on from `checkpoint`, for at most `minutes`; returns the progress record.
+    """Train, or resume from `checkpoint`, for at most `minutes`; returns the progress record.
 
     A checkpoint is written every `checkpoint_every` minutes and at the end. It holds everything
     that the next step needs, and every step's randomness is decided by the seed and the step's

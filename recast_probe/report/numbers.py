@@ -1,4 +1,4 @@
-"""Numbers of a report, in words."""
+"""Numbers of a report, as text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_number(value: Any) -> bool:
 
 
 def formatted(value: Any) -> str:
-    """A value for people: three significant digits, thousands apart, no bare nan or None."""
+    """A value as text: three significant digits, thousands apart, no bare nan or None."""
     if value is None:
         return "not available"
     if isinstance(value, (bool, np.bool_)):

@@ -32,6 +32,10 @@ class Section:
     `text` is plain; an empty line starts a new paragraph. `figures` are image files (PNG, JPEG,
     WebP, GIF) or their bytes, `captions` their texts in the same order. `table` is a list of rows,
     each from column name to value.
+
+    Examples:
+        >>> Section("Entropy", table=[{"step": 0, "bits": 11.2}]).title
+        'Entropy'
     """
 
     title: str
@@ -54,13 +58,22 @@ def write_report(
 
     `summary` becomes cards with a number and its explanation: a `Number` brings its own, and the
     names that diagnostics use in `.summary()` are explained already. `provenance` (anything JSON
-    can hold) stands folded at the end. All text is escaped. The file appears whole or not at all.
-    Raises InputError for a figure that is missing or no image.
+    can hold) stands folded at the end. All text is escaped. The file is written atomically.
+    Raises InputError for a figure that is missing or not an image.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     numbers, parts = {"top25": 0.7}, [Section("Skew", "Of one step.")]
+        ...     page = write_report(f"{place}/a.html", title="Fox", summary=numbers, sections=parts,
+        ...                         provenance={"seed": 0})
+        ...     "Of one step." in page.read_text(encoding="utf-8")
+        True
     """
     path = Path(path)
     page = render(title, subtitle, summary, sections, provenance)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # file names may hold bytes that are no text
+    # file names may hold bytes that are not text
     return write_bytes(path, page.encode("utf-8", "replace"))
 
 

@@ -1,4 +1,4 @@
-"""Many runs: what is compared with what, kept on disk as they come, and judged in pairs."""
+"""Studies of many runs: arms to compare, a store on disk, and paired statistics."""
 
 from __future__ import annotations
 

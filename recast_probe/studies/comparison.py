@@ -60,7 +60,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm that is no method by name.
+    """An arm that is not a method by name.
 
     Attributes:
         settings: everything that decides what `plan` gives, ready for JSON; a store keeps it.
@@ -128,7 +128,7 @@ class Comparison:
         self.probe, self.arms, self.store, self.steps = probe, dict(arms), store, steps
         self.profiled = profiled
         self.metrics = metrics_of(metrics)
-        # of one case, the full run's output is searched once
+        # one mask search for each image: all arms of a case share the full run's output
         self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
 

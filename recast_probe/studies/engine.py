@@ -1,4 +1,4 @@
-"""Running what a study still lacks; what is done, or being done elsewhere, is not done again."""
+"""Running the missing arms of a study; what is done, or being done elsewhere, is not repeated."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class Unit:
     Attributes:
         labels: columns of the table, such as subject, prompt and category; they name the unit.
         payload: whatever `perform` needs.
+
+    Examples:
+        >>> unit = Unit({"subject": "fox", "prompt": "in snow"})
+        >>> unit.labels["subject"]
+        'fox'
     """
 
     labels: Mapping[str, str]
@@ -40,6 +45,10 @@ class Outcome:
         values: columns of the table.
         files: by suffix, a function that writes to a path.
         provenance: how it was made.
+
+    Examples:
+        >>> Outcome("recast", {"dinov2": 0.8}).values
+        {'dinov2': 0.8}
     """
 
     arm: str
@@ -61,8 +70,8 @@ def run_study(
 ) -> pd.DataFrame:
     """Run every missing arm of every unit, and return the whole table.
 
-    Units are run in their order. Several processes may work on one store: each takes units that no
-    other is at, and all end with the same table.
+    Units are run in their order. Several processes may work on one store: each takes units that
+    no other process works on, and all end with the same table.
 
     Args:
         perform: yields an outcome for each of the asked arms of a unit. It gets all missing arms
@@ -71,10 +80,20 @@ def run_study(
 
     Returns:
         One row a run: the unit's labels, "arm", the values. After Ctrl-C the outcomes so far are in
-        the store, and the same call goes on from there.
+        the store; the same call resumes there.
 
     Raises:
         InputError: two units of one name, or an outcome that was not asked for or did not come.
+
+    Examples:
+        >>> import tempfile
+        >>> units = [Unit({"subject": each, "prompt": "in snow"}) for each in ("fox", "hen")]
+        >>> def perform(unit, arms):
+        ...     return [Outcome(arm, {"length": len(unit.labels["subject"])}) for arm in arms]
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     table = run_study(units, ["full"], perform, Store(place, {}), progress=False)
+        >>> table.columns.to_list(), len(table)
+        (['subject', 'prompt', 'arm', 'length'], 2)
     """
     names = [tuple(unit.labels.items()) for unit in units]
     if len(set(names)) < len(names) or not names or not arms:
@@ -134,7 +153,7 @@ def run_study(
 
 
 def in_turns(items: Iterable[Item], work: Callable[[Item], bool], folder: object) -> None:
-    """Do all the work, what another process holds last.
+    """Do all the work; items that another process holds come last.
 
     Args:
         work: does an item's work and says True, or False while another process is at it. It is
@@ -153,6 +172,6 @@ def in_turns(items: Iterable[Item], work: Callable[[Item], bool], folder: object
 
 
 def record_key(unit: Unit, arm: str | None = None) -> dict[str, str]:
-    """What names a run in its store: the unit's labels, and the arm; or the unit alone."""
+    """The key of a run in its store: the unit's labels, and the arm; or the unit alone."""
     key = {name: str(label) for name, label in unit.labels.items()}
     return key if arm is None else {**key, "arm": arm}

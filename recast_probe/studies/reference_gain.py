@@ -70,6 +70,14 @@ def reference_gain(
 
     Raises:
         InputError: as `means`; no arm `full` or `none`.
+
+    Examples:
+        >>> half, full = [0.5, 0.5, 0.4, 0.5], [0.8, 0.9, 0.7, 0.8]
+        >>> table = pd.DataFrame({"none": [0.2] * 4, "half": half, "full": full})
+        >>> table["subject"], table["prompt"] = ["fox", "hen", "owl", "cat"], "in snow"
+        >>> rows = table.melt(["subject", "prompt"], var_name="arm", value_name="score")
+        >>> reference_gain(rows, "score").gain.round(3).to_dict()
+        {'half': 0.458}
     """
     wide = paired(table, value, arm, units)
     for name in (full, none):

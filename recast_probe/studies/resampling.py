@@ -1,6 +1,6 @@
 """Intervals and sign flips of studies, under the names that studies use.
 
-The methods are those of every other face: `diagnostics.intervals` and `diagnostics.inference`.
+They re-export the methods of `diagnostics.intervals` and `diagnostics.inference`.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ def bootstrap(
 
     Raises:
         InputError: as `mean_interval`; an unknown method.
+
+    Examples:
+        >>> bootstrap([np.array([1.0, 3.0]), np.array([2.0]), np.array([4.0])]).mean
+        2.5
     """
     found = mean_interval(groups, within=within, confidence=confidence, draws=draws, seed=seed)
     if method == "studentized":

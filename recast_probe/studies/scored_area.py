@@ -51,7 +51,7 @@ class ScoredArea:
 
     @property
     def column(self) -> dict[str, str]:
-        """What the table says of it; of the masks nothing where all were given."""
+        """Columns of the table; none for the masks where all were given."""
         found = {AGAINST: self.against}
         return found if self.words == GIVEN else found | {COLUMN: self.words}
 
@@ -111,7 +111,7 @@ def _masks(origins: set[str]) -> str:
 
 
 def scored_on(table: pd.DataFrame) -> str | None:
-    """What the runs of a table were scored on, in words; None where all masks were given."""
+    """What the runs of a table were scored on, as text; None where all masks were given."""
     if COLUMN not in table:
         return None
     counts = table[COLUMN].fillna(GIVEN).value_counts()
@@ -121,7 +121,7 @@ def scored_on(table: pd.DataFrame) -> str | None:
 
 
 def scored_against(table: pd.DataFrame) -> str | None:
-    """What local edits of a table were scored against, in words; None where there are none."""
+    """What local edits of a table were scored against, as text; None where there are none."""
     found = table[AGAINST].dropna().unique() if AGAINST in table else []
     known = [words for words in (TARGET, NO_TARGET) if words in found]
     return f"local edits: to the {' or the '.join(known)}" if known else None

@@ -46,6 +46,13 @@ def means(
 
     Raises:
         InputError: a missing column, a run that is missing or there twice, values not finite.
+
+    Examples:
+        >>> names = ["subject", "prompt", "arm", "score"]
+        >>> rows = [("fox", "snow", "full", 0.8), ("hen", "snow", "full", 0.6)]
+        >>> found = means(pd.DataFrame(rows, columns=names), "score")
+        >>> found["mean"].round(3).to_dict(), found["subjects"].to_list()
+        ({'full': 0.7}, [2])
     """
     wide = paired(table, value, arm, units)
     rows = []
@@ -94,6 +101,14 @@ def compare(
 
     Raises:
         InputError: as `means`; an unknown baseline; nothing to compare it with.
+
+    Examples:
+        >>> names = ["subject", "prompt", "arm", "score"]
+        >>> rows = [("fox", "snow", "full", 0.8), ("fox", "snow", "half", 0.5)]
+        >>> rows += [("hen", "snow", "full", 0.6), ("hen", "snow", "half", 0.4)]
+        >>> found = compare(pd.DataFrame(rows, columns=names), "score", "full")
+        >>> found.difference.round(3).to_dict(), found.share_above.to_list()
+        ({'half': -0.25}, [0.0])
     """
     wide = paired(table, value, arm, units)
     if baseline not in wide.columns or len(wide.columns) < 2:
@@ -151,6 +166,13 @@ def retention(
 
     Raises:
         InputError: as `means`; an unknown full arm, or one with a mean of zero.
+
+    Examples:
+        >>> names = ["subject", "prompt", "arm", "score"]
+        >>> rows = [("fox", "snow", "full", 0.8), ("fox", "snow", "half", 0.4)]
+        >>> rows += [("hen", "snow", "full", 0.6), ("hen", "snow", "half", 0.3)]
+        >>> retention(pd.DataFrame(rows, columns=names), "score").retention.to_dict()
+        {'half': 0.5}
     """
     wide = paired(table, value, arm, units)
     if full not in wide.columns:
@@ -178,6 +200,16 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
     The adjusted values may be held against any level: they control the chance of a single false
     claim in the whole table.
+
+    Args:
+        p_values: (test,), between 0 and 1.
+
+    Returns:
+        Adjusted values (test,), at most 1.
+
+    Examples:
+        >>> holm([0.01, 0.04, np.nan])
+        array([0.02, 0.04,  nan])
     """
     values = np.asarray(p_values, np.float64)
     adjusted = np.full(values.shape, np.nan)

@@ -31,6 +31,10 @@ class Record:
     Attributes:
         values: numbers and texts, ready for JSON; None for NaN.
         files: by suffix, where they lie.
+
+    Examples:
+        >>> Record({"dinov2": 0.8}).files
+        {}
     """
 
     values: dict[str, Any]
@@ -52,6 +56,15 @@ class Store:
     Raises:
         InputError: no folder can be made there, it holds a study with other settings, or
             `study.json` is damaged.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     store = Store(place, {"steps": 28})
+        ...     store.save({"subject": "fox", "arm": "full"}, {"dinov2": 0.8}).values
+        ...     store.load({"subject": "hen", "arm": "full"}) is None
+        {'dinov2': 0.8}
+        True
     """
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
@@ -111,7 +124,7 @@ class Store:
             yield ours
 
     def load(self, key: Mapping[str, str]) -> Record | None:
-        """The record of a run, or None where there is no whole one."""
+        """The record of a run, or None where there is no complete one."""
         try:
             stored = read_sealed(self._path(key, ".json"), "Record")
             if stored["key"] != dict(key) or stored["study"] != self._study:
@@ -138,7 +151,7 @@ class Store:
             provenance: how the run was made.
 
         Raises:
-            InputError: a suffix that is no plain suffix, values that are no JSON, or a run of a
+            InputError: a suffix that is not a plain one, values that are not JSON, or a run of a
                 pipeline that was changed since the study began.
             OSError: the disk is full; earlier records stay.
         """
@@ -167,7 +180,7 @@ class Store:
         return Record(facts["values"], {suffix: self._path(key, suffix) for suffix in digests})
 
     def _check_pipeline(self, provenance: Mapping[str, Any]) -> None:
-        """Refuse a run whose pipeline is not that of the settings any more."""
+        """Refuse a run whose pipeline no longer is the one of the settings."""
         found = plain(dict(provenance.get("model") or {}).get("identity") or {})
         begun = {name: each for name, each in self.settings.items() if name in found}
         changed = differences({name: found[name] for name in begun}, begun)
@@ -208,7 +221,7 @@ def _held(path: Path, wait: bool) -> Iterator[bool]:
         yield ours
     finally:
         if lock.is_locked:
-            # before it is let go, so that nobody's new lock is removed
+            # before the lock is released, so that no new lock of another process is removed
             with suppress(OSError):
                 path.unlink()
             lock.release()

@@ -1,4 +1,4 @@
-"""Tables on disk, with where they came from, and in words."""
+"""Tables on disk with their provenance, and as Markdown text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recast_probe.files.envelope import digests, file_digest, read_sealed, seale
 
 
 def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, Any]) -> list[Path]:
-    """Write `stem.parquet`, `stem.csv` and `stem.json` (the provenance), each whole or not at all.
+    """Write `stem.parquet`, `stem.csv` and `stem.json` (the provenance), each in one atomic step.
 
     The parquet file holds the provenance too, as metadata under "recast_probe". The JSON file holds
     the digests of the other two and of itself; `load_table` checks them.
@@ -26,6 +26,12 @@ def save_table(table: pd.DataFrame, stem: str | Path, provenance: Mapping[str, A
 
     Raises:
         InputError: the folder does not exist.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     [each.name for each in save_table(pd.DataFrame({"a": [1]}), f"{place}/t", {})]
+        ['t.parquet', 't.csv', 't.json']
     """
     import pyarrow
     from pyarrow import parquet
@@ -52,6 +58,13 @@ def load_table(stem: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     Raises:
         DamagedFileError: one of the three files is missing or is not as it was written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     files = save_table(pd.DataFrame({"a": [1]}), f"{place}/t", {"seed": 0})
+        ...     load_table(f"{place}/t")[1]
+        {'seed': 0}
     """
     stem = Path(stem)
     described = read_sealed(stem.with_name(f"{stem.name}.json"), "Table")
@@ -85,7 +98,14 @@ def p_value(value: float) -> str:
 
 
 def markdown(rows: list[Mapping[str, Any]]) -> str:
-    """Rows as an aligned Markdown table; numbers to the right. Bars in cells are escaped."""
+    """Rows as an aligned Markdown table; numbers to the right. Bars in cells are escaped.
+
+    Examples:
+        >>> print(markdown([{"arm": "full", "score": 0.8}]))
+        | arm  | score |
+        | ---- | ----: |
+        | full | 0.800 |
+    """
     if not rows:
         return ""
     columns = list(rows[0])

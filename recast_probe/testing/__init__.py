@@ -1,4 +1,4 @@
-"""What tests of this package, and of anybody's own extension of it, are made of.
+"""Building blocks for tests of this package and of your own extensions of it.
 
 - `tiny`, `tiny_flux2`, `tiny_ip_adapter`, `tiny_qwen`: random pipelines of every supported class
 - `planted_attention`, `circuits`: models in which the right answer is set by hand

@@ -1,4 +1,4 @@
-"""Attention profiles with scores that a test decides."""
+"""Attention profiles with scores that a test chooses."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def planted(
         conditional: conditional entropies (step, block, head), 0 by default.
         weighted: the mass-weighted ones; as `conditional` by default.
         blocks: block indices; 0, 1, ... by default.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+
+    Examples:
+        >>> planted(np.full((2, 3, 1, 16), 1 / 16)).score.shape
+        (2, 3, 1, 16)
     """
     score = np.asarray(score, dtype=np.float64)
     score = score.reshape((1,) * (4 - score.ndim) + score.shape)

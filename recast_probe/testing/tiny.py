@@ -48,7 +48,12 @@ def _t5_tokenizer() -> T5Tokenizer:
 
 
 def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKontextPipeline:
-    """A random pipeline on the CPU in float32; the same seed gives the same weights."""
+    """A random pipeline on the CPU in float32; the same seed gives the same weights.
+
+    Examples:
+        >>> len(build_tiny_pipeline().transformer.single_transformer_blocks)
+        3
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
@@ -136,6 +141,11 @@ def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
 
 
 def tiny_image(width: int = SIZE, height: int = SIZE, seed: int = 0) -> Image.Image:
-    """A random RGB image with smooth large patches."""
+    """A random RGB image with smooth large patches.
+
+    Examples:
+        >>> tiny_image(96, 64).size
+        (96, 64)
+    """
     noise = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)

@@ -158,7 +158,12 @@ def _shared(guidance_embeds: bool) -> dict[str, Any]:
 
 
 def build_flux2(seed: int = 0) -> Flux2Pipeline:
-    """A random pipeline on the CPU in float32; the same seed gives the same weights."""
+    """A random pipeline on the CPU in float32; the same seed gives the same weights.
+
+    Examples:
+        >>> type(build_flux2()).__name__
+        'Flux2Pipeline'
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = _mistral_tokenizer()
@@ -170,7 +175,12 @@ def build_flux2(seed: int = 0) -> Flux2Pipeline:
 
 
 def build_klein(seed: int = 0, is_distilled: bool = False) -> Flux2KleinPipeline:
-    """The same for klein, whose transformer embeds no guidance."""
+    """The same for klein, whose transformer embeds no guidance.
+
+    Examples:
+        >>> build_klein(is_distilled=True).config.is_distilled
+        True
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = _qwen_tokenizer()

@@ -73,7 +73,12 @@ def build_image_encoder(seed: int = 0) -> CLIPVisionModelWithProjection:
 
 
 def build_tiny_pipeline(seed: int = 0) -> FluxPipeline:
-    """The pipeline with its adapter, put together in memory."""
+    """The pipeline with its adapter, put together in memory.
+
+    Examples:
+        >>> type(build_tiny_pipeline()).__name__
+        'FluxPipeline'
+    """
     parts = tiny.build_tiny_pipeline(seed).components
     pipeline = FluxPipeline(**parts | {"image_encoder": build_image_encoder(seed)})
     adapter: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}

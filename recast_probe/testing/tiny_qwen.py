@@ -121,7 +121,12 @@ def _text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGenerati
 def build_tiny_pipeline(
     plus: bool = False, seed: int = 0, zero_cond_t: bool = False
 ) -> QwenImageEditPipeline | QwenImageEditPlusPipeline:
-    """A random pipeline on the CPU in float32; the same seed gives the same weights."""
+    """A random pipeline on the CPU in float32; the same seed gives the same weights.
+
+    Examples:
+        >>> type(build_tiny_pipeline(plus=True)).__name__
+        'QwenImageEditPlusPipeline'
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = _tokenizer()

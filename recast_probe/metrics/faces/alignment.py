@@ -32,6 +32,11 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
     Least squares over rotation, scale and shift without reflection: Umeyama, "Least-squares
     estimation of transformation parameters between two point patterns" (1991), Eqs. 40 to 42.
     Raises InputError when all points lie in one place.
+
+    Examples:
+        >>> similarity(TEMPLATE, 2 * TEMPLATE).round(6) + 0.0
+        array([[2., 0., 0.],
+               [0., 2., 0.]])
     """
     points, targets = np.asarray(points, np.float64), np.asarray(targets, np.float64)
     centre, target_centre = points.mean(axis=0), targets.mean(axis=0)
@@ -51,6 +56,13 @@ def align(image: Image.Image, points: np.ndarray, size: int = SIZE) -> np.ndarra
     """The face with its five points (5, 2) on the template: float32 sRGB (size, size, 3) in 0..1.
 
     Bilinear, black outside the image. `size` other than 112 scales the template.
+
+    Raises:
+        InputError: all points in one place, or not a PIL image.
+
+    Examples:
+        >>> align(Image.new("RGB", (112, 112), "white"), TEMPLATE, size=56).shape
+        (56, 56, 3)
     """
     return warp(pixels(image), similarity(points, TEMPLATE * (size / SIZE)), size)
 

@@ -41,6 +41,10 @@ class AuraFace(EncoderMetric):
         MissingWeightsError: a file is not here and cannot be downloaded.
         MissingPackageError: onnxruntime is not installed.
         InputError: a file is damaged or of another network.
+
+    Examples:
+        >>> AuraFace.name, FILES
+        ('auraface', ('scrfd_10g_bnkps.onnx', 'glintr100.onnx'))
     """
 
     name = "auraface"

@@ -32,6 +32,11 @@ class Face:
         box: left, top, right, bottom.
         points: (5, 2), eyes, nose and corners of the mouth.
         score: the detector's, in [0, 1].
+
+    Examples:
+        >>> face = Face(box=np.array([10, 20, 30, 60]), points=np.zeros((5, 2)), score=0.9)
+        >>> face.area, face.centre
+        (800.0, (20.0, 40.0))
     """
 
     box: np.ndarray
@@ -61,6 +66,13 @@ class FaceDetector:
     Raises:
         InputError: not an ONNX file of this layout.
         MissingPackageError: onnxruntime is not installed.
+
+    Examples:
+        >>> try:
+        ...     FaceDetector(Path("no.onnx"))
+        ... except rp.RecastProbeError:
+        ...     print("no detector")
+        no detector
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class OnnxFile:
         options.log_severity_level = 3
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=[provider])
-        except Exception as error:  # the runtime raises a class of its own for every cause
+        except Exception as error:  # the runtime raises a different class for every cause
             raise InputError(f"{path.name} cannot be used as an ONNX network: {error}") from error
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:

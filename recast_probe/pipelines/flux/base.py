@@ -27,7 +27,7 @@ def truncated(tokenizer: Any, prompts: list[str], length: int) -> list[tuple[int
 
 
 class Flux(Family):
-    """Shared by the families of FLUX.1 and FLUX.2; no family of its own.
+    """Shared by the families of FLUX.1 and FLUX.2; not a family itself.
 
     Attributes:
         stacks: kind of block, and the transformer's list of them, in the order in which they run.

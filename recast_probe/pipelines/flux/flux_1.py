@@ -16,7 +16,7 @@ from recast_probe.pipelines.flux.base import LONGEST_PROMPT, Flux, truncated
 
 
 class Flux1(Flux):
-    """Shared by the families of FLUX.1; no family of its own."""
+    """Shared by the families of FLUX.1; not a family itself."""
 
     parts: tuple[str, ...] = ("transformer", "vae", "scheduler", "image_processor")
     text_parts = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")

@@ -22,7 +22,13 @@ from recast_probe.pipelines.flux.sequence import FluxSequence
 
 
 class FluxKontext(FluxSequence, Flux1):
-    """``FluxKontextPipeline`` of diffusers, of any size."""
+    """``FluxKontextPipeline`` of diffusers, of any size.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> FluxKontext(build_tiny_pipeline()).block_kinds
+        ['double', 'double', 'single', 'single', 'single']
+    """
 
     name = "flux-kontext"
     pipelines = ("FluxKontextPipeline",)

@@ -23,7 +23,7 @@ from recast_probe.selection.merging import Groups
 
 
 class FluxSequence(Flux):
-    """Shared by FLUX.1 Kontext and FLUX.2; no family of its own.
+    """Shared by FLUX.1 Kontext and FLUX.2; not a family itself.
 
     Attributes:
         cached_types: how a block runs from a cache, by kind of block.

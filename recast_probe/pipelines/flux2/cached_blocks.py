@@ -120,7 +120,7 @@ def parameters(modulation: Tensor, sets: int) -> Any:
 
 
 def split_projection(attn: Any, projected: Tensor) -> tuple[Tensor, Tensor]:
-    """What a single-stream block's first projection gave, parted: query, key and value side by
+    """What a single-stream block's first projection gave, split: query, key and value side by
     side, and the MLP's input. By ratio, since tensor parallelism may hold a slice of each."""
     attention = 3 * attn.inner_dim
     whole = attention + attn.mlp_hidden_dim * attn.mlp_mult_factor

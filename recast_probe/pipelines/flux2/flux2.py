@@ -31,7 +31,13 @@ from recast_probe.pipelines.flux2.cached_blocks import (
 
 
 class Flux2(FluxSequence):
-    """``Flux2Pipeline`` of diffusers, of any size."""
+    """``Flux2Pipeline`` of diffusers, of any size.
+
+    Examples:
+        >>> from recast_probe.testing.tiny_flux2 import build_flux2
+        >>> Flux2(build_flux2()).block_kinds
+        ['double', 'double', 'single', 'single', 'single']
+    """
 
     name = "flux2"
     pipelines: tuple[str, ...] = ("Flux2Pipeline",)
@@ -197,7 +203,7 @@ class Flux2(FluxSequence):
         return int(tokens["input_ids"].shape[1])
 
     def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """As in ``Family``; the chat template's own tokens are no padding. The text encoder is
+        """As in ``Family``; the chat template's own tokens are not padding. The text encoder is
         given a mask of the padding, and the transformer reads its states all the same."""
         self.check_prompts_known(arguments)
         length = arguments["max_sequence_length"]

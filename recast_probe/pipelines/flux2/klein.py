@@ -19,7 +19,13 @@ from recast_probe.pipelines.flux2.flux2 import Flux2
 
 
 class Flux2Klein(Flux2):
-    """``Flux2KleinPipeline`` of diffusers, of any size, distilled or not."""
+    """``Flux2KleinPipeline`` of diffusers, of any size, distilled or not.
+
+    Examples:
+        >>> from recast_probe.testing.tiny_flux2 import build_klein
+        >>> Flux2Klein(build_klein()).branch_names({"guidance_scale": 4.0})
+        ('conditional', 'unconditional')
+    """
 
     name = "flux2-klein"
     pipelines = ("Flux2KleinPipeline",)

@@ -36,7 +36,13 @@ HOW_TO_LOAD = (
 
 
 class FluxIPAdapter(Flux1):
-    """``FluxPipeline`` of diffusers with one IP-Adapter loaded."""
+    """``FluxPipeline`` of diffusers with one IP-Adapter loaded.
+
+    Examples:
+        >>> from recast_probe.testing.tiny_ip_adapter import build_tiny_pipeline
+        >>> FluxIPAdapter(build_tiny_pipeline()).block_kinds
+        ['double', 'double']
+    """
 
     name = "flux-ip-adapter"
     pipelines = ("FluxPipeline",)

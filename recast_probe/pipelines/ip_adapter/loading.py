@@ -23,7 +23,7 @@ class IPAdapter:
             adapters by default.
 
     Raises:
-        InputError: a file that is no safetensors file, or a folder without the weights.
+        InputError: a file that is not a safetensors file, or a folder without the weights.
     """
 
     def __init__(self, source: str | Path, image_encoder: str | Path | None = None) -> None:
@@ -65,7 +65,7 @@ class IPAdapter:
             ) from error
         pipeline.register_modules(image_encoder=encoder.to(pipeline.device).eval())
         try:
-            # the encoder is there already, so diffusers does not load one of its own
+            # the encoder is there already, so diffusers does not load another one
             pipeline.load_ip_adapter(
                 self.source,
                 weight_name=self.weights,

@@ -39,7 +39,13 @@ REFERENCE_AREA = 1024 * 1024
 
 
 class QwenImageEdit(QwenTransformer):
-    """``QwenImageEditPipeline`` of diffusers, with one reference."""
+    """``QwenImageEditPipeline`` of diffusers, with one reference.
+
+    Examples:
+        >>> from recast_probe.testing.tiny_qwen import build_tiny_pipeline
+        >>> QwenImageEdit(build_tiny_pipeline()).heads
+        2
+    """
 
     name = "qwen-image-edit"
     pipelines: tuple[str, ...] = ("QwenImageEditPipeline",)

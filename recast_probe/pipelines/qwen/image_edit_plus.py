@@ -14,6 +14,11 @@ class QwenImageEditPlus(QwenImageEdit):
     """``QwenImageEditPlusPipeline`` of diffusers, with one or several references.
 
     The output has the aspect ratio of the last reference unless it is given a height and a width.
+
+    Examples:
+        >>> from recast_probe.testing.tiny_qwen import build_tiny_pipeline
+        >>> QwenImageEditPlus(build_tiny_pipeline(plus=True)).block_kinds
+        ['double', 'double', 'double']
     """
 
     name = "qwen-image-edit-plus"

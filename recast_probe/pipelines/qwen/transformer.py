@@ -21,7 +21,7 @@ from recast_probe.selection.merging import Groups
 
 
 class QwenTransformer(Family):
-    """What pipelines with a ``QwenImageTransformer2DModel`` share; no family of its own."""
+    """What pipelines with a ``QwenImageTransformer2DModel`` share; not a family itself."""
 
     parts = ("transformer", "vae", "scheduler", "image_processor")
     text_parts = ("processor", "text_encoder")

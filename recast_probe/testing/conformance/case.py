@@ -24,7 +24,7 @@ GUIDANCE = {"true_cfg_scale": 3.0, "negative_prompt": "blurry"}
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline that shall keep what the package promises.
+    """A pipeline to test against what the package promises.
 
     Attributes:
         name: of the case, as tables call it.
@@ -35,6 +35,12 @@ class Case:
         prompts: two that differ.
         refuses: what the model cannot do: by property, a part of the sentence in which it refuses.
             A refusal that is not announced here fails, and so does one that no longer comes.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline, tiny_image
+        >>> case = Case("mine", build=build_tiny_pipeline, images=[tiny_image()])
+        >>> case.probe.family.name
+        'flux-kontext'
     """
 
     name: str

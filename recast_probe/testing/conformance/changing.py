@@ -46,7 +46,16 @@ def changed_runs(case: Case) -> Runs:
 
 
 def check_hooks_equal_nnsight(case: Case) -> None:
-    """PyTorch's hooks make the image and the profile that tracing makes, bit for bit."""
+    """PyTorch's hooks make the image and the profile that tracing makes, bit for bit.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_hooks_equal_nnsight(supported_cases()[0])
+    """
     runs = changed_runs(case)
     plain, before = runs.plain(), runs.state()
     recast = Recast(reference_tokens(case) // 3 + 1, blocks="all")
@@ -69,7 +78,16 @@ def _assert_same_profile(found: Made, expected: Made) -> None:
 
 
 def check_accelerated_equals_probed(case: Case) -> None:
-    """The pipeline accelerated for good makes the images that the probe makes."""
+    """The pipeline accelerated for good makes the images that the probe makes.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_accelerated_equals_probed(supported_cases()[0])
+    """
     runs = changed_runs(case)
     plain, before = runs.plain(), runs.state()
     tokens = reference_tokens(case)
@@ -88,7 +106,16 @@ def check_accelerated_equals_probed(case: Case) -> None:
 
 
 def check_pruned_equals_absent(case: Case) -> None:
-    """Dropped tokens are in no attention: latents are those with minus infinity at their keys."""
+    """Dropped tokens are in no attention: latents are those with minus infinity at their keys.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_pruned_equals_absent(supported_cases()[0])
+    """
     tokens, runs = reference_tokens(case), changed_runs(case)
     plain = runs.plain()
     assert_same(runs.made(Keep(tuple(range(tokens)))), plain)
@@ -112,7 +139,16 @@ def _keys(layout: TokenLayout, tokens: Sequence[int]) -> list[tuple[slice, slice
 
 
 def check_cut_equals_minus_infinity(case: Case) -> None:
-    """Edges that are cut have the logit minus infinity in a dense softmax."""
+    """Edges that are cut have the logit minus infinity in a dense softmax.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_cut_equals_minus_infinity(supported_cases()[0])
+    """
     tokens, runs = reference_tokens(case), changed_runs(case)
     some = range(0, tokens, 2)
     cuts = [
@@ -129,7 +165,16 @@ def check_cut_equals_minus_infinity(case: Case) -> None:
 
 
 def check_merged_reference(case: Case) -> None:
-    """Merging down to all tokens changes nothing; below, the step has as many as it is told."""
+    """Merging down to all tokens changes nothing; below, the step has as many as it is told.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_merged_reference(supported_cases()[0])
+    """
     tokens, runs = reference_tokens(case), changed_runs(case)
     plain = runs.plain()
     assert_same(runs.made(Merge(tokens)), plain)
@@ -143,7 +188,16 @@ def check_merged_reference(case: Case) -> None:
 
 
 def check_reused_keys(case: Case) -> None:
-    """Keys and values of the same step are exact; those of an earlier step are others."""
+    """Keys and values of the same step are exact; those of an earlier step are others.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_reused_keys(supported_cases()[0])
+    """
     runs = changed_runs(case)
     plain = runs.plain()
     assert_same(runs.made(ReuseReference(refresh=1)), plain)
@@ -153,7 +207,16 @@ def check_reused_keys(case: Case) -> None:
 
 
 def check_patched_activations(case: Case) -> None:
-    """Activations put back into their own run change nothing; those of another run do."""
+    """Activations put back into their own run change nothing; those of another run do.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_patched_activations(supported_cases()[0])
+    """
     runs, kinds = changed_runs(case), ("keys", "values", "residual", "embeddings")
     plain = runs.plain()
     other = replace(runs, image=case.image.rotate(180))
@@ -166,7 +229,16 @@ def check_patched_activations(case: Case) -> None:
 
 
 def check_step_cache(case: Case) -> None:
-    """A step cache that computes every step is the plain run; a skipped step shows."""
+    """A step cache that computes every step is the plain run; a skipped step shows.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_step_cache(supported_cases()[0])
+    """
     runs = changed_runs(case)
     plain = runs.plain()
     assert_same(runs.made(StepCache(STEPS)), plain)
@@ -174,7 +246,16 @@ def check_step_cache(case: Case) -> None:
 
 
 def check_token_cache(case: Case) -> None:
-    """A token cache that is always full is the plain run; a cached token shows."""
+    """A token cache that is always full is the plain run; a cached token shows.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_token_cache(supported_cases()[0])
+    """
     runs = changed_runs(case)
     plain = runs.plain()
     assert_same(runs.made(TokenCache(interval=1)), plain)

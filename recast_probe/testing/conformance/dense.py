@@ -91,7 +91,7 @@ def _note(
         rows = probability[:, :, layout.span("generation")]
         masses = [rows[..., layout.span(group)].sum(-1).mean(-1) for group in GROUPS]
         rows = rows[..., layout.span("reference")]
-    else:  # an attention of its own, from generation tokens to reference tokens alone
+    else:  # a separate attention, from generation tokens to reference tokens alone
         rows = probability
         whole = rows.sum(-1).mean(-1)
         masses = [torch.zeros_like(whole), torch.zeros_like(whole), whole]

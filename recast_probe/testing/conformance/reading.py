@@ -13,7 +13,16 @@ from recast_probe.testing.images import assert_same_image
 
 
 def check_image_bit_identical(case: Case) -> None:
-    """A profiled run makes the pipeline's own latents in every step, and its image, bit for bit."""
+    """A profiled run makes the pipeline's own latents in every step, and its image, bit for bit.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_image_bit_identical(supported_cases()[0])
+    """
     runs = Runs(case)
     plain, before = runs.plain(), runs.state()
     assert_same(runs.made(profile=True), plain)
@@ -25,18 +34,45 @@ def check_image_bit_identical(case: Case) -> None:
 
 def check_scores_are_dense_softmax(case: Case) -> None:
     """Scores, masses and entropies are those of a dense softmax in float64, in every step, block
-    and head."""
+    and head.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_scores_are_dense_softmax(supported_cases()[0])
+    """
     assert_dense(Runs(case))
 
 
 def check_certificate(case: Case) -> None:
-    """``Probe.verify`` passes."""
+    """``Probe.verify`` passes.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_certificate(supported_cases()[0])
+    """
     certificate = case.probe.verify(case.image, case.prompt, **case.settings)
     assert certificate.passed, str(certificate)
 
 
 def check_runs_share_no_state(case: Case) -> None:
-    """A run is the same after others, and after one that was interrupted."""
+    """A run is the same after others, and after one that was interrupted.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_runs_share_no_state(supported_cases()[0])
+    """
     runs, other = Runs(case), Runs(case, prompt=case.prompts[1])
     first, before = runs.made(profile=True), runs.state()
     other.made(Keep((0,)))
@@ -61,7 +97,16 @@ def check_runs_share_no_state(case: Case) -> None:
 
 
 def check_half_precision(case: Case) -> None:
-    """In bfloat16 the image is the pipeline's own, and scores are those of its dense softmax."""
+    """In bfloat16 the image is the pipeline's own, and scores are those of its dense softmax.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_half_precision(supported_cases()[0])
+    """
     probe = Probe(case.build().to(torch.bfloat16), name=case.name)
     probe.pipe.set_progress_bar_config(disable=True)
     runs = Runs(case, probe_of=probe)
@@ -70,7 +115,16 @@ def check_half_precision(case: Case) -> None:
 
 
 def check_several_prompts(case: Case) -> None:
-    """Prompts in one batch have the scores and the images of their own runs."""
+    """Prompts in one batch have the scores and the images of their own runs.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_several_prompts(supported_cases()[0])
+    """
     _assert_prompts_as_alone(case, case.image)
 
 
@@ -91,7 +145,16 @@ def _assert_prompts_as_alone(case: Case, image: object) -> None:
 
 
 def check_several_references(case: Case) -> None:
-    """Each of two reference images has tokens of its own, whose scores are the dense softmax."""
+    """Each of two reference images has separate tokens, whose scores are the dense softmax.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_several_references(supported_cases()[2])
+    """
     runs = Runs(case, image=[*case.images, case.image][:2])
     layout = case.probe.layout(runs.image, case.prompt, **case.settings)
     sizes = [grid.size for grid in layout.references]
@@ -109,7 +172,16 @@ def check_several_references(case: Case) -> None:
 
 
 def check_true_guidance(case: Case) -> None:
-    """With classifier-free guidance by a second call, both are read, and told apart."""
+    """With classifier-free guidance by a second call, both are read, and told apart.
+
+    Raises:
+        AssertionError: the property does not hold.
+        InputError, UnsupportedPipelineError: the pipeline refuses such a run.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> check_true_guidance(supported_cases()[0])
+    """
     runs = Runs(case, more=case.guidance)
     guided = runs.made(profile=True)
     assert_same(guided, runs.plain())

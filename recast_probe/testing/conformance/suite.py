@@ -36,7 +36,15 @@ it proves."""
 
 
 def proves(name: str) -> str:
-    """What a property proves, in a sentence."""
+    """What a property proves, in a sentence.
+
+    Raises:
+        KeyError: there is no such property.
+
+    Examples:
+        >>> proves("certificate")
+        '``Probe.verify`` passes.'
+    """
     return " ".join((PROPERTIES[name].__doc__ or "").split("\n\n")[0].split())
 
 
@@ -49,6 +57,12 @@ def outcome(case: Case, name: str) -> str:
     Raises:
         AssertionError: the property does not hold; or the model refuses what ``case.refuses`` does
             not announce, or does what it announces to refuse.
+
+    Examples:
+        >>> from recast_probe.testing.conformance import supported_cases
+        >>> case = supported_cases()[0]
+        >>> outcome(case, "several references")
+        'refused: flux-kontext takes one reference image, not 2.'
     """
     announced = case.refuses.get(name)
     try:
@@ -70,6 +84,13 @@ def check_pipeline(case: Case) -> dict[str, str]:
     Raises:
         InputError: the case announces the refusal of a property that there is not.
         AssertionError: as ``outcome``, at the first property that fails.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> check_pipeline(Case("mine", build_tiny_pipeline, [], refuses={"colour": "none"}))
+        Traceback (most recent call last):
+            ...
+        recast_probe.errors.InputError: There is no property 'colour' to refuse; ...
     """
     if unknown := set(case.refuses) - set(PROPERTIES):
         known = ", ".join(PROPERTIES)
@@ -78,6 +99,14 @@ def check_pipeline(case: Case) -> dict[str, str]:
 
 
 def conformance_table(cases: Iterable[Case]) -> pd.DataFrame:
-    """Outcomes of every case (row) for every property (column), each examined now."""
+    """Outcomes of every case (row) for every property (column), each examined now.
+
+    Raises:
+        InputError, AssertionError: as ``check_pipeline``.
+
+    Examples:
+        >>> conformance_table([]).columns.to_list() == list(PROPERTIES)
+        True
+    """
     found = {case.name: check_pipeline(case) for case in cases}
     return pd.DataFrame.from_dict(found, orient="index", columns=list(PROPERTIES))
