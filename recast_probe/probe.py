@@ -48,9 +48,9 @@ Attachment = Literal["nnsight", "hooks"]
 class Probe:
     """Reads and changes how a pipeline uses its reference tokens.
 
-    The pipeline is traced with nnsight and is left untouched after every call; what it is like is
-    asked anew before each. Runs of several threads wait for one another, but neither for calls of
-    the pipeline itself nor for accelerated ones.
+    The pipeline is traced with nnsight and is left untouched after every call; it is checked again
+    before each. Runs of several threads wait for one another, but neither for calls of the pipeline
+    itself nor for accelerated ones.
 
     Args:
         pipe: a built diffusers pipeline: with LoRA, quantised, offloaded, on any device.
@@ -62,6 +62,12 @@ class Probe:
 
     Raises:
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are unusual.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> probe
+        Probe(unnamed: FluxKontextPipeline, 2 double-stream and 3 single-stream blocks, ...)
     """
 
     def __init__(self, pipe: Any, name: str | None = None) -> None:
@@ -70,7 +76,12 @@ class Probe:
 
     @classmethod
     def pocket(cls) -> Probe:
-        """The bundled Pocket Kontext on the CPU; needs no download."""
+        """The bundled Pocket Kontext on the CPU; needs no download.
+
+        Examples:
+            >>> rp.Probe.pocket().heads
+            4
+        """
         from recast_probe.pocket import load
 
         return cls(load(), name="pocket-kontext")
@@ -87,32 +98,75 @@ class Probe:
     ) -> Probe:
         """Load a pipeline, and its IP-Adapter if there is one; see ``load_pipeline``.
 
-        Raises InputError where it cannot be had, UnsupportedPipelineError where it is another.
+        Args:
+            name: folder of a saved pipeline, or its name on the Hugging Face Hub.
+            dtype: of the weights, such as "bfloat16"; "auto" takes the one they are saved in.
+            device: where the pipeline runs.
+            cpu_offload: keep parts on the CPU until they are needed; takes less GPU memory.
+            adapter: ``ip_adapter`` and ``image_encoder`` of an IP-Adapter.
+
+        Raises:
+            InputError: it cannot be loaded.
+            UnsupportedPipelineError: a pipeline of another class.
+
+        Examples:
+            >>> from pathlib import Path
+            >>> from tempfile import TemporaryDirectory
+            >>> from recast_probe.testing.tiny import save_tiny_pipeline
+            >>> with TemporaryDirectory() as folder:
+            ...     rp.Probe.from_pretrained(save_tiny_pipeline(Path(folder))).heads
+            2
         """
         pipe = load_pipeline(name, dtype, device, cpu_offload=cpu_offload, **adapter)
         return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
 
     @property
     def block_kinds(self) -> list[str]:
-        """ "double" or "single", by global index, of blocks that attend to a reference."""
+        """ "double" or "single", by global index, of blocks that attend to a reference.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> probe.block_kinds
+            ['double', 'double', 'single', 'single', 'single']
+        """
         return self.family.block_kinds
 
     @property
     def heads(self) -> int:
-        """Attention heads in a block."""
+        """Attention heads in a block.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> rp.Probe(tiny.build_tiny_pipeline()).heads
+            2
+        """
         return self.family.heads
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``."""
+        """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> len(rp.Probe(tiny.build_tiny_pipeline()).fingerprint)
+            64
+        """
         return self.family.fingerprint
 
     def identity(self, *, strict: bool = True) -> dict[str, Any]:
         """All of the pipeline that decides its images, as it is now: weights, adapters and their
         scales, scheduler, attention, and every part's settings; see ``pipeline_identity``.
 
-        Raises InputError for a part that cannot be told from another one by its content, unless
-        ``strict`` is false.
+        Raises:
+            InputError: a part that cannot be told from another one by its content, unless
+                ``strict`` is false.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> list(probe.identity())[:4]
+            ['pipeline', 'fingerprint', 'adapters', 'scheduler']
         """
         return pipeline_identity(self.pipe, strict=strict)
 
@@ -121,7 +175,17 @@ class Probe:
     ) -> TokenLayout:
         """The token layout of a run with this reference; nothing is computed. Where the number of
         text tokens follows the prompt, it is that of this one (or of the embeddings that are given
-        in its place), by default of the empty one."""
+        in its place), by default of the empty one.
+
+        Raises:
+            InputError: an argument that cannot be used.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> probe.layout(tiny.tiny_image()).reference_tokens
+            16
+        """
         if prompt is None and pipeline_arguments.get("prompt_embeds") is None:
             prompt = ""
         # some schedulers make no run of a single step
@@ -148,6 +212,14 @@ class Probe:
 
         Raises:
             InputError: unreadable, of another aspect ratio than the image, or with no token inside.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> mask = np.zeros((64, 64))
+            >>> mask[:32] = 1
+            >>> probe.reference_mask(mask, tiny.tiny_image()).sum(axis=1)
+            array([4, 4, 0, 0])
         """
         layout = self.layout(image, **pipeline_arguments)
         if not layout.placed:
@@ -235,6 +307,12 @@ class Probe:
         Raises:
             InputError: an argument that cannot be used; nothing has run.
             VerificationError: a check of exactness failed during the run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> probe.profile(tiny.tiny_image(), "a cat", steps=2, progress=False)
+            AttentionProfile(unnamed: 2 steps, 5 blocks, 2 heads, 16 reference tokens)
         """
         request = self._request(
             image,
@@ -288,9 +366,21 @@ class Probe:
 
         The other arguments are those of ``profile``.
 
+        Returns:
+            The images, the profiles, and what each intervention found.
+
         Raises:
             InputError: an argument that cannot be used; nothing has run.
             VerificationError: a check of exactness failed during the run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> cut = rp.Knockout("reference", "generation", blocks="double")
+            >>> image = tiny.tiny_image()
+            >>> result = probe.generate(image, "a cat", 2, interventions=[cut], progress=False)
+            >>> result.image.size
+            (64, 64)
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         return run(
@@ -334,7 +424,16 @@ class Probe:
             what the ranking needs is read: in the profile's mass table the rows of other query
             groups are NaN. ``profile`` reads them all.
 
-        Raises InputError and VerificationError as ``generate`` does.
+        Raises:
+            InputError: an argument that cannot be used; nothing has run.
+            VerificationError: a check of exactness failed during the run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> result = probe.recast(tiny.tiny_image(), "a cat", steps=2, budget=4, progress=False)
+            >>> result.reference_tokens_per_step
+            (16, 4)
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         if budget is None:
@@ -372,7 +471,7 @@ class Probe:
             group: of the queries: "generation", "text" or "reference".
             blocks, profile_steps, heads: as in ``profile``.
             mean_over: what is averaged while the maps are made, of "step", "block" and "head".
-            interventions: what is done to the run meanwhile.
+            interventions: what is done to the same run.
             max_bytes: most bytes that the maps may take.
 
         Returns:
@@ -380,8 +479,18 @@ class Probe:
             reference token that is not averaged over. The run stops after the last recorded step.
 
         Raises:
-            InputError: an argument that cannot be used, an IP-Adapter (whose attention is read
-                beside the pipeline's), or more memory than ``max_bytes``; nothing has run.
+            InputError: an argument that cannot be used, or more memory than ``max_bytes``; nothing
+                has run.
+            UnsupportedPipelineError: an IP-Adapter, whose attention is read beside the pipeline's.
+            VerificationError: a check of exactness failed during the run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> image = tiny.tiny_image()
+            >>> maps = probe.attention_maps(image, "a cat", [0, 5], steps=2, progress=False)
+            >>> dict(maps.data.sizes)
+            {'step': 2, 'block': 5, 'head': 2, 'query': 2, 'token': 16}
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         return attention_maps(
@@ -424,9 +533,19 @@ class Probe:
         The other arguments are those of ``generate``. To keep the image of the same run as well,
         give ``generate`` the intervention ``Record``.
 
+        Returns:
+            The activations, on the CPU.
+
         Raises:
             InputError: an argument that cannot be used, or more bytes than ``limit`` (they are
                 named); nothing has run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> found = probe.record(tiny.tiny_image(), "a cat", blocks=0, steps=2, progress=False)
+            >>> found.blocks, found.steps, found.bytes
+            ([0], [0, 1], 4096)
         """
         record = Record(
             what, tokens, None if indices is None else tuple(indices), blocks, record_steps, limit
@@ -451,7 +570,17 @@ class Probe:
         steps: int | None = None,
         **pipeline_arguments: Any,
     ) -> int:
-        """Exact number of bytes that ``record`` would take in such a run; nothing is computed."""
+        """Exact number of bytes that ``record`` would take in such a run; nothing is computed.
+
+        Raises:
+            InputError: an argument, block, step or token that the run does not have.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> probe.recording_bytes(rp.Record(blocks=0), tiny.tiny_image(), "a cat", steps=2)
+            4096
+        """
         request = self._request(image, prompt, steps, 0, pipeline_arguments)
         return record.bytes_in(self.family, run_context(self.family, request))
 
@@ -467,7 +596,21 @@ class Probe:
         """Show that the probe changes nothing and reads the truth, on this very pipeline.
 
         Three runs: the plain pipeline, the probe, and a second attachment that computes the scores
-        of the first step by a dense softmax in float64 (slow for large models).
+        of the first step by a dense softmax in float64 (slow for large models). The arguments are
+        those of ``profile``, but there are 2 steps by default.
+
+        Returns:
+            What each check found; ``passed`` when all of them hold.
+
+        Raises:
+            InputError: an argument that cannot be used; nothing has run.
+            VerificationError: a check of exactness failed during a run.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> probe.verify(tiny.tiny_image(), "a cat").passed
+            True
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments, default=2)
         return verify_run(self.family, request, Selection(blocks))
@@ -485,6 +628,16 @@ class Probe:
         Where the scheduler draws noise in its steps (``FlowMatchLCMScheduler`` and others), the
         pipeline takes it from torch's global random state: call ``torch.manual_seed(seed)`` right
         before. Generators are used up by one call; ask for the arguments anew for the next.
+
+        Raises:
+            InputError: an argument that cannot be used.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+            >>> arguments = probe.pipeline_arguments(tiny.tiny_image(), "a cat", steps=2)
+            >>> probe.pipe(**arguments).images[0].size
+            (64, 64)
         """
         return self._request(image, prompt, steps, seed, pipeline_arguments).pipeline_arguments()
 

@@ -34,13 +34,22 @@ _USUAL = TokenLayout(512, Grid(64, 64), (Grid(64, 64),))
 class Acceleration:
     """A pipeline whose images are made with interventions, until ``restore`` is called.
 
-    It begins anew with every image, and lets go of what it kept when the image's last step is done.
-    An image without a reference is made as if it were not there. Also a context manager, which
-    restores on the way out.
+    Every image starts afresh, and what was kept for it is released after its last step. An image
+    without a reference is made as without acceleration. Also a context manager, which restores the
+    pipeline at its end.
 
     Attributes:
         pipe: the pipeline; it is called as always.
         family: its family.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> pipe, image = tiny.build_tiny_pipeline(), tiny.tiny_image()
+        >>> accelerated = rp.accelerate(pipe)
+        >>> accelerated
+        Acceleration(FluxKontextPipeline, reuse, in place)
+        >>> accelerated.restore() is pipe
+        True
     """
 
     def __init__(
@@ -109,7 +118,7 @@ class Acceleration:
                 "accelerate() gave, or leave its with block first."
             )
         self._check_thread()
-        # a scheduler makes new timesteps for every image, and its index says nothing before a step
+        # every image gets new timesteps, and the scheduler has no step index before its first step
         timesteps = self.pipe.scheduler.timesteps
         if timesteps is not self._timesteps:
             if self._session is not None:
@@ -187,10 +196,7 @@ def accelerate(
     or store then run uncompiled, and every other number of reference tokens compiles once more, so
     choose few budgets and ``align=64``.
 
-        with recast_probe.accelerate(pipe):
-            image = pipe(image=reference, prompt="on the beach").images[0]
-
-    Seeds stay the caller's: give the pipeline a ``generator``, and call ``torch.manual_seed``
+    You set the seed as always: give the pipeline a ``generator``, and call ``torch.manual_seed``
     before where the scheduler draws noise in its steps; ``seed`` below is of methods that draw.
 
     By default all reference tokens stay, and their keys and values are computed in every fourth
@@ -208,7 +214,7 @@ def accelerate(
         computed: for "reuse+step-cache": see ``StepCache``.
         align: round the number of tokens up to a multiple of this.
         blocks: what rankings that ask the model average over.
-        seed: of the methods that draw lots.
+        seed: of the random methods.
         interventions: these instead of a named method; the other arguments are left out then.
         fp8: also compute the blocks' linear layers in 8-bit floating point. This changes the model
             until it is restored; see ``use_fp8_linears``.
@@ -217,6 +223,14 @@ def accelerate(
         InputError: an argument that cannot be used.
         UnsupportedPipelineError: the pipeline is not known, accelerated already, or compiled as a
             whole.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> pipe, image = tiny.build_tiny_pipeline(), tiny.tiny_image()
+        >>> with accelerate(pipe, refresh=0) as accelerated:
+        ...     made = pipe(image=image, prompt="a cat", num_inference_steps=2).images[0]
+        >>> accelerated
+        Acceleration(FluxKontextPipeline, reuse, restored)
     """
     if interventions is not None:
         given = tuple(interventions)

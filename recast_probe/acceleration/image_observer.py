@@ -1,4 +1,4 @@
-"""One image of a pipeline that somebody else calls: what a run knows, read while it runs."""
+"""One image of a pipeline that the user calls: what a run knows, read while it runs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ImageObserver(RunObserver):
                 f"The transformer was given tokens of shape {tuple(inputs['hidden_states'].shape)} "
                 f"in an image that began with {tuple(self._shape)}."
             )
-        # a negative prompt may be of another length, and nobody has said so before its first call
+        # a negative prompt may have another length, which is not known before its first call
         text = int(inputs["encoder_hidden_states"].shape[1])
         self.run.layouts[self.branch] = replace(self.run.layout, text=text)
 

@@ -41,8 +41,20 @@ def attention_with_cuts(
             value is left out.
         scale: factor on the scores; 1 / sqrt(dim) by default.
 
+    Returns:
+        Output (batch, query, head, dim), log-sum-exp float32 (batch, head, query) and the kernel.
+
     Raises:
         InputError: a query, key or head that is not there, or an unknown removal.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> q, k, v = (torch.randn(1, 11, 2, 8, generator=generator) for _ in range(3))
+        >>> cut = Cut(queries=torch.arange(3, 7), keys=torch.arange(7, 11))
+        >>> found = attention_with_cuts(q, k, v, [cut])
+        >>> plain = attention_with_cuts(q, k, v, []).output
+        >>> bool((found.output[:, :3] == plain[:, :3]).all()), tuple(found.log_sum_exp.shape)
+        (True, (1, 2, 11))
     """
     rows, heads, keys = query.shape[1], query.shape[2], key.shape[1]
     cuts = effective_cuts(cuts, rows, keys, heads)
@@ -176,7 +188,7 @@ def _parts(
     for index, cut in enumerate(cuts):
         named = torch.arange(heads) if cut.heads is None else torch.as_tensor(list(cut.heads))
         applies[index, named] = _indicator(cut.queries, rows)
-    # one number for each set of cuts; renumbered every time, so that it stays small
+    # each set of cuts gets a number, renumbered after every cut, so that the numbers stay small
     code = torch.zeros(heads, rows, dtype=torch.int64)
     for each in applies:
         code = (2 * code + each).unique(return_inverse=True)[1]

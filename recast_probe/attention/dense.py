@@ -27,6 +27,25 @@ def dense_attention(
 
     Needs 8 bytes * batch * heads * sequence ** 2 of memory several times over: for tests and
     spot checks only.
+
+    Args:
+        query, key, value: (batch, sequence, head, dim), sequence as ``layout`` says.
+        layout: the token groups.
+        pairs: (query group, key group) pairs to score.
+        scale: factor on the scores; 1 / sqrt(dim) by default.
+        cuts: keys that some queries do not see.
+
+    Raises:
+        InputError: a group that the layout lacks.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> q, k, v = (torch.randn(1, 11, 2, 8, generator=generator) for _ in range(3))
+        >>> layout = rp.TokenLayout(3, rp.Grid(2, 2), (rp.Grid(2, 2),))
+        >>> from recast_probe.attention import attend
+        >>> dense, streamed = dense_attention(q, k, v, layout), attend(q, k, v, layout)
+        >>> bool(torch.allclose(dense.mass.float(), streamed.mass, atol=1e-6))
+        True
     """
     q, k, v = (tensor.permute(0, 2, 1, 3).double() for tensor in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scale is None else scale

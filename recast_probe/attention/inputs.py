@@ -18,6 +18,12 @@ class Cut:
         heads: the heads that are cut; None for all.
         removal: "renormalised" leaves the keys out of the softmax, so that the others share their
             probability; "value-zeroed" leaves the probabilities and adds nothing for these keys.
+
+    Examples:
+        >>> import torch
+        >>> cut = Cut(queries=torch.arange(3, 7), keys=torch.arange(7, 11), heads=(0,))
+        >>> cut.removal
+        'renormalised'
     """
 
     queries: Tensor
@@ -38,6 +44,12 @@ class AttentionInputs:
         scale: factor on the scores; None for 1 / sqrt(dim).
         logit_bias: (key,), added to the logits of every query; such attention can be neither read
             nor cut. None for nothing.
+
+    Examples:
+        >>> import torch
+        >>> q, k, v = torch.zeros(3, 1, 11, 2, 8)
+        >>> AttentionInputs(q, k, v).cuts
+        ()
     """
 
     query: Tensor

@@ -48,6 +48,14 @@ class PairStatistics:
         mass_weighted_conditional_entropy: the same, each query weighted by its mass on the key
             group. ``marginal_entropy`` minus this is the mutual information of query and key,
             given that attention lands on the group.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> q, k, v = (torch.randn(1, 11, 2, 8, generator=generator) for _ in range(3))
+        >>> layout = rp.TokenLayout(3, rp.Grid(2, 2), (rp.Grid(2, 2),))
+        >>> found = attend(q, k, v, layout).pairs["generation", "reference"]
+        >>> tuple(found.score.shape), tuple(found.conditional_entropy.shape)
+        ((1, 2, 4), (1, 2))
     """
 
     score: Tensor
@@ -68,6 +76,14 @@ class Readout:
         groups: names along the last two axes of `mass`.
         row_sum_error: largest distance from 1 of a checked row's sum of probabilities.
         backend: the attention kernel used.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> q, k, v = (torch.randn(1, 11, 2, 8, generator=generator) for _ in range(3))
+        >>> layout = rp.TokenLayout(3, rp.Grid(2, 2), (rp.Grid(2, 2),))
+        >>> readout = attend(q, k, v, layout)
+        >>> readout.groups, tuple(readout.mass.shape)
+        (('text', 'generation', 'reference'), (1, 2, 3, 3))
     """
 
     output: Tensor
@@ -120,6 +136,15 @@ def attend(
         InputError: shapes, layout, heads, groups or cuts that do not fit, or statistics of queries
             that see no key at all.
         VerificationError: probabilities do not sum to 1: the log-sum-exp is not this attention's.
+
+    Examples:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> q, k, v = (torch.randn(1, 11, 2, 8, generator=generator) for _ in range(3))
+        >>> layout = rp.TokenLayout(3, rp.Grid(2, 2), (rp.Grid(2, 2),))
+        >>> found = attend(q, k, v, layout)
+        >>> score = found.pairs["generation", "reference"].score
+        >>> bool(torch.allclose(score.sum(-1), found.mass[:, :, 1, 2]))
+        True
     """
     _check(query, key, value, layout, pairs, mass_table, chunk, heads)
     cuts = effective_cuts(cuts, query.shape[1], key.shape[1], query.shape[2])

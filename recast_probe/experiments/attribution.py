@@ -63,8 +63,8 @@ def attribution(
     Exactly: one run for each block or head, beside the full run of the same noise. Sampled, for
     models with many heads: ``sample`` runs, in each of which every head is cut with a chance of
     ``share``; a head's effect is then the difference between runs with and without it, in the
-    company of other cut heads, and its interval says how far so few runs can tell. Before the
-    first cut it says on standard error how many runs are left, how long they take at the pace of
+    company of other cut heads, and its interval says how precise so few runs are. Before the
+    first cut it prints on standard error how many runs are left, how long they take at the pace of
     the full run, and how much memory.
 
     Args:
@@ -78,7 +78,7 @@ def attribution(
             intervals over them.
         sample, share: see above; None runs all, exactly.
         sample_seed: of the draw of cut heads.
-        store: a folder that keeps every finished run; the same call goes on from there.
+        store: a folder that keeps every finished run; make the same call again to resume.
         metric_name: what records and figures call the metric; its own name by default.
 
     The other arguments are those of ``Probe.generate``.
@@ -89,6 +89,13 @@ def attribution(
     Raises:
         InputError: settings that do not fit; nothing has run. Also a metric that is not finite.
         VerificationError: a check of exactness failed during a run.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> found = attribution(probe, image, "a cat", blocks="double", steps=2, progress=False)
+        >>> dict(found.data.sizes), found.data["runs"].values
+        ({'block': 2}, array([1, 1]))
     """
     found = sites(probe, over, blocks, heads)
     noises = [check_int("seeds", seed, 0) for seed in seeds]
@@ -240,7 +247,7 @@ def with_latents(
     """A run, and its latents after the last step, as the pipeline packs them, on the CPU.
 
     Raises:
-        InputError: a callback of the caller's own, or as ``Probe.generate``; nothing has run.
+        InputError: a custom callback, or as ``Probe.generate``; nothing has run.
     """
     check_no_callback(pipeline_arguments)
     with _last_latents() as (last, callback):

@@ -37,6 +37,13 @@ class Attribution(Result):
         sampled: number of draws; None where every effect was measured by itself.
         full: the metric of the full run, mean over seeds.
         selection: what was done.
+
+    Examples:
+        >>> data = xr.Dataset({"distance": ("block", [0.1, 0.4, 0.2])}, {"block": [0, 1, 2]})
+        >>> edge = ("reference", "generation")
+        >>> found = Attribution(data, "block", "", edge, None, np.nan, "3 blocks")
+        >>> found.top(2)
+        [(1,), (2,)]
     """
 
     name: ClassVar[str] = "attribution"
@@ -103,7 +110,7 @@ class Attribution(Result):
 def related(effects: xr.Dataset, features: xr.Dataset) -> pd.DataFrame:
     """Spearman correlations of every effect with every feature, with `spearman_interval`.
 
-    Heads of one block are no independent samples: blocks are left out whole.
+    Heads of one block are not independent samples: blocks are left out whole.
 
     Args:
         effects: effect and distance, (block) or (block, head).
@@ -111,6 +118,13 @@ def related(effects: xr.Dataset, features: xr.Dataset) -> pd.DataFrame:
 
     Raises:
         InputError: blocks or heads that the features lack.
+
+    Examples:
+        >>> measured = ("block", np.arange(5.0))
+        >>> effects = xr.Dataset({"effect": measured, "distance": measured}, {"block": range(5)})
+        >>> features = xr.Dataset({"mass": ("block", np.arange(5.0) ** 2)}, {"block": range(5)})
+        >>> related(effects, features)["spearman"].round(3).tolist()
+        [1.0, 1.0]
     """
     rows = []
     for value in ("effect", "distance"):
@@ -151,6 +165,13 @@ def exact_effects(
         value, distance: (seed, cut).
         members: bool (cut, site), one site a cut.
         shape: labels of blocks and heads; no heads for whole blocks.
+
+    Examples:
+        >>> value, distance = np.array([[0.5, 0.75]]), np.array([[0.3, 0.1]])
+        >>> alone = np.eye(2, dtype=bool)
+        >>> found = exact_effects(np.array([1.0]), value, distance, alone, ([0, 1], []))
+        >>> found["effect"].values
+        array([0.5 , 0.25])
     """
     columns: dict[str, Any] = {}
     for name, values in (("effect", full[:, None] - value), ("distance", distance)):

@@ -15,6 +15,10 @@ def windows(items: Sequence[int], size: int | None) -> list[tuple[int, ...]]:
 
     Raises:
         InputError: a size below 1.
+
+    Examples:
+        >>> windows([0, 1, 2, 5, 6], 2)
+        [(0, 1), (2, 5), (6,)]
     """
     size = max(len(items), 1) if size is None else check_int("A window's size", size, 1)
     return [tuple(items[start : start + size]) for start in range(0, len(items), size)]

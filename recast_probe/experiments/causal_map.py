@@ -45,6 +45,10 @@ class Cost:
         left: those that were not there already.
         bytes: of the recorded activations, exact.
         seconds_per_run: of the first whole run.
+
+    Examples:
+        >>> print(Cost(runs=12, left=10, bytes=4096, seconds_per_run=1.5))
+        12 runs, 10 of them still to do: about 15 s at 1.50 s a run, and 4.1 kB of activations.
     """
 
     runs: int
@@ -79,6 +83,14 @@ class CausalMap:
         cost: of the sweep when it began.
         selection: what was patched, in words.
         settings: of the sweep, ready for JSON.
+
+    Examples:
+        >>> from PIL import Image
+        >>> black, white = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+        >>> data, whole = measured([black, white], black, white, ["0-1"], ["0", "1"], {})
+        >>> found = CausalMap(data, black, white, whole, Cost(4, 0, 0, 1.0), "keys", {})
+        >>> found.table()["shift"].tolist()
+        [0.0, 1.0]
     """
 
     data: xr.Dataset
@@ -133,8 +145,8 @@ def causal_map(
         blocks, map_steps: which blocks and steps are swept; None for all steps.
         block_window, step_window: neighbours that are patched together; None for all together.
         scores: by name, functions of a generated image, such as the source subject's identity.
-        folder: keeps every image as it is made, so that a sweep that was cut short goes on from
-            there; None keeps nothing.
+        folder: keeps every image as it is made, so that a sweep that was cut short can be resumed;
+            None keeps nothing.
         limit: most bytes of activations.
         progress: print the cost (runs, seconds, memory) on standard error when the first run has
             been timed, and show a bar.
@@ -142,7 +154,16 @@ def causal_map(
     Raises:
         InputError: settings that do not fit, runs that do not differ, or a folder with another
             sweep.
-        KeyboardInterrupt: after Ctrl-C; the same call goes on from there if it has a folder.
+        VerificationError: a check of exactness failed during a run.
+        KeyboardInterrupt: after Ctrl-C; with a folder, make the same call again to resume.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> other, settings = tiny.tiny_image(seed=1), {"blocks": [0, 4], "step_window": None}
+        >>> found = causal_map(probe, image, "a cat", other, **settings, steps=2, progress=False)
+        >>> dict(found.data.sizes), found.cost.runs
+        ({'block': 2, 'step': 1}, 4)
     """
     if not isinstance(prompt, str) or not isinstance(source_prompt, str | None):
         raise InputError("A causal map is of one prompt; make one for each of them.")
@@ -215,7 +236,13 @@ def measured(
     """The values of `CausalMap.data` and `.whole`, from images in the order (block, step).
 
     Raises:
-        InputError: a score that is no finite number.
+        InputError: a score that is not a finite number.
+
+    Examples:
+        >>> black, white = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), "white")
+        >>> grey = Image.new("RGB", (8, 8), (51, 51, 51))
+        >>> measured([grey], black, white, ["0"], ["0"], {})[0]["shift"].values
+        array([[0.2]])
     """
     shape, coords = (len(blocks), len(steps)), {"block": list(blocks), "step": list(steps)}
     shift = [_shift(image, base, source) for image in images]

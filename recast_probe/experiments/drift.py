@@ -39,6 +39,13 @@ def drift(
 
     Raises:
         InputError: as ``Probe.generate``; nothing has run.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> found = drift(probe, image, "a cat", steps=2, progress=False)
+        >>> found
+        Drift(mean relative error: key 0.71..., value 0.68..., output 0.35...; unnamed, from step 0)
     """
     request = make_call(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recording = RecordDrift(sources)  # type: ignore[arg-type]

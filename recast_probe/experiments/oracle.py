@@ -67,6 +67,15 @@ def causal_oracle(
         InputError: settings that do not fit; nothing has run. Also a score that is not a finite
             number.
         VerificationError: a check of exactness failed during a run.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> def brightness(picture):
+        ...     return float(np.asarray(picture).mean())
+        >>> found = causal_oracle(probe, image, "a cat", brightness, steps=2, progress=False)
+        >>> found.name, found.tokens, found.details["runs"]
+        ('causal leave-out', 16, 5)
     """
     layout = probe.layout(image, **pipeline_arguments)
     if not layout.reference_tokens:

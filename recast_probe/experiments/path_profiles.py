@@ -38,11 +38,11 @@ def path_profiles(
     """Profiles with ``queries="generation"`` and ``queries="text"`` from a single run.
 
     The same as two calls of ``Probe.profile`` with whole mass tables, for little more than the
-    price of one; ``flow`` takes them. The run stops after the last recorded step.
+    cost of one; ``flow`` takes them. The run stops after the last recorded step.
 
     Args:
-        interventions: what is done to the run meanwhile, such as a ``Knockout``; the profiles are
-            those of the changed attention.
+        interventions: what is done to the run, such as a ``Knockout``; the profiles are those of
+            the changed attention.
 
     The other arguments are those of ``Probe.profile``.
 
@@ -50,6 +50,13 @@ def path_profiles(
         InputError: an argument that cannot be used, several prompts, or a family whose text tokens
             do not attend to the reference.
         VerificationError: a check of exactness failed during the run.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> generation, text = path_profiles(probe, image, "a cat", steps=2, progress=False)
+        >>> rp.flow(generation, text)
+        Flow(direct 0.34..., through the text 0.07..., ...; blocks 0-4, steps 0-1, all heads)
     """
     check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
     if "text" not in probe.family.query_groups:

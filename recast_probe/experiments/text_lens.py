@@ -42,6 +42,13 @@ class TextLens:
         without, full: the run without a reference as it is, and the run with it.
         prompt, steps, seed: of all runs; no prompt where embeddings were given.
         provenance: of the recorded run, and of every image by (blocks, steps).
+
+    Examples:
+        >>> from PIL import Image
+        >>> black, grey = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), (51, 51, 51))
+        >>> lens = TextLens({((0,), (0, 1)): grey}, black, grey, "a cat", 2, 0, {})
+        >>> lens.change().values
+        array([[0.2]])
     """
 
     images: Mapping[tuple[Window, Window], Image.Image]
@@ -140,6 +147,14 @@ def text_lens(
 
     Raises:
         InputError: settings that do not fit; nothing has run.
+        VerificationError: a check of exactness failed during a run.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> lens = text_lens(probe, image, "a cat", blocks=[1, 4], steps=2, progress=False)
+        >>> lens.blocks, lens.patched_steps
+        ([(1,), (4,)], [(0, 1)])
     """
     check_one_prompt("The text lens takes", prompt, pipeline_arguments)
     if tokens not in ("text", *TEXT_PARTS):

@@ -51,8 +51,8 @@ class RunContext:
     Attributes:
         layout: tokens of the full sequence, in the conditional branch.
         layouts: the same by branch, where branches differ in their text tokens.
-        timesteps: float64, shape (step,), the scheduler's timesteps.
-        sigmas: float64, shape (step,).
+        timesteps: float64, shape (step,), the scheduler's timesteps, descending.
+        sigmas: float64, shape (step,), noise levels, 1 = pure noise.
         block_kinds: "double" or "single" for every block of the model.
         heads: attention heads of every block.
         prompts: number of prompts that run in one batch.
@@ -63,6 +63,16 @@ class RunContext:
             because few interventions ask; it raises where the family does not know.
         vision: the same for text tokens that stand for parts of a picture.
         branches: the transformer calls of one step, by name.
+
+    Examples:
+        >>> run = RunContext(
+        ...     layout=rp.TokenLayout(3, rp.Grid(4, 4), (rp.Grid(4, 4),)),
+        ...     timesteps=np.array([1000.0, 500.0]),
+        ...     sigmas=np.array([1.0, 0.5]),
+        ...     block_kinds=["double", "single"],
+        ... )
+        >>> run.steps, run.reference_tokens
+        (2, 16)
     """
 
     layout: TokenLayout
@@ -101,6 +111,12 @@ class StepContext:
         run: the run.
         step: step index, 0 = highest noise.
         profile: builds the profile of what has been recorded in the run so far.
+
+    Examples:
+        >>> layout = rp.TokenLayout(3, rp.Grid(4, 4))
+        >>> run = RunContext(layout, np.array([1000, 500]), np.array([1, 0.5]), ["single"])
+        >>> StepContext(run, step=1, profile=lambda: None).sigma
+        0.5
     """
 
     run: RunContext
@@ -118,6 +134,15 @@ class RunHook:
 
     In every step the tokens that stay are chosen first; in every call of the transformer its inputs
     are edited, and then its blocks run.
+
+    Examples:
+        >>> class HalveOutput(RunHook):
+        ...     def changes_attention(self, block):
+        ...         return block == 0
+        ...     def attention_output(self, block, output):
+        ...         return output / 2
+        >>> HalveOutput().changes_attention(0), HalveOutput().skips()
+        (True, False)
     """
 
     def reference_tokens(self, step: StepContext) -> np.ndarray | None:
@@ -211,8 +236,21 @@ class CallHook(RunHook):
 class Intervention(RunHook):
     """Base of all interventions: settings, which serve any number of runs.
 
-    What belongs to one run is kept in its ``hook``. An intervention that has nothing to keep is its
-    own.
+    What belongs to one run is kept in its ``hook``. An intervention that has nothing to keep serves
+    as the hook itself.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> class FirstFour(Intervention):
+        ...     def needs(self, run):
+        ...         return rp.interventions.Needs(drops=range(run.steps))
+        ...     def reference_tokens(self, step):
+        ...         return np.arange(4)
+        >>> image, settings = tiny.tiny_image(), {"steps": 2, "progress": False}
+        >>> result = probe.generate(image, "a cat", interventions=[FirstFour()], **settings)
+        >>> result.reference_tokens_per_step
+        (4, 4)
     """
 
     def prepare(self, run: RunContext) -> None:

@@ -34,6 +34,14 @@ class RecordDrift(Intervention):
 
     Attributes:
         sources: steps whose keys and values are kept.
+
+    Raises:
+        InputError: no source step, or one that is not an index. When the run is prepared: no
+            reference, or a step that it does not have.
+
+    Examples:
+        >>> RecordDrift((4, 0)).sources
+        (0, 4)
     """
 
     sources: tuple[int, ...] = (0,)

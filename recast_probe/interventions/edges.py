@@ -1,4 +1,4 @@
-"""Edges of attention from one token group to another, in whatever company."""
+"""Edges of attention from one token group to another, also where other tokens are dropped."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class EdgeIntervention(Selective):
 
     def needs(self, run: RunContext) -> Needs:
         steps = self.chosen_steps(run)
-        # queries of other tokens treat keys that come from an earlier step like any
+        # for queries of other tokens, keys from an earlier step are like any others
         rows = steps if self.to_group.startswith("reference") else ()
         return Needs(reads=steps, reference_rows=rows, inside_attention=True)
 

@@ -26,7 +26,17 @@ class Keep(Intervention):
         tokens: indices of reference tokens, in any order; none at all drops the whole reference.
         start: first step in which the others are dropped.
 
-    Raises InputError when something is no index.
+    Raises:
+        InputError: something that is not an index.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> keep = Keep((0, 5, 6), start=1)
+        >>> settings = {"steps": 2, "progress": False}
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", interventions=[keep], **settings)
+        >>> result.reference_tokens_per_step
+        (16, 3)
     """
 
     tokens: tuple[int, ...]

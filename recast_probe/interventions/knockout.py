@@ -23,10 +23,10 @@ class Knockout(EdgeIntervention):
     "generation", "reference", and "reference_<i>" of several images. Both ends may be one group:
     then its tokens do not see each other, nor themselves.
 
-    Several knockouts combine; indices always count the full reference, even when other
-    interventions drop tokens. All branches are cut alike. The cut attention is exact and costs
-    about one kernel call more for every group of queries; a query that is left without any key has
-    the attention output 0.
+    The method is attention knockout (Geva et al., arXiv 2304.14767). Several knockouts combine;
+    indices always count the full reference, even when other interventions drop tokens. All branches
+    are cut alike. The cut attention is exact and costs about one kernel call more for every group
+    of queries; a query that is left without any key has the attention output 0.
 
     Attributes:
         from_group: the keys, where information comes from.
@@ -40,7 +40,13 @@ class Knockout(EdgeIntervention):
             amounts to a run that never had the tokens.
 
     Raises:
-        InputError: a setting that cannot be.
+        InputError: a head or step that is not an index, or an unknown removal. When the run is
+            prepared: a group, token, block, head or step that it does not have.
+
+    Examples:
+        >>> cut = Knockout("reference", "generation", blocks="double", heads=1, steps=range(4))
+        >>> cut.heads, cut.steps
+        ((1,), (0, 1, 2, 3))
     """
 
     from_group: str

@@ -27,7 +27,8 @@ class Merge(Intervention):
     Tokens are compared by the cosine of their latents where they enter the transformer; those are
     the same in every step. A merged token has the rotary position of its destination token. With
     proportional attention the logarithm of a group's size is added to its attention logits, so
-    that a group weighs as much as its tokens did.
+    that a group weighs as much as its tokens did. The method is that of ToMe (Bolya et al., arXiv
+    2210.09461; arXiv 2303.17604 for diffusion).
 
     Attributes:
         budget: how many tokens are left in each step: a number, ``Fixed`` or ``Adaptive``.
@@ -35,6 +36,19 @@ class Merge(Intervention):
         proportional: weigh groups by their size.
         window: side of the square windows with one destination each; None for the smallest that
             meets the smallest budget.
+
+    Raises:
+        InputError: not a budget. When the run is prepared: a budget that does not fit its reference
+            tokens, or windows that leave more tokens than the budget.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> settings = {"steps": 2, "progress": False}
+        >>> merge = Merge(6, start=1)
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", interventions=[merge], **settings)
+        >>> result.reference_tokens_per_step
+        (16, 6)
     """
 
     budget: Any

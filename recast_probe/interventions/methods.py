@@ -65,12 +65,17 @@ def method(
         layout: of the run; see `Probe.layout`.
         blocks: what the rankings that ask the model average over.
         mask: bool (rows, columns), for "mask-oracle"; see `Probe.reference_mask`.
-        seed: of the methods that draw lots.
+        seed: of the random methods.
         refresh: of the methods that reuse; see `ReuseReference`.
         computed: of the methods that skip steps; see `StepCache`. None for 5 of 7.
 
     Raises:
-        InputError: an unknown name, no mask for the oracle, or a setting that the method has not.
+        InputError: an unknown name, no mask for the oracle, or a setting that the method lacks.
+
+    Examples:
+        >>> layout = rp.TokenLayout(3, rp.Grid(4, 4), (rp.Grid(4, 4),))
+        >>> method("reversed", 4, layout)
+        [Recast(budget=Fixed(tokens=4), ..., worst_first=True)]
     """
     if refresh is not None and name not in REUSING:
         raise InputError(f"The method {name!r} reuses nothing, so it takes no refresh.")

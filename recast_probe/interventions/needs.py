@@ -10,7 +10,12 @@ from typing import Any
 @dataclass(frozen=True)
 class Selection:
     """Attention that a run records: blocks, step indices, heads and the token group whose attention
-    to the reference is read, as in ``Probe.profile``."""
+    to the reference is read, as in ``Probe.profile``.
+
+    Examples:
+        >>> Selection(blocks="single", steps=[0])
+        Selection(blocks='single', steps=[0], heads=None, queries='generation')
+    """
 
     blocks: Any = "all"
     steps: Any = None
@@ -39,6 +44,10 @@ class Needs:
         records: attention that the run records for it, in steps that are listed.
         inside_attention: it works on queries, keys and values of the blocks' attention calls.
         once: what it does that a run allows once, as in "rank the tokens"; "" for nothing.
+
+    Examples:
+        >>> Needs(drops=range(1, 4)).drops
+        range(1, 4)
     """
 
     reads: Collection[int] = ()

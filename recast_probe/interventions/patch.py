@@ -44,6 +44,8 @@ class PatchHook(ActivationHook):
 class Patch(AtHookPoints):
     """Put activations of another run into this one, at the same blocks and steps.
 
+    Activation patching, as in causal tracing (Meng et al., arXiv 2202.05262).
+
     The source is a run of the same model from the same noise, with another reference or prompt;
     only the patched group must be alike in both layouts, so text activations of a run with a
     reference fit into a run without one. Several patches, and other interventions, act in their
@@ -59,6 +61,19 @@ class Patch(AtHookPoints):
             None all of the source's.
         blocks: see ``select_blocks``; None for all that the source has.
         steps: step index or indices; None for all that the source has.
+
+    Raises:
+        InputError: a source that holds no activations, an unknown kind of them, or ``indices``
+            without ``tokens``. When the run is prepared: a run that is not like the source.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> settings = {"steps": 2, "progress": False}
+        >>> found = probe.record(tiny.tiny_image(), "a cat", tokens="text", **settings)
+        >>> patch = Patch(found, blocks="double")
+        >>> probe.generate(None, "a cat", interventions=[patch], **settings).image.size
+        (64, 64)
     """
 
     source: Activations

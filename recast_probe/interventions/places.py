@@ -123,7 +123,7 @@ class ActivationHook(SelectiveHook):
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         super().begin_call(step, branch, layout)
-        # image tokens stand after a text whose length is the branch's own
+        # image tokens stand after the text, whose length may differ between branches
         own = self.run.layout
         image = self.positions >= own.text
         self._here = self.positions + np.where(image, layout.text - own.text, 0)

@@ -73,6 +73,19 @@ class Prune(Intervention):
         budget: how many stay in each step: a number, ``Fixed``, ``Adaptive`` (Eq. 4), another of
             ``recast_probe.budget``, or a ``MassShare`` of the ranking.
         start: first step in which tokens are dropped.
+
+    Raises:
+        InputError: not a budget. When the run is prepared: a ranking of another number of tokens,
+            or a budget that does not fit it.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> prune = Prune(rp.rank.random(16, seed=0), budget=4, start=1)
+        >>> settings = {"steps": 2, "progress": False}
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", interventions=[prune], **settings)
+        >>> result.reference_tokens_per_step
+        (16, 4)
     """
 
     ranking: Ranking | RandomPerStep

@@ -45,7 +45,20 @@ class Recast(Intervention):
             ``rank.cross_image``, called with the profile of the step, ``blocks`` and ``steps``.
         every: rank again every so many steps. A step that ranks again runs with the full
             reference, so that tokens that were dropped can come back. None ranks once.
-        worst_first: keep the worst tokens: a control that should do harm.
+        worst_first: keep the worst tokens: a control that should lower the quality.
+
+    Raises:
+        InputError: a setting out of its range. When the run is prepared: no reference, several
+            prompts, or a budget or block that it does not have.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> settings = {"steps": 3, "progress": False}
+        >>> recast = Recast(4, blocks="all")
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", interventions=[recast], **settings)
+        >>> result.reference_tokens_per_step, result.ranking.tokens
+        ((16, 4, 4), 16)
     """
 
     budget: Any

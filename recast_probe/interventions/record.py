@@ -73,6 +73,20 @@ class Record(AtHookPoints):
         blocks: see ``select_blocks``.
         steps: step index or indices; None for all.
         limit: most bytes to record; more is refused before anything runs.
+
+    Raises:
+        InputError: an unknown kind of activations. Before the run: a block, step or token that it
+            does not have, or more bytes than the limit.
+        VerificationError: the run did not hand over exactly what was expected.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> settings = {"steps": 2, "progress": False}
+        >>> record = Record("keys", "text", blocks=[0, 3])
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", interventions=[record], **settings)
+        >>> result.activations.blocks
+        [0, 3]
     """
 
     what: str | tuple[str, ...] = "residual"

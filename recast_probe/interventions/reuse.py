@@ -25,9 +25,9 @@ class ReuseReference(Intervention):
     the transformer computes text and generation tokens only; their queries see these keys and
     values after their own. Keys and values depend on the timestep and on what the reference tokens
     read from the other tokens, so they are those of the storing step and no longer exact: see
-    ``Probe.drift``.
+    ``recast_probe.drift``.
 
-    Which of the stored tokens a step attends to is up to the interventions beside it, such as
+    Which of the stored tokens a step attends to is decided by the other interventions, such as
     ``Prune`` or ``Recast`` with any budget; without any, it is all of them. A storing step is full
     whatever they drop, so a token that was never kept before can be attended to later.
 
@@ -42,7 +42,11 @@ class ReuseReference(Intervention):
             computed. They are moved at every use.
 
     Raises:
-        InputError: a start below 1, or a refresh that is no step after the start.
+        InputError: a start below 1, or a refresh that is not a step after the start.
+
+    Examples:
+        >>> ReuseReference(refresh=4).storing_steps(12)
+        (0, 4, 8)
     """
 
     start: int = 1
@@ -95,7 +99,7 @@ class ReusedKeys(CallHook):
         needs = settings.needs(run)
         self._storing, self._reusing = set(needs.renews), set(needs.reuses)
         self._stored: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        # what of it the present step attends to, and which tokens these are
+        # by branch and block: the tokens that the present step attends to, their keys and values
         self._selected: dict[tuple[str, int], tuple[np.ndarray, tuple[Tensor, Tensor]]] = {}
         self._bytes = 0
 

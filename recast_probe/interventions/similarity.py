@@ -88,11 +88,22 @@ class Similarity(Intervention):
     """Record the cosine of each reference token with the mean generation token; change nothing.
 
     The result's ``similarity`` has it by step; ``rank.cosine`` makes a ranking of it. The paper
-    names a cosine score without defining it: this is our reading.
+    names a cosine score without defining it; this is one possible definition.
 
     Attributes:
         blocks: blocks at whose end tokens are compared.
         step: the step; it must run with the full reference.
+
+    Raises:
+        InputError: when the run is prepared: no reference, or a block or step that it lacks.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> settings = {"steps": 2, "progress": False, "interventions": [Similarity("double")]}
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", **settings)
+        >>> result.similarity[0].shape  # prompt, block, reference token
+        (1, 2, 16)
     """
 
     blocks: Any = "single"

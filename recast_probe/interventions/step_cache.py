@@ -41,10 +41,14 @@ class StepCache(Intervention):
             the indicator of TeaCache (arXiv 2411.19108) for FLUX, without its polynomial, which is
             fitted to one model. Not together with ``computed``.
         extrapolate: continue the line through the velocities of the last two computed steps, in
-            sigma, instead of holding the last one. Needs both kept.
+            sigma, instead of holding the last one. Both are kept.
 
     Raises:
         InputError: a setting out of its range.
+
+    Examples:
+        >>> StepCache(computed=4).computed_steps(10)
+        [0, 3, 6, 9]
     """
 
     computed: int | float | tuple[int, ...] | None = None
@@ -89,7 +93,7 @@ class StepCache(Intervention):
             return sorted(chosen | {0, steps - 1})
         count = self.computed
         if isinstance(count, float):
-            # a short run computes at least what it must
+            # a short run computes at least the steps that are fixed
             count = max(share_of(steps, count), len(fixed))
         if not len(fixed) <= count <= steps:
             raise InputError(

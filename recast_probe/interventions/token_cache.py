@@ -80,6 +80,10 @@ class TokenCache(Intervention):
 
     Raises:
         InputError: a setting out of its range.
+
+    Examples:
+        >>> TokenCache(interval=4, first_full=3).full_steps(12)
+        (0, 1, 2, 6, 10)
     """
 
     interval: int = 4

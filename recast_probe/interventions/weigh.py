@@ -27,9 +27,6 @@ SPARE = 8
 class Weigh(EdgeIntervention):
     """Multiply the attention that some queries pay a token group, before the softmax.
 
-    >>> Weigh("reference", 2, mode="bias", blocks="single").describe()["factor"]
-    2.0
-
     Token groups are those of ``Knockout``. It is exact, and profiles are those of the changed
     attention. Queries and keys get more channels: in the mode "scale" twice as many, in "bias"
     eight more. A factor of 1 changes nothing, and runs nothing else. Merged tokens can be weighed
@@ -47,7 +44,12 @@ class Weigh(EdgeIntervention):
             ``Knockout``, and n the weight of n copies of every token.
 
     Raises:
-        InputError: a setting that cannot be.
+        InputError: a factor that is not finite or, as a bias, negative; an unknown mode. When the
+            run is prepared: a group, token, block, head or step that it does not have.
+
+    Examples:
+        >>> Weigh("reference", 2, mode="bias", blocks="single").describe()["factor"]
+        2.0
     """
 
     group: str

@@ -1,7 +1,7 @@
 """Attaching to a pipeline by PyTorch's hooks and attention processors, without nnsight.
 
-The same handlers serve as in ``tracing``. No module is replaced, so LoRA, offloading, quantisation
-and compiled blocks go on as they are.
+The handlers are those of ``attach_nnsight``. No module is replaced, so LoRA, offloading,
+quantisation and compiled blocks go on as they are.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class HookedCalls:
         return getattr(self._pipeline, "transformer", None) is self._transformer
 
     def check(self) -> None:
-        """Ask before another image whether all is still as it was when the hooks were put in.
+        """Check before another image that the pipeline is as it was when the hooks were put in.
 
         Raises:
             UnsupportedPipelineError: it is not; the message says what to do.
@@ -134,7 +134,7 @@ class HookedCalls:
                     processor.attend, eager = self._attend(block), True
                     self._unreached.add(block)
         if eager and _compiled(self._transformer):
-            # what reads or stores is no part of a compiled graph
+            # what reads or stores is not part of a compiled graph
             self._eager.enter_context(torch.compiler.set_stance("force_eager"))
         return None if edited is None else (arguments, dict(edited))
 

@@ -52,7 +52,7 @@ def instrumented(module: torch.nn.Module) -> Iterator[NNsight]:
     finally:
         for part, attributes in before:
             if attributes["__nnsight__"] is not _ABSENT:
-                continue  # somebody else's nnsight wrapper, installed before this one
+                continue  # another nnsight wrapper, installed before this one
             for name, value in attributes.items():
                 if value is _ABSENT:
                     part.__dict__.pop(name, None)

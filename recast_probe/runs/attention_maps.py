@@ -39,7 +39,13 @@ def attention_maps(
     max_bytes: int,
     progress: bool,
 ) -> AttentionMaps:
-    """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``."""
+    """Where each of the chosen tokens looks in the reference; see ``Probe.attention_maps``.
+
+    Raises:
+        InputError: several prompts, an argument that cannot be used, or more memory than
+            ``max_bytes``; nothing has run.
+        UnsupportedPipelineError: attention beside the blocks' own, as of an IP-Adapter.
+    """
     if len(request.prompts) > 1:
         raise InputError("Attention maps are made of one prompt; call it for each of them.")
     unknown = [name for name in mean_over if name not in AVERAGED]

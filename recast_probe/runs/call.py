@@ -51,7 +51,7 @@ class PipelineCall:
         layout: predicted token layout.
         schedule: predicted steps.
         given_sizes: width and height of the references as they were given.
-        remarks: what of the arguments acts otherwise than one might think, in sentences.
+        remarks: arguments that act otherwise than one might expect, in sentences.
     """
 
     prompts: tuple[str | None, ...]

@@ -42,7 +42,7 @@ _FORKED_IN_A_RUN = False
 
 
 def _after_fork() -> None:
-    """In a child: the lock anew, since the thread that may hold it is not there to release it."""
+    """In a child process: a new lock, since the thread that may hold the old one is not there."""
     global _ONE_RUN, _FORKED_IN_A_RUN
     _FORKED_IN_A_RUN |= not _ONE_RUN.acquire(blocking=False)
     _OBSERVED.clear()

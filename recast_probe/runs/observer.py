@@ -1,4 +1,4 @@
-"""One run of a pipeline under observation: which call is which step and branch, and is it true."""
+"""One run of a pipeline under observation: finds and checks the step and branch of every call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KERNEL_TOLERANCE = 0.02
 
 
 class RunObserver:
-    """Handles the transformer calls of one run (see ``tracing.CallHandler``).
+    """Handles the transformer calls of one run (see ``attach_nnsight.CallHandler``).
 
     It checks layout, timestep and branch of every call, removes reference tokens as the
     interventions say, and records attention where it is asked to.
@@ -86,7 +86,11 @@ class RunObserver:
         self._bar.close()
 
     def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Check a call against what was expected of it, and prune its inputs."""
+        """Check a call against what was expected of it, and prune its inputs.
+
+        Raises:
+            VerificationError: another step, timestep, branch or layout than was expected.
+        """
         step, order = self._place(call)
         if order == 0:
             self._begin_step(step)
@@ -376,7 +380,7 @@ class RunObserver:
         present = self.kept[-1]
         if present == self.run.reference_tokens:
             return self._layout
-        # a pruned reference is no grid any more; one row of tokens has the same spans
+        # a pruned reference is not a grid any more; one row of tokens has the same spans
         grids = (Grid(rows=1, columns=present),) if present else ()
         return replace(self._layout, references=grids)
 

@@ -1,4 +1,4 @@
-"""What an observed or accelerated run relies on in the pipeline, asked anew before every image.
+"""What an observed or accelerated run relies on in the pipeline, checked before every image.
 
 A pipeline belongs to its user, who may switch on a cache, set other attention processors or put in
 another transformer at any time. Whatever would make a run wrong is refused here, with its cause and
@@ -29,7 +29,7 @@ HARMLESS_HOOKS = ("diffusers.hooks.group_offloading", "diffusers.hooks.layerwise
 
 
 def check_pipeline(family: Family, attachment: str) -> None:
-    """Ask whether a run may begin.
+    """Check that a run may begin.
 
     Args:
         family: the pipeline's.
@@ -52,7 +52,7 @@ def check_pipeline(family: Family, attachment: str) -> None:
 
 
 def check_computation(family: Family) -> None:
-    """Ask whether the transformer computes what diffusers' own does, in every step.
+    """Check that the transformer computes what diffusers' own does, in every step.
 
     Raises:
         UnsupportedPipelineError: a cache, a hook or a replaced function stands in between.
@@ -63,7 +63,7 @@ def check_computation(family: Family) -> None:
 
 
 def check_replaceable(calls: Sequence[AttentionCall], processors: Sequence[Any]) -> None:
-    """Ask whether these processors may be hooked.
+    """Check that these processors may be hooked.
 
     Raises:
         UnsupportedPipelineError: one of them is not diffusers' own.

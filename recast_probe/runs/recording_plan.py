@@ -1,4 +1,4 @@
-"""What a run records: the wishes of the user and of the interventions, put together."""
+"""What a run records: what the user and the interventions ask for, put together."""
 
 from __future__ import annotations
 

@@ -36,12 +36,19 @@ class RunResult:
     """Images of one pipeline run and how they were made.
 
     Attributes:
-        images: one PIL image per prompt.
+        images: one PIL image per prompt; none for a run that stopped early.
         profiles: one profile per prompt, or empty when nothing was recorded.
         reference_tokens_per_step: reference tokens that were present in each step.
         outcomes: what each intervention found in the run, in their order; None for nothing.
         seconds: wall time of the pipeline call, text encoding to decoded image.
         provenance: settings, versions, fingerprints, ready for JSON.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> result = probe.generate(tiny.tiny_image(), "a cat", steps=2, progress=False)
+        >>> result.reference_tokens_per_step, result.mean_budget, result.profile
+        ((16, 16), 16.0, None)
     """
 
     images: tuple[Image.Image, ...]
@@ -94,6 +101,14 @@ class RunResult:
 
         Raises:
             InputError: the path does not end in .png, or its folder does not exist.
+
+        Examples:
+            >>> from tempfile import TemporaryDirectory
+            >>> images = (Image.new("RGB", (8, 8)),)
+            >>> result = RunResult(images, (16, 4), 0.5, {"prompts": ["a cat"]})
+            >>> with TemporaryDirectory() as folder:
+            ...     [path.name for path in result.save(f"{folder}/cat.png")]
+            ['cat.png']
         """
         path = Path(path)
         if path.suffix.lower() != ".png":

@@ -1,4 +1,4 @@
-"""What the pipeline shall read, as prompts or as their embeddings, checked before anything runs."""
+"""Prompts or their embeddings, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def given_prompts(
     """The prompts of a call, or as many times None as its embeddings are of prompts.
 
     Raises:
-        InputError: neither or both are given, or what is given is no text and no embeddings.
+        InputError: neither or both are given, or what is given is neither text nor embeddings.
     """
     name = family.texts["conditional"].embeddings
     embeddings = overrides.get(name)

@@ -39,6 +39,11 @@ class Certificate:
             second attachment, which computes a dense softmax in float64, relative to the largest
             score of that block.
         untouched: True when the pipeline has no hook and no patch left.
+
+    Examples:
+        >>> found = Certificate(0, 0, 10, 10, 1e-7, 1e-7, untouched=True)
+        >>> found.passed
+        True
     """
 
     image_difference: int
@@ -92,6 +97,11 @@ def dense_scores(
 
     The sequence is that of the layout; an adapter attends from generation tokens alone to reference
     tokens alone. It shares nothing with the streaming readout, and is slow: for verification only.
+
+    Args:
+        query, key: (batch, sequence, head, dim).
+        scale: factor on the scores; None for 1 / sqrt(dim).
+        heads: which heads.
     """
     generation, reference = layout.span("generation"), layout.span("reference")
     if key.shape[1] == layout.reference_tokens:

@@ -27,6 +27,11 @@ def group_agreement(
 
     Raises:
         InputError: groups that do not fit the ranking or the effects.
+
+    Examples:
+        >>> ranking = Ranking(np.array([2, 3, 0, 1]), "by hand")
+        >>> round(group_agreement(ranking, [0.1, 0.5], [np.array([0, 1]), np.array([2, 3])]), 3)
+        1.0
     """
     groups = [np.asarray(group, np.int64) for group in groups]
     if len(check_groups(groups)) != ranking.tokens or len(groups) != len(effects):

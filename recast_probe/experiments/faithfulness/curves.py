@@ -22,6 +22,10 @@ def curve_area(shares: np.ndarray, values: np.ndarray) -> float:
 
     Raises:
         InputError: shares that do not ascend from 0 to 1, or other than one value for each.
+
+    Examples:
+        >>> curve_area([0, 0.5, 1], [0, 1, 1])
+        0.75
     """
     shares, values = np.asarray(shares, np.float64), np.asarray(values, np.float64)
     if shares.ndim != 1 or shares.shape != values.shape or len(shares) < 2:
@@ -37,6 +41,10 @@ def token_counts(tokens: int, shares: tuple[float, ...]) -> list[int]:
 
     Raises:
         InputError: a share outside (0, 1), or no room between none and all.
+
+    Examples:
+        >>> token_counts(16, (1 / 16, 1 / 4, 1 / 2))
+        [1, 4, 8]
     """
     if not shares or not all(0 < share < 1 for share in shares):
         raise InputError(f"shares lie between 0 and 1 (which are always there), not {shares}.")
@@ -54,6 +62,10 @@ class DoseResponse:
         rho: Spearman correlation of dose and response; 1 where every further dose does more.
         error: mean absolute difference of dose and response over the doses between 0 and 1;
             0 where a share of the mass is worth the same share of the effect.
+
+    Examples:
+        >>> dose_response([0, 0.5, 1], [0, 0.5, 1]).error
+        0.0
     """
 
     rho: float
@@ -72,6 +84,11 @@ def dose_response(dose: np.ndarray, response: np.ndarray) -> DoseResponse:
 
     Raises:
         InputError: other than one response for each dose, or doses outside 0..1.
+
+    Examples:
+        >>> found = dose_response([0, 0.25, 0.5, 1], [0, 0.5, 0.75, 1])
+        >>> round(found.rho, 3), found.error
+        (1.0, 0.25)
     """
     dose, response = np.asarray(dose, np.float64), np.asarray(response, np.float64)
     if dose.shape != response.shape or dose.ndim != 1 or len(dose) < 2:
@@ -94,6 +111,15 @@ class Curves:
         counts: int64 (points,), tokens, from 0 to all.
         insertion: float64 (points,), the score with only the best tokens present.
         deletion: float64 (points,), the score with the best tokens absent.
+
+    Examples:
+        >>> ranking = Ranking(np.array([1, 0, 3, 2]), "by hand")
+        >>> counts = np.array([0, 2, 4])
+        >>> curves = Curves(ranking, counts, np.array([0, 0.8, 1]), np.array([1, 0.3, 0]))
+        >>> curves
+        Curves('by hand': insertion area 0.650, deletion area 0.400, from 0.000 to 1.000)
+        >>> curves.sufficiency(0.5), curves.necessity(0.5)
+        (0.8, 0.7)
     """
 
     ranking: Ranking

@@ -25,11 +25,20 @@ def randomised_blocks(probe: Probe, blocks: Sequence[int], seed: int = 0) -> Ite
     """While inside, the weights of these blocks are shuffled, each tensor within itself.
 
     Their distribution stays, what was learned goes. Afterwards, also after an exception, the
-    weights are the same bits as before. Needs a copy of the blocks' weights meanwhile.
+    weights are the same bits as before. Needs memory for a copy of the blocks' weights.
 
     Raises:
         InputError: a block that the model does not have.
         UnsupportedPipelineError: weights that are not in memory (offloaded to disk).
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe = rp.Probe(tiny.build_tiny_pipeline())
+        >>> before = probe.fingerprint
+        >>> with randomised_blocks(probe, [0]):
+        ...     changed = probe.fingerprint != before
+        >>> changed, probe.fingerprint == before
+        (True, True)
     """
     modules = probe.family.block_modules()
     outside = [block for block in blocks if not 0 <= block < len(modules)]
@@ -60,8 +69,18 @@ def shuffled_reference(
 
     The image is first scaled so that every token is a whole number of pixels.
 
+    Args:
+        image: the reference, of any size.
+        grid: of its reference tokens.
+        seed: of the order.
+
     Returns:
         The image; int64 (tokens,): which token of the original stands at each place.
+
+    Examples:
+        >>> image, order = shuffled_reference(Image.new("RGB", (64, 48)), Grid(3, 4))
+        >>> image.size, sorted(order.tolist()) == list(range(12))
+        ((64, 48), True)
     """
     tile = (max(1, image.width // grid.columns), max(1, image.height // grid.rows))
     whole = image.convert("RGB").resize((tile[0] * grid.columns, tile[1] * grid.rows))
@@ -86,6 +105,8 @@ def sanity_checks(
 ) -> pd.DataFrame:
     """How alike a ranking stays to itself when something changes that should change it.
 
+    After the sanity checks for saliency maps (Adebayo et al., arXiv 1810.03292).
+
     Args:
         rank: makes a ranking of the reference tokens from (image, prompt, seed) by asking the
             probe's model as it is at that time.
@@ -103,6 +124,16 @@ def sanity_checks(
 
     Raises:
         InputError: several references, or a ranking of another number of tokens.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> def rank(image, prompt, seed):
+        ...     profile = probe.profile(image, prompt, 2, seed, profile_steps=0, progress=False)
+        ...     return rp.rank.cross_image(profile, blocks="all")
+        >>> table = sanity_checks(probe, image, "a cat", rank, other_prompt="a dog")
+        >>> len(table), list(table.columns)
+        (14, ['check', 'blocks', 'spearman', 'jaccard'])
     """
     layout = probe.layout(image)
     if len(layout.references) != 1:

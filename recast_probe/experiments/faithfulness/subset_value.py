@@ -22,6 +22,7 @@ class SubsetValue:
     """The score of the image that is made with some of the reference tokens; each set runs once.
 
     Args:
+        probe, image, prompt: of every run.
         score: of a generated image; larger is better.
         steps, seed: of every run, so that all start from the same noise.
         start: first step in which tokens are missing.
@@ -32,6 +33,15 @@ class SubsetValue:
 
     Raises:
         InputError: no reference, or several prompts.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> def brightness(picture):
+        ...     return float(np.asarray(picture).mean())
+        >>> value = SubsetValue(probe, image, "a cat", brightness, steps=2)
+        >>> value(np.array([0, 1])) == value(np.array([1, 0])), value.runs
+        (True, 1)
     """
 
     def __init__(
@@ -60,7 +70,7 @@ class SubsetValue:
         """The score with these tokens present and no others.
 
         Raises:
-            InputError: a score that is no finite number.
+            InputError: a score that is not a finite number.
         """
         present = np.unique(np.asarray(tokens, np.int64))
         key = present.tobytes()
@@ -80,12 +90,24 @@ def faithfulness_curves(
 ) -> Curves:
     """Deletion and insertion curves of a ranking; with points at 0, the shares, and 1.
 
+    After the curves of RISE (Petsiuk et al., arXiv 1806.07421), for tokens in place of pixels.
+
     Args:
         worth: shared by all rankings of one reference and prompt, so that no run is made twice.
         shares: of the tokens, each between 0 and 1; the same for all rankings that are compared.
 
     Raises:
         InputError: shares out of range, or a ranking of another number of tokens.
+
+    Examples:
+        >>> from recast_probe.testing import tiny
+        >>> probe, image = rp.Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
+        >>> def brightness(picture):
+        ...     return float(np.asarray(picture).mean())
+        >>> value = SubsetValue(probe, image, "a cat", brightness, steps=2)
+        >>> curves = faithfulness_curves(value, rp.rank.random(16, seed=0), (0.5,))
+        >>> curves.counts, value.runs
+        (array([ 0,  8, 16]), 4)
     """
     if ranking.tokens != worth.tokens:
         raise InputError(
