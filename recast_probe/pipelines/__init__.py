@@ -8,6 +8,7 @@ from typing import Any
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.pipelines.base import AttentionCall, Family, Schedule
 from recast_probe.pipelines.flux.kontext import FluxKontext
+from recast_probe.pipelines.flux.kontext_inpaint import FluxKontextInpaint
 from recast_probe.pipelines.flux2.flux2 import Flux2
 from recast_probe.pipelines.flux2.klein import Flux2Klein
 from recast_probe.pipelines.ip_adapter.flux_ip_adapter import FluxIPAdapter
@@ -16,6 +17,7 @@ from recast_probe.pipelines.qwen.image_edit_plus import QwenImageEditPlus
 
 FAMILIES: list[type[Family]] = [
     FluxKontext,
+    FluxKontextInpaint,
     FluxIPAdapter,
     Flux2,
     Flux2Klein,
@@ -158,6 +160,7 @@ __all__ = [
     "Flux2Klein",
     "FluxIPAdapter",
     "FluxKontext",
+    "FluxKontextInpaint",
     "QwenImageEdit",
     "QwenImageEditPlus",
     "Schedule",

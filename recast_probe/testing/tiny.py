@@ -15,6 +15,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxKontextInpaintPipeline,
     FluxKontextPipeline,
     FluxTransformer2DModel,
 )
@@ -134,6 +135,13 @@ def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKont
     return pipeline
 
 
+def build_inpaint_pipeline(seed: int = 0) -> FluxKontextInpaintPipeline:
+    """``build_tiny_pipeline(seed)`` as the pipeline that repaints a part of an image."""
+    pipeline = FluxKontextInpaintPipeline(**build_tiny_pipeline(seed).components)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def save_tiny_pipeline(folder: Path, seed: int = 0) -> Path:
     """Save ``build_tiny_pipeline(seed)`` into ``folder`` as a diffusers repository."""
     build_tiny_pipeline(seed).save_pretrained(folder, safe_serialization=True)
@@ -149,3 +157,10 @@ def tiny_image(width: int = SIZE, height: int = SIZE, seed: int = 0) -> Image.Im
     """
     noise = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def tiny_mask(width: int = SIZE, height: int = SIZE) -> Image.Image:
+    """A mask that is white in the left five eighths, so that its edge runs through tokens."""
+    mask = Image.new("L", (width, height))
+    mask.paste(255, (0, 0, width * 5 // 8, height))
+    return mask

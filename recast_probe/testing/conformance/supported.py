@@ -34,6 +34,13 @@ def supported_cases() -> list[Case]:
             refuses={"several references": "takes one reference image"},
         ),
         Case(
+            "FluxKontextInpaintPipeline",
+            tiny.build_inpaint_pipeline,
+            (tiny.tiny_image(), tiny.tiny_image(seed=4)),  # the mask fits both
+            settings={"mask_image": tiny.tiny_mask()},
+            refuses={"several references": "takes one reference image"},
+        ),
+        Case(
             "FluxPipeline + IP-Adapter",
             tiny_ip_adapter.build_tiny_pipeline,
             TWO,
