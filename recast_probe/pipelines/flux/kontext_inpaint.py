@@ -52,8 +52,9 @@ class FluxKontextInpaint(FluxKontext):
             InputError: one of ``UNSERVED``, a mask that cannot be read, or a strength that is not
                 above 0 and at most 1.
         """
-        for name in UNSERVED.keys() & overrides.keys():
-            raise InputError(f"{name} {UNSERVED[name]}; leave {name} out.")
+        for name, reason in UNSERVED.items():
+            if name in overrides:
+                raise InputError(f"{name} {reason}; leave it out.")
         found = {"strength": 1.0, **super().call_arguments(overrides)}
         strength = check_finite("strength", found["strength"])
         if not 0 < strength <= 1:
@@ -89,7 +90,7 @@ class FluxKontextInpaint(FluxKontext):
         )
 
     def latents_shape(self, prompts: int, layout: TokenLayout) -> tuple[int, ...]:
-        grid, channels = layout.generation, int(self.transformer.config.in_channels) // 4
+        grid, channels = layout.generation, int(self.pipe.transformer.config.in_channels) // 4
         return prompts, channels, 2 * grid.rows, 2 * grid.columns
 
     def predict_schedule(self, layout: TokenLayout, arguments: Mapping[str, Any]) -> Schedule:
@@ -108,5 +109,5 @@ class FluxKontextInpaint(FluxKontext):
         return replace(whole, timesteps=whole.timesteps[first:], sigmas=whole.sigmas[first:])
 
     def call_facts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        # of the schedule, of which a strength below 1 makes the last steps only
+        # of the whole schedule, of which a strength below 1 leaves the last steps
         return {"num_inference_steps": arguments["num_inference_steps"]}
