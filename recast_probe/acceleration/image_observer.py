@@ -22,9 +22,9 @@ BRANCHES = ("conditional", "unconditional")
 class ImageObserver(RunObserver):
     """A session that starts at the first call of an image and learns its branches on the way.
 
-    Steps are those of the pipeline's scheduler. The first call of a step is the conditional branch,
-    a second one the unconditional, as in diffusers. Attention is recorded in the conditional branch
-    alone, since that is what rankings are made of.
+    Steps are those of the pipeline's scheduler, from where the image begins. The first call of a
+    step is the conditional branch, a second one the unconditional, as in diffusers. Attention is
+    recorded in the conditional branch alone, since that is what rankings are made of.
 
     Args:
         inputs: of the first call.
@@ -44,7 +44,12 @@ class ImageObserver(RunObserver):
     ) -> None:
         self._scheduler = family.pipe.scheduler
         self._shape = inputs["hidden_states"].shape
-        schedule = present_schedule(self._scheduler)
+        # img2img and inpainting pipelines leave out the first steps
+        self._first = getattr(self._scheduler, "begin_index", None) or 0
+        whole = present_schedule(self._scheduler)
+        schedule = replace(
+            whole, timesteps=whole.timesteps[self._first :], sigmas=whole.sigmas[self._first :]
+        )
         prompts = len(inputs["hidden_states"])
         run = RunContext(
             layout=layout,
@@ -73,7 +78,8 @@ class ImageObserver(RunObserver):
         self._calls_of_first_step = 0
 
     def _place(self, call: int) -> tuple[int, int]:
-        step = self._scheduler.step_index or 0
+        index = self._scheduler.step_index
+        step = 0 if index is None else index - self._first
         self._calls_of_step = self._calls_of_step + 1 if step == self.step else 1
         if step == 0:
             self._calls_of_first_step = self._calls_of_step
