@@ -31,6 +31,11 @@ def select_blocks(selection: Blocks, kinds: Sequence[str]) -> list[int]:
 
     Raises:
         InputError: nothing selected, or a block that the model does not have.
+
+    Examples:
+        >>> kinds = ["double", "double", "single", "single"]
+        >>> select_blocks("single", kinds), select_blocks(["double.1", 3], kinds)
+        ([2, 3], [1, 3])
     """
     if isinstance(selection, str | int | np.integer):
         chosen = _one(selection, kinds)

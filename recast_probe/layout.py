@@ -20,7 +20,15 @@ class Grid:
     Attributes:
         rows, columns: at least 1.
         placed: each token stands for a place of the image. False for tokens that all come from the
-            whole image, as an IP-Adapter's do; their one row is a numbering and no picture.
+            whole image, as an IP-Adapter's do; their one row is a numbering and not a picture.
+
+    Raises:
+        InputError: fewer than 1 x 1 tokens.
+
+    Examples:
+        >>> grid = Grid(2, 3)
+        >>> grid.size, str(grid)
+        (6, '2 x 3')
     """
 
     rows: int
@@ -48,6 +56,19 @@ class TokenLayout:
 
     This is the order of diffusers; the paper's Eq. 1 writes the reference first. Without a
     reference image, `references` is empty and the reference group spans no position.
+
+    Attributes:
+        text: number of text tokens.
+        generation: grid of the generated image.
+        references: one grid for each reference image.
+
+    Raises:
+        InputError: a negative number of text tokens.
+
+    Examples:
+        >>> layout = TokenLayout(12, Grid(4, 4), (Grid(4, 4),))
+        >>> layout.total, layout.reference_tokens
+        (44, 16)
     """
 
     text: int
@@ -84,6 +105,10 @@ class TokenLayout:
 
         Raises:
             InputError: no such group.
+
+        Examples:
+            >>> TokenLayout(12, Grid(4, 4), (Grid(2, 2),)).span("reference")
+            slice(28, 32, None)
         """
         starts = {
             "text": (0, self.text),
@@ -100,7 +125,14 @@ class TokenLayout:
         return slice(first, first + size)
 
     def reference_coordinates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Image index, row and column of every reference token, each int64 (reference tokens,)."""
+        """Image index, row and column of every reference token, each int64 (reference tokens,).
+
+        Examples:
+            >>> layout = TokenLayout(0, Grid(2, 2), (Grid(1, 3),))
+            >>> image, row, column = layout.reference_coordinates()
+            >>> column
+            array([0, 1, 2])
+        """
         parts = [
             np.stack([np.full(grid.size, index), *np.divmod(np.arange(grid.size), grid.columns)])
             for index, grid in enumerate(self.references)
@@ -109,7 +141,12 @@ class TokenLayout:
         return image, row, column
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON; the inverse of `from_dict`."""
+        """Plain numbers, for JSON; the inverse of `from_dict`.
+
+        Examples:
+            >>> TokenLayout(12, Grid(4, 4), (Grid(2, 2),)).to_dict()
+            {'text': 12, 'generation': [4, 4], 'references': [[2, 2]]}
+        """
         return {
             "text": self.text,
             "generation": [self.generation.rows, self.generation.columns],
@@ -121,7 +158,13 @@ class TokenLayout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TokenLayout:
-        """The layout that `to_dict` wrote."""
+        """The layout that `to_dict` wrote.
+
+        Examples:
+            >>> layout = TokenLayout(12, Grid(4, 4), (Grid(2, 2),))
+            >>> TokenLayout.from_dict(layout.to_dict()) == layout
+            True
+        """
         return cls(
             text=int(values["text"]),
             generation=Grid(*values["generation"]),

@@ -28,8 +28,8 @@ class CopyHeads(Result):
     Attributes:
         information: (block, head), bits: `mutual_information` of generation and reference token,
             how much the place of a generation token says about where it looks. 0 for a head that
-            shows every place the same (broadcast), up to ``maximum`` for one that shows every place
-            its own (copy).
+            looks at the same tokens from every place (broadcast), up to ``maximum`` for one that
+            looks at a different token from each (copy).
         mass: (block, head), the fraction of their attention that generation tokens pay to the
             reference.
         copying: bool (block, head): ``information`` of at least ``threshold`` times the maximum,
@@ -37,6 +37,13 @@ class CopyHeads(Result):
         heads: (block, head) of these, most information first.
         maximum: bits, log2 of the smaller number of generation and reference tokens.
         threshold, min_mass, selection: as asked for.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.full((1, 2, 2, 16), 1 / 32))
+        >>> found = rp.copy_heads(profile)
+        >>> found.information.dims, found.maximum
+        (('block', 'head'), 4.0)
     """
 
     name: ClassVar[str] = "copy_heads"
@@ -81,10 +88,10 @@ class CopyHeads(Result):
 def copy_heads(
     profile: AttentionProfile, *, threshold: float = 0.5, min_mass: float = 0.05
 ) -> CopyHeads:
-    """Find copy heads by the mutual information between place and where it looks.
+    """Find copy heads by the mutual information between a place and where it looks.
 
     See ``mutual_information``. A head with hardly any mass on the reference reads nothing there,
-    whatever its information, hence ``min_mass``.
+    whatever its information; ``min_mass`` leaves it out.
 
     Args:
         threshold: share of the largest possible information, 0..1.
@@ -93,6 +100,12 @@ def copy_heads(
     Raises:
         InputError: thresholds outside 0..1, scores that are NaN, a profile of other queries or
             one that holds no mutual information, as those of format 1.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.full((1, 2, 2, 16), 1 / 32))
+        >>> copy_heads(profile)
+        CopyHeads(4 of 4 heads, up to 4.00 of 4.00 bits; blocks 0-1, step 0, all heads)
     """
     for name, value in (("threshold", threshold), ("min_mass", min_mass)):
         if not 0 <= value <= 1:

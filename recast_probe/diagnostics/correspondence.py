@@ -32,6 +32,15 @@ class Correspondence(Result):
         mass: (query,), fraction of its attention that goes to the reference.
         generation, reference: the two grids.
         selection: what was averaged.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> probe = rp.Probe(build_tiny_pipeline())
+        >>> image = Image.new("RGB", (64, 64))
+        >>> maps = probe.attention_maps(image, "a fox", steps=2, progress=False)
+        >>> rp.correspondence(maps).displacement.dims
+        ('query', 'axis')
     """
 
     name: ClassVar[str] = "correspondence"
@@ -102,6 +111,15 @@ def correspondence(maps: AttentionMaps, reference: int = 0, **labels: Any) -> Co
     Raises:
         InputError: maps of other tokens, of tokens without places, pruned tokens, no attention to
             the reference, or something that was not recorded.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> probe = rp.Probe(build_tiny_pipeline())
+        >>> image = Image.new("RGB", (64, 64))
+        >>> maps = probe.attention_maps(image, "a fox", steps=2, progress=False)
+        >>> correspondence(maps).best.shape
+        (16,)
     """
     layout = maps.layout
     if maps.queries != "generation":

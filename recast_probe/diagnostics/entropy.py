@@ -53,6 +53,12 @@ class Entropy(Result):
         block_marginal, block_conditional: (step, block), mean over heads before and after.
         maximum: log2 of the number of reference tokens.
         selection: what was averaged.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.ones((2, 1, 1, 16)))
+        >>> rp.entropy(profile).marginal.values
+        array([4., 4.])
     """
 
     name: ClassVar[str] = "entropy"
@@ -195,6 +201,13 @@ def mutual_information(profile: AttentionProfile) -> xr.DataArray:
     Raises:
         InputError: a profile that does not hold the weighted conditional entropy, as those of
             format 1; scores that are NaN, since tokens were pruned.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> score = np.full((1, 1, 2, 16), 1 / 32)
+        >>> profile = planted(score, conditional=np.full((1, 1, 2), 3.0))
+        >>> mutual_information(profile).values
+        array([[[1., 1.]]])
     """
     if WEIGHTED not in profile.dataset:
         raise InputError(MISSING)

@@ -22,7 +22,17 @@ from recast_probe.errors import InputError
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of a - b over pairs, with interval and two-sided sign-flip p-value."""
+    """Mean of a - b over pairs, with interval and two-sided sign-flip p-value.
+
+    Attributes:
+        interval: of the mean difference, in the units of the values.
+        p_value: 0..1, of `sign_flip_p_value`; NaN for a single subject.
+
+    Examples:
+        >>> found = rp.paired_difference([0.9, 0.8, 0.7], [0.5, 0.6, 0.4])
+        >>> round(found.interval.mean, 3), found.p_value
+        (0.3, 0.25)
+    """
 
     interval: Interval
     p_value: float
@@ -35,11 +45,19 @@ def sign_flip_p_value(groups: Sequence[np.ndarray], *, draws: int = 9999, seed: 
     about 0. So it holds where two arms are exchangeable under the hypothesis, and rejects too often
     (7 to 10 % instead of 5 %) where differences are skewed and only their mean is 0.
 
-    All ways of flipping when there are at most `draws`, otherwise at random (scipy); n subjects
-    cannot give less than 2 / 2**n. NaN for a single subject.
+    All sign patterns are tried when there are at most `draws`, otherwise random ones
+    (``scipy.stats.permutation_test``); n subjects cannot give less than 2 / 2**n. NaN for a single
+    subject.
+
+    Args:
+        groups: one array of differences for each subject.
 
     Raises:
         InputError: no values, or values that are not finite; no draws; a negative seed.
+
+    Examples:
+        >>> sign_flip_p_value([np.array([each]) for each in (0.4, 0.2, 0.3)])
+        0.25
     """
     values = checked_groups(groups, draws=draws)
     seed = check_int("seed", seed, 0)
@@ -65,8 +83,18 @@ def bootstrap_mean(
 ) -> Interval:
     """`mean_interval` of independent values, one for each subject; a warning where it cannot tell.
 
+    Args:
+        values: (subjects,).
+        confidence: level of the interval, 0..1.
+        draws, seed: bootstrap resamples, and their seed; used without limits.
+        within: the least and largest value that there can be, such as (0, 1).
+
     Raises:
-        InputError: as `mean_interval`, and values that are no list.
+        InputError: as `mean_interval`, and values that are not a list.
+
+    Examples:
+        >>> print(bootstrap_mean([0.8, 0.7, 0.9, 0.8, 0.6], within=(0, 1)))
+        0.760 [0.413, 1.000, n=5]
     """
     found = mean_interval(
         _list(values), within=within, confidence=confidence, draws=draws, seed=seed
@@ -88,6 +116,9 @@ def paired_difference(
     """Is `first` above `second`, pair by pair?
 
     Args:
+        first, second: (pairs,), in the same order.
+        confidence: level of the interval, 0..1.
+        draws: sign patterns at most.
         within: the least and largest possible of either value; see `difference_interval`.
         subjects: which subject each pair is of; by default each pair is its own.
 
@@ -97,6 +128,11 @@ def paired_difference(
 
     Raises:
         InputError: different lengths, and as those two.
+
+    Examples:
+        >>> found = paired_difference([0.9, 0.8, 0.7], [0.5, 0.6, 0.4], within=(0, 1))
+        >>> print(found.interval)
+        0.300 [0.052, 0.548, n=3]
     """
     a, b = (np.concatenate(_list(values)) for values in (first, second))
     if a.shape != b.shape:
@@ -121,6 +157,10 @@ def toroidal_shifts(mask: np.ndarray, draws: int, seed: int = 0) -> np.ndarray:
     Raises:
         InputError: a mask that is not two-dimensional or empty, fewer than 0 draws, or a negative
             seed.
+
+    Examples:
+        >>> toroidal_shifts(np.array([[True, False, False]]), draws=99).shape
+        (2, 1, 3)
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or not mask.size:

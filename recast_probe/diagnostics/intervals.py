@@ -1,4 +1,4 @@
-"""Confidence intervals: one method for each question, on every face.
+"""Confidence intervals: one method for each question, in every interface.
 
 Whole subjects are the independent unit; their values (prompts, seeds) come as one array each. What
 each method reaches at few subjects and on skewed data was measured: see docs/statistics.md, made by
@@ -20,8 +20,8 @@ from recast_probe.errors import InputError
 
 # spread below this part of the largest value is rounding
 ROUNDING = 1e-12
-FEWEST_DRAWN = 5  # subjects from which on they are resampled
-FEWEST_EQUAL = 12  # equal values from which on they show that there is no spread
+FEWEST_DRAWN = 5  # fewest subjects that are resampled
+FEWEST_EQUAL = 12  # fewest equal values that show that there is no spread
 WIDEST = 3.0  # times Student's t; a wider interval hangs on one subject or two
 PSEUDO = 1.0  # observations, half of them at each end of the possible range
 
@@ -42,6 +42,10 @@ class Interval:
         count: independent samples, such as subjects.
         method: how the ends were made; empty for those of other sources.
         cannot_tell: why there are none; empty where there are.
+
+    Examples:
+        >>> print(Interval(0.812, 0.79, 0.835, confidence=0.95, count=24))
+        0.812 [0.790, 0.835, n=24]
     """
 
     mean: float
@@ -63,7 +67,12 @@ class Interval:
 def interval_text(
     mean: float, low: float, high: float, count: int | None = None, digits: int = 3
 ) -> str:
-    """ "0.812 [0.790, 0.835, n=24]" or "0.827 [cannot tell, n=5]"."""
+    """ "0.812 [0.790, 0.835, n=24]" or "0.827 [cannot tell, n=5]".
+
+    Examples:
+        >>> interval_text(0.812, 0.79, 0.835, 24)
+        '0.812 [0.790, 0.835, n=24]'
+    """
     if math.isnan(mean):
         return "not defined"
     ends = "cannot tell" if math.isnan(low + high) else f"{low:.{digits}f}, {high:.{digits}f}"
@@ -93,9 +102,16 @@ def mean_interval(
         groups: one array of values for each subject.
         within: the least and the largest value that there can be, such as (0, 1) of a share or
             (-1, 1) of a correlation.
+        confidence: level of the interval, 0..1.
+        draws, seed: bootstrap resamples, and their seed; used without limits.
 
     Raises:
         InputError: no values, values that are not finite or outside, or settings out of range.
+
+    Examples:
+        >>> groups = [np.array([each]) for each in (0.8, 0.7, 0.9, 0.8, 0.6, 0.7)]
+        >>> print(mean_interval(groups, within=(0, 1)))
+        0.750 [0.477, 0.952, n=6]
     """
     if within is None:
         return difference_interval(groups, confidence=confidence, draws=draws, seed=seed)
@@ -145,9 +161,15 @@ def difference_interval(
     Args:
         groups: one array of differences for each subject.
         within: the least and largest *score*; differences then have twice that range.
+        confidence: level of the interval, 0..1.
+        draws, seed: bootstrap resamples, and their seed.
 
     Raises:
         InputError: as `mean_interval`.
+
+    Examples:
+        >>> print(difference_interval([np.array([each]) for each in (0.4, 0.2, 0.3)]))
+        0.300 [0.052, 0.548, n=3]
     """
     values = checked_groups(groups, confidence, draws)
     ones = [np.ones_like(group) for group in values]
@@ -181,8 +203,18 @@ def ratio_interval(
     Its standard error is that of the linearised ratio. A mean of `below` that may as well be zero
     leaves the ratio without a useful interval, whatever the method.
 
+    Args:
+        above, below: one array for each subject, of equal lengths.
+        confidence: level of the interval, 0..1.
+        draws, seed: bootstrap resamples, and their seed.
+
     Raises:
-        InputError: as `mean_interval`; groups that are no pairs; a mean of `below` of zero.
+        InputError: as `mean_interval`; groups that are not pairs; a mean of `below` of zero.
+
+    Examples:
+        >>> above, below = ([np.array([x]) for x in part] for part in ((2, 4, 7), (1, 2, 3)))
+        >>> print(ratio_interval(above, below))
+        2.167 [1.619, 2.714, n=3]
     """
     first, second = (checked_groups(part, confidence, draws) for part in (above, below))
     if [len(v) for v in first] != [len(v) for v in second]:
@@ -264,7 +296,7 @@ def finite(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
     """The values as a float64 array.
 
     Raises:
-        InputError: NaN, infinities, no values, or something that is no number.
+        InputError: NaN, infinities, no values, or something that is not a number.
     """
     try:
         array = np.asarray(values, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Intervals of what is no mean of subjects: agreement over pairs, and rank correlations."""
+"""Intervals of what is not a mean of subjects: agreement over pairs, and rank correlations."""
 
 from __future__ import annotations
 
@@ -35,6 +35,13 @@ def mean_of_pairs(
 
     Args:
         within: the least and largest value that there can be; the interval ends there.
+
+    Raises:
+        InputError: a confidence outside (0, 1).
+
+    Examples:
+        >>> print(mean_of_pairs(np.array([[1, 0.8, 0.7], [0.8, 1, 0.9], [0.7, 0.9, 1]])))
+        0.800 [0.303, 1.000, n=3]
     """
     checked_confidence(confidence)
     count = len(matrix)
@@ -89,7 +96,7 @@ def spearman_interval(
 ) -> Interval:
     """Spearman correlation of pairs, by the jackknife on Fisher's z scale.
 
-    Pairs that belong together, such as the heads of one block, are left out together: they are no
+    Pairs that belong together, such as the heads of one block, are left out together: they are not
     independent samples. No ends below four groups.
 
     Args:
@@ -98,6 +105,10 @@ def spearman_interval(
     Raises:
         InputError: different lengths, fewer than two pairs, values that are not finite, or a
             confidence outside (0, 1).
+
+    Examples:
+        >>> print(spearman_interval([1, 2, 3, 4, 5, 6], [1, 3, 2, 4, 6, 5]))
+        0.886 [0.371, 0.984, n=6]
     """
     checked_confidence(confidence)
     a, b = finite(np.ravel(first), "values"), finite(np.ravel(second), "values")

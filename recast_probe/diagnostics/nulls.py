@@ -1,4 +1,4 @@
-"""What overlap with a mask is held against: nulls that keep its shape, or know where subjects are.
+"""Null models for the overlap with a mask: some keep its shape, some know where subjects are.
 
 | null | keeps | loses |
 | --- | --- | --- |
@@ -32,6 +32,10 @@ def center_prior(grid: Grid, spread: float = CENTER_SPREAD) -> np.ndarray:
 
     Raises:
         InputError: a spread that is not above 0; tokens without places.
+
+    Examples:
+        >>> center_prior(Grid(1, 3)).round(2)
+        array([[0.41, 1.  , 0.41]])
     """
     if not grid.placed:
         raise InputError("Tokens without places have no middle.")

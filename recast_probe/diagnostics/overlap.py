@@ -58,10 +58,10 @@ class Overlap(Result):
         mass_share: share of the attention inside the mask, 0..1.
         base_rate: share of the tokens inside the mask: what an even spread gives.
         enrichment: mass_share / base_rate.
-        precision_at_k, iou_at_k: of the best k tokens against the mask; of equal scores the first
-            tokens.
+        precision_at_k, iou_at_k: of the best k tokens against the mask; ties go to the lower token
+            index.
         auroc, average_precision: of the score as a detector of the mask.
-        k: tokens of the asked fraction.
+        k: number of tokens in the top `fraction`.
         null: for each measure, mean and middle 95 % over toroidal shifts of the mask, of each
             reference image's own part; empty where no shift changes the mask. Shifts keep the
             mask's shape and size and lose its position: where subjects lie near the middle, a map
@@ -76,6 +76,12 @@ class Overlap(Result):
         score, mask: (token,), the mean score, and what it was compared with; with the coordinates
             reference (which image), row and column.
         selection: what was averaged.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.arange(16.0))
+        >>> rp.overlap(profile, np.arange(16) > 11).above_center
+        0.75
     """
 
     name: ClassVar[str] = "overlap"
@@ -179,6 +185,10 @@ def mask_to_grid(mask: Any, grid: Grid, threshold: float = 0.5) -> np.ndarray:
     Raises:
         InputError: not two-dimensional, empty, or with values that do not say what is inside; a
             threshold outside [0, 1); tokens without places.
+
+    Examples:
+        >>> mask_to_grid(np.array([[1, 1, 0, 0], [1, 1, 0, 1]]), Grid(1, 2))
+        array([[ True, False]])
     """
     if not grid.placed:
         raise InputError(WITHOUT_PLACES)

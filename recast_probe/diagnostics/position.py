@@ -34,6 +34,13 @@ class PositionControl(Result):
             and a p-value of at most 0.05), "not above position" where one lies above with the same
             certainty, "undecided" otherwise.
         selection: what was averaged.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profiles = [planted(np.arange(16.0) ** power) for power in (1, 2)]
+        >>> overlaps = [rp.overlap(each, np.arange(16) > 11) for each in profiles]
+        >>> rp.diagnostics.position_control(overlaps).auroc.mean
+        1.0
     """
 
     name: ClassVar[str] = "position_control"
@@ -89,7 +96,7 @@ def position_control(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> PositionControl:
-    """Hold the AUROC of several runs against that of position alone, pair by pair.
+    """Compare the AUROC of several runs with that of position alone, pair by pair.
 
     Args:
         overlaps: one a run, all made with `other_masks` or all without.
@@ -98,6 +105,14 @@ def position_control(
     Raises:
         InputError: no overlaps, another number of subjects, an AUROC that is not defined, or masks
             of other subjects in some overlaps only.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> mask = np.arange(16) > 11
+        >>> scores = (np.arange(16.0), np.arange(16.0) ** 2, np.arange(16.0) ** 3)
+        >>> profiles = [planted(each) for each in scores]
+        >>> position_control([rp.overlap(each, mask) for each in profiles]).verdict
+        'undecided'
     """
     if not overlaps:
         raise InputError("There are no overlaps to hold against their controls.")

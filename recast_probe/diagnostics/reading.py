@@ -23,6 +23,13 @@ def reading(profile: AttentionProfile, fraction: float = 0.25) -> xr.Dataset:
     Raises:
         InputError: scores that are NaN, a fraction outside (0, 1], or a profile that does not hold
             what `mutual_information` is made of.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.full((1, 2, 2, 16), 1 / 32))
+        >>> reading(profile)["mass"].values
+        array([[0.5, 0.5],
+               [0.5, 0.5]])
     """
     count_fraction = checked_fraction(fraction)
     score = checked_scores(profile)

@@ -26,7 +26,12 @@ Scores = AttentionProfile | xr.DataArray
 
 @dataclass(frozen=True)
 class Number:
-    """A key number: what it is called, its value, and what it means in plain words."""
+    """A key number: what it is called, its value, and what it means in plain words.
+
+    Examples:
+        >>> Number("gini", 0.4, "Gini").value
+        0.4
+    """
 
     name: str = ""
     value: float | int | str | None = None
@@ -42,15 +47,22 @@ Words = Mapping[str, tuple[str, ...]]
 class Result:
     """Base of the results, which are frozen dataclasses of numbers and labelled arrays.
 
-    A result knows its own words, so that reports, the command line and notebooks need not.
+    A result carries its labels and explanations, which reports, the command line and notebooks
+    share.
 
     Attributes:
         name: its key in stored numbers, and that of its figure, ``figures.plot_<name>``.
         title: the question that it answers, as a heading.
-        highlights: names of those of its numbers that stand at the head of a report.
+        highlights: names of the numbers that a report shows first.
         words: what its numbers mean.
         over_image: its figure takes the reference image, ``plot(image=...)``.
         selection: what was averaged.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> found = rp.skew(planted(np.ones(16)))
+        >>> isinstance(found, Result), round(found.summary()["top_share_of_mean_score"], 3)
+        (True, 0.25)
     """
 
     name: ClassVar[str]
@@ -69,12 +81,18 @@ class Result:
         return [Number(name, value, *self.words[name]) for name, value in self.summary().items()]
 
     def highlighted(self) -> dict[str, Number]:
-        """Those of the numbers that stand at the head of a report, by name."""
+        """The numbers that a report shows first, by name."""
         known = {each.name: each for each in self.numbers()}
         return {name: known[name] for name in self.highlights}
 
     def to_dict(self) -> dict[str, Any]:
-        """The selection and the headline numbers, for JSON; None where one is not defined."""
+        """The selection and the headline numbers, for JSON; None where one is not defined.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> rp.skew(planted(np.ones(16))).to_dict()["selection"]
+            'block 0, step 0, all heads'
+        """
         return without_nan({"selection": self.selection, **self.summary()})
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -84,7 +102,7 @@ class Result:
     def to_dataset(self) -> xr.Dataset:
         """All arrays and numbers, those of intervals with their part's name behind the field's.
 
-        Headline numbers that are no fields are variables too, with their words as attributes.
+        Headline numbers that are not fields are variables too, with their words as attributes.
         """
         found = dict(_flat("", self))
         for each in self.numbers():
@@ -156,8 +174,8 @@ def checked_scores(scores: Scores) -> xr.DataArray:
     """The scores as (step, block, head, token), without NaN; what an array lacks has the size 1.
 
     Raises:
-        InputError: no profile and no array of scores; tokens that were absent in a selected step,
-            infinite scores, or scores below zero.
+        InputError: neither a profile nor an array of scores; tokens that were absent in a selected
+            step, infinite scores, or scores below zero.
     """
     if isinstance(scores, AttentionProfile):
         score = scores.score

@@ -57,6 +57,12 @@ class Skew(Result):
         block_top_shares: (step, block).
         lorenz: (token_share,), share of mass held by the best tokens, of the mean score.
         selection: what was averaged.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> found = rp.skew(planted(np.ones(10)[:, None] * np.ones(16)))
+        >>> found.top_tokens, found.counted
+        (4, 0.25)
     """
 
     name: ClassVar[str] = "skew"

@@ -40,13 +40,19 @@ class Stability(Result):
 
     Attributes:
         spearman, kendall, jaccard, rank_biased_overlap: (a, b) matrices; Jaccard of the top
-            fraction, rank-biased overlap with a persistence of 1 - 1 / (tokens in it).
+            fraction, rank-biased overlap (Webber et al. 2010) with a persistence of 1 - 1 / (tokens
+            in it).
         mean_spearman, ...: mean over the pairs. The interval is the jackknife's over rankings, not
-            pairs, which share rankings and are no independent samples; see `mean_of_pairs`. It
+            pairs, which share rankings and are not independent samples; see `mean_of_pairs`. It
             cannot tell below three rankings. Steps, blocks and heads of one run (`stability_over`)
-            are no independent samples either, and their interval is only a measure of spread.
+            are not independent samples either, and their interval is only a measure of spread.
         fraction: the top share of tokens.
         selection: what each ranking was averaged over.
+
+    Examples:
+        >>> values = [1, 2, 3], [1, 3, 2], [1, 2, 4]
+        >>> rp.stability([xr.DataArray(each, dims="token") for each in values]).jaccard.shape
+        (3, 3)
     """
 
     name: ClassVar[str] = "stability"
@@ -160,8 +166,19 @@ def stability_over(
 ) -> Stability:
     """Agreement between the steps, blocks or heads of one profile, or array of scores.
 
+    Args:
+        scores: a profile, or an array (step, block, head, token).
+        dimension: what is compared; the other two are averaged.
+        fraction: the top share of tokens, for Jaccard and rank-biased overlap.
+
     Raises:
         InputError: an unknown dimension, or fewer than two entries along it.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted(np.arange(48.0).reshape(3, 1, 1, 16))
+        >>> print(stability_over(profile, "step").mean_spearman)
+        1.000 [cannot tell, n=3]
     """
     if dimension not in ("step", "block", "head"):
         raise InputError(f'dimension is "step", "block" or "head", not {dimension!r}.')

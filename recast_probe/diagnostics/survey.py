@@ -38,6 +38,11 @@ class Survey(Result):
         block_spearman: (block,), Spearman correlation of the score averaged over steps and heads,
             mean over the pairs of profiles; NaN where a profile's scores are all equal.
         selection: what was averaged.
+
+    Examples:
+        >>> values = [1, 2, 3], [1, 3, 2], [2, 1, 3]
+        >>> rp.survey([xr.DataArray(each, dims="token") for each in values]).summary()["profiles"]
+        3.0
     """
 
     name: ClassVar[str] = "survey"
@@ -81,13 +86,21 @@ def survey(
 
     Args:
         profiles: any iterable of profiles or arrays of scores, such as
-            ``(AttentionProfile.load(path).sel(blocks="single") for path in paths)``: each is let go
-            before the next is asked for. What is kept of one are 8 bytes per block and reference
+            ``(AttentionProfile.load(path).sel(blocks="single") for path in paths)``: each is
+            released before the next is read. Kept for each are 8 bytes per block and reference
             token, and three numbers per step and block.
+        labels: a name for each; its number by default.
+        fraction: the top share of tokens, above 0 and up to 1.
 
     Raises:
         InputError: fewer than two profiles, another number of labels, or profiles that cannot be
             compared; see `stability`.
+
+    Examples:
+        >>> values = [1, 2, 3, 4], [1, 3, 2, 4], [2, 1, 3, 4]
+        >>> profiles = (xr.DataArray(each, dims="token") for each in values)
+        >>> survey(profiles).mean_top_share.values
+        array([0.4, 0.4, 0.4])
     """
     fraction = checked_fraction(fraction)
     per_row: dict[str, list[np.ndarray]] = {"top_share": [], "gini": [], "marginal": []}

@@ -30,8 +30,20 @@ def plot_arms(
 ) -> Figure:
     """Mean with its interval for every arm, over faint lines that follow each subject.
 
-    `values` gives one number a subject for every arm, in the same order of subjects (paired);
-    `intervals` the arms' intervals. Raises InputError when counts or names differ.
+    Args:
+        values: one number a subject for every arm, in the same order of subjects (paired).
+        intervals: the arms' intervals.
+        metric: name of the values, with its unit where there is one.
+
+    Raises:
+        InputError: counts or names differ.
+
+    Examples:
+        >>> values = {"ReCAST": [0.8, 0.9, 0.7], "none": [0.3, 0.4, 0.2]}
+        >>> intervals = {arm: rp.bootstrap_mean(each) for arm, each in values.items()}
+        >>> figure = plot_arms(values, intervals, metric="Cosine", selection="3 subjects")
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['ReCAST', 'none']
     """
     counts = {arm: len(scores) for arm, scores in values.items()}
     if len(set(counts.values())) != 1 or set(values) != set(intervals):

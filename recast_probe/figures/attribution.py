@@ -22,8 +22,21 @@ def plot_attribution(
     """Effect of every cut head as a heat map, or of every cut block as points with intervals.
 
     Args:
-        value: "distance" of the latents, or "effect" on the metric. InputError for another, or for
-            one that was not measured.
+        value: "distance" of the latents, or "effect" on the metric.
+
+    Raises:
+        InputError: another value, or one that was not measured.
+
+    Examples:
+        >>> from recast_probe.experiments.attribution_result import Attribution
+        >>> import xarray as xr
+        >>> data = xr.Dataset(
+        ...     {"distance": (("block", "head"), np.eye(2))}, {"block": [0, 1], "head": [0, 1]}
+        ... )
+        >>> edge = ("reference", "generation")
+        >>> found = Attribution(data, "head", "", edge, None, float("nan"), "cut alone")
+        >>> plot_attribution(found).axes[0].get_xlabel()
+        'Block'
     """
     if value not in ("distance", "effect") or bool(np.isnan(result.data[value]).all()):
         raise InputError(f"There is no {value!r} in this attribution; choose distance or effect.")

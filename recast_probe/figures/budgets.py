@@ -22,7 +22,14 @@ def plot_budgets(
 ) -> Figure:
     """Tokens kept per step for one or several runs by name; the dashed line is all of them.
 
-    Raises InputError when there is nothing to draw.
+    Raises:
+        InputError: no run, or a run without steps.
+
+    Examples:
+        >>> tokens = {"ReCAST": rp.Adaptive(16, 64).schedule(5)}
+        >>> figure = plot_budgets(tokens, 256, selection="5 steps")
+        >>> len(figure.axes)
+        1
     """
     if not tokens or not all(len(schedule) for schedule in tokens.values()):
         raise InputError("plot_budgets needs at least one run with at least one step.")

@@ -24,8 +24,17 @@ def plot_causal_map(
     """One panel a map, dimensions (block, step); colours from 0 to the largest value, or on both
     sides of 0 where a map has values that are below 0 when written with two digits.
 
-    Values are written into the cells where there is room. Raises InputError without a map, or
-    with maps of other windows.
+    Values are written into the cells where there is room.
+
+    Raises:
+        InputError: no map, or maps of different windows.
+
+    Examples:
+        >>> places = {"block": [0, 1], "step": [0, 1]}
+        >>> grid = xr.DataArray(np.eye(2), places, ("block", "step"))
+        >>> figure = plot_causal_map({"identity": grid}, selection="seed 0")
+        >>> figure.axes[0].get_ylabel()
+        'Block'
     """
     if not maps:
         raise InputError("There is no map to draw.")

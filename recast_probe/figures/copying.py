@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
 
 def plot_copy_heads(result: CopyHeads, *, axes: PanelAxes = None) -> Figure:
-    """Mutual information of every head, with the copy heads marked."""
+    """Mutual information of every head, with the copy heads marked.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> import numpy as np
+        >>> found = rp.copy_heads(planted(np.full((1, 2, 2, 16), 1 / 32)))
+        >>> plot_copy_heads(found).axes[0].get_ylabel()
+        'Head'
+    """
     return plot_heads(
         result.information,
         label="Bits",

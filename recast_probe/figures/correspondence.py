@@ -35,6 +35,15 @@ def plot_correspondence(
 
     Args:
         expected: the mean place in place of the best one.
+
+    Examples:
+        >>> from recast_probe.testing.tiny import build_tiny_pipeline
+        >>> probe = rp.Probe(build_tiny_pipeline())
+        >>> image = Image.new("RGB", (64, 64))
+        >>> maps = probe.attention_maps(image, "a fox", steps=2, progress=False)
+        >>> figure = plot_correspondence(rp.correspondence(maps))
+        >>> [panel.get_title(loc="left") for panel in figure.axes]
+        ['In the generated image', 'In the reference']
     """
     ends = (result.expected_place if expected else result.best_place).values
     starts = result.place.values

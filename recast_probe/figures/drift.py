@@ -26,7 +26,18 @@ def plot_drift(
 ) -> Figure:
     """Relative error by step and block of keys, values and attention output, from one source step.
 
-    Three panels. Raises InputError for a source or branch that was not recorded.
+    Three panels.
+
+    Raises:
+        InputError: a source or branch that was not recorded.
+
+    Examples:
+        >>> from recast_probe.diagnostics.drift import Drift
+        >>> errors = {name: np.eye(2) for name in ("key", "value", "output")}
+        >>> rows = {(0, "conditional"): errors}
+        >>> found = Drift.build(rows, [1000, 500], ["single"] * 2, "tiny model")
+        >>> [panel.get_title(loc="left") for panel in plot_drift(found).axes[:3]]
+        ['Keys', 'Values', 'Attention output']
     """
     sources = [int(each) for each in result.errors["source"]]
     source = sources[0] if source is None else source

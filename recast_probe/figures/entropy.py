@@ -24,6 +24,12 @@ def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
     The right-hand scale gives the same as an effective number of tokens (2 to the power of the
     bits). The dashed line is the maximum: all reference tokens attended alike. Two panels: the
     curves, and the blocks.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> figure = plot_entropy(rp.entropy(planted(np.ones((2, 1, 1, 16)))))
+        >>> [panel.get_title(loc="left") for panel in figure.axes[:2]]
+        ['Over the steps', 'In every block']
     """
     blocks = np.asarray(result.block_marginal["block"])
     positions, label = _time_axis(result.marginal)

@@ -24,7 +24,20 @@ def plot_faithfulness(
 ) -> Figure:
     """Means with their intervals, by ranking, against the share of reference tokens. Two panels.
 
-    Raises InputError without a ranking, or with other rankings or numbers of points.
+    Args:
+        shares: of the reference tokens, 0..1, one for each point of a curve.
+        insertion, deletion: the points of each ranking's curve.
+        score: name of the values.
+
+    Raises:
+        InputError: no ranking, different rankings, or different numbers of points.
+
+    Examples:
+        >>> curve = [rp.Interval(mean, mean - 0.1, mean + 0.1, 0.95, 5) for mean in (0.2, 0.6, 0.9)]
+        >>> curves = {"cross-image": curve}
+        >>> options = {"score": "Cosine", "selection": "5 subjects"}
+        >>> len(plot_faithfulness([0.1, 0.5, 1.0], curves, curves, **options).axes)
+        2
     """
     named = {"Best tokens inserted": insertion, "Best tokens deleted": deletion}
     points = [each for part in named.values() for each in part.values()]

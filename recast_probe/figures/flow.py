@@ -33,6 +33,13 @@ def plot_flow(
 
     Raises:
         InputError: several reference images, or tokens without places.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> generation = planted(np.arange(32.0).reshape(1, 2, 1, 16) / 500)
+        >>> text = rp.AttentionProfile(generation.dataset.assign_attrs(queries="text"))
+        >>> len(plot_flow(rp.flow(generation, text)).axes)
+        4
     """
     if len(result.references) != 1 or not result.references[0].placed:
         raise InputError(

@@ -30,6 +30,12 @@ def plot_heads(
     Args:
         marks: (block, head) to dot.
         highest: end of the scale; by default the largest value.
+
+    Examples:
+        >>> values = xr.DataArray(np.eye(2), {"block": [0, 1], "head": [0, 1]}, ("block", "head"))
+        >>> figure = plot_heads(values, label="Bits", title="Information", selection="step 0")
+        >>> figure.axes[0].get_xlabel()
+        'Block'
     """
     table = values.transpose("head", "block")
     heads, blocks = table.shape

@@ -26,9 +26,20 @@ def plot_images(
 ) -> Figure:
     """One row a prompt and one column an arm, in the order of the first row's names.
 
-    `captions` may give a short text under single images, by arm; None leaves a cell empty;
-    `side` is an image's width in inches. A row's panels are its prompt and its images. Raises
-    InputError when rows and prompts differ in number or a row lacks a column.
+    A row's panels are its prompt and its images.
+
+    Args:
+        rows: images by arm; None leaves a cell empty.
+        captions: short texts under single images, by arm.
+        side: width of an image in inches.
+
+    Raises:
+        InputError: no image, rows and prompts that differ in number, or a row without a column.
+
+    Examples:
+        >>> rows = [{"Full": Image.new("RGB", (8, 8)), "None": None}]
+        >>> len(plot_images(rows, ["a fox"], selection="seed 0").axes)
+        3
     """
     if not any(image is not None for row in rows for image in row.values()):
         raise InputError("plot_images needs at least one image.")

@@ -31,10 +31,22 @@ def plot_importance(
     """Score maps (Eq. 2 and 3) over the reference: the mean of the blocks, and every block.
 
     Colours say how many times an equal share of the attention a token receives, on one scale for
-    all panels, so a block without preference looks flat. `image` is the reference as the model
-    saw it; without it the maps stand alone. A token that was removed in a selected step is grey.
-    `reference` chooses among several reference images. The panels are the image where it is given,
-    the mean, and the blocks. Raises InputError for tokens without places in the image.
+    all panels, so a block without preference looks flat. A token that was removed in a selected
+    step is grey. The panels are the image where it is given, the mean, and the blocks.
+
+    Args:
+        image: the reference as the model saw it; without it the maps stand alone.
+        reference: which of several reference images.
+
+    Raises:
+        InputError: tokens without places in the image, an unknown reference, or no token that was
+            present in all of the selected steps.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> figure = plot_importance(planted(np.arange(16.0)))
+        >>> [panel.get_title(loc="left") for panel in figure.axes[:2]]
+        ['Mean of the blocks', 'Block 0, double']
     """
     if not profile.layout.placed:
         raise InputError(

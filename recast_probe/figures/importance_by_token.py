@@ -1,4 +1,4 @@
-"""Which reference tokens get the attention, block by block, where tokens are no picture."""
+"""Which reference tokens get the attention, block by block, where tokens are not a picture."""
 
 from __future__ import annotations
 
@@ -28,6 +28,15 @@ def plot_importance_by_token(profile: AttentionProfile, *, axes: style.PanelAxes
     Colours say how many times an equal share of the attention a token receives. Tokens stand in
     the order of their numbers; white lines part the reference images. A token that was removed in
     one of the steps is grey. Two panels: the mean, and the blocks.
+
+    Raises:
+        InputError: no token was present in all of the selected steps.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> figure = plot_importance_by_token(planted(np.arange(16.0)))
+        >>> figure.axes[1].get_xlabel()
+        'Reference token'
     """
 
     def share(part: AttentionProfile) -> np.ndarray:

@@ -36,10 +36,22 @@ def plot_overlap(
 ) -> Figure:
     """Score map with the mask's outline, the agreement beside its null, and AUROC by block.
 
-    `image` is laid under the map; `reference` chooses among several reference images. A grey bar is
-    the interval in which the number lies when the mask is shifted at random, which keeps its shape
-    and size and loses its position; the note says what position alone reaches. Three panels.
-    Raises InputError for a reference image that there is not.
+    A grey bar is the interval in which the number lies when the mask is shifted at random, which
+    keeps its shape and size and loses its position; the note says what position alone reaches.
+    Three panels.
+
+    Args:
+        image: laid under the map.
+        reference: which of several reference images.
+
+    Raises:
+        InputError: an unknown reference image.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> figure = plot_overlap(rp.overlap(planted(np.arange(16.0)), np.arange(16) > 11))
+        >>> len(figure.axes)
+        3
     """
     score, mask = (_on_grid(values, reference) for values in (result.score, result.mask))
     blocks = np.asarray(result.block_auroc["block"])

@@ -20,7 +20,16 @@ def save_figure(figure: Figure, stem: str | Path) -> list[Path]:
     """Write STEM.png and STEM.pdf and return their paths.
 
     Folders are made. Each file appears whole or not at all: it is written beside its place and
-    then renamed. No dates are stored. Raises OSError when the place cannot be written.
+    then renamed. No dates are stored.
+
+    Raises:
+        OSError: the place cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in save_figure(Figure((1, 1)), f"{folder}/curve")]
+        ['curve.png', 'curve.pdf']
     """
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)

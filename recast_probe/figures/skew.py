@@ -22,8 +22,19 @@ if TYPE_CHECKING:
 def plot_skew(result: Skew | Mapping[str, Skew], *, axes: style.PanelAxes = None) -> Figure:
     """Lorenz curve of the mean score: the share of attention held by the most attended tokens.
 
-    One Skew, or several by name (one curve each). The marked point is the Skew's top tokens.
-    Raises InputError for an empty mapping, or axes that are not one.
+    The marked point is the Skew's top tokens.
+
+    Args:
+        result: one Skew, or several by name (one curve each).
+
+    Raises:
+        InputError: an empty mapping.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> figure = plot_skew(rp.skew(planted(np.arange(16.0))))
+        >>> figure.axes[0].get_xlabel()
+        'Share of reference tokens'
     """
     if isinstance(result, Mapping) and not result:
         raise InputError("plot_skew needs at least one Skew.")

@@ -30,7 +30,18 @@ def plot_stability(
 ) -> Figure:
     """Heat map of one agreement measure between all pairs.
 
-    `metric` is "spearman", "kendall", "jaccard" or "rank_biased_overlap"; InputError otherwise.
+    Args:
+        metric: "spearman", "kendall", "jaccard" or "rank_biased_overlap".
+
+    Raises:
+        InputError: an unknown metric.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profiles = [planted(np.roll(np.arange(16.0), shift)) for shift in (0, 1, 2)]
+        >>> figure = plot_stability(rp.stability(profiles, ["a fox", "a hen", "a cat"]))
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['a fox', 'a hen', 'a cat']
     """
     if metric not in METRICS:
         raise InputError(f"Unknown metric {metric!r}; choose one of {', '.join(METRICS)}.")

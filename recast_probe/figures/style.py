@@ -104,7 +104,13 @@ for _file, _weight in (("Inter-Regular.ttf", 400), ("Inter-SemiBold.ttf", 700)):
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Inside, new figures and saved files have the house style; the user's settings come back."""
+    """Inside, new figures and saved files have the house style; the user's settings come back.
+
+    Examples:
+        >>> with house_style():
+        ...     mpl.rcParams["font.size"]
+        9.5
+    """
     with mpl.rc_context(SETTINGS):
         yield
 

@@ -53,6 +53,11 @@ def load_image(source: ImageSource) -> Image.Image:
 
     Raises:
         InputError: as `open_picture`, or 32-bit pixels, or 16-bit ones that are all black.
+
+    Examples:
+        >>> image = load_image(Image.new("RGBA", (4, 2)))
+        >>> image.mode, image.getpixel((0, 0))
+        ('RGB', (255, 255, 255))
     """
     image = _eight_bit(open_picture(source, IMAGE), IMAGE)
     if has_alpha(image):
@@ -69,6 +74,10 @@ def load_images(source: ImageSources) -> list[Image.Image]:
 
     Raises:
         InputError: an empty list, or an image that cannot be read.
+
+    Examples:
+        >>> len(load_images([Image.new("RGB", (4, 2))] * 2))
+        2
     """
     if isinstance(source, Image.Image | str | Path) or not isinstance(source, Sequence):
         return [load_image(source)]
@@ -91,6 +100,11 @@ def load_mask(source: MaskSource, inside: Inside = None) -> np.ndarray:
         InputError: a file as in ``load_image``, an array that is not two-dimensional, a mask that
             does not say what is inside, or that marks no pixel or every one; the message gives the
             values found.
+
+    Examples:
+        >>> load_mask(np.array([[0, 255], [255, 0]]))
+        array([[0., 1.],
+               [1., 0.]], dtype=float32)
     """
     mask = read_mask(source, inside)
     check_divides(mask, _named(source))
@@ -98,10 +112,18 @@ def load_mask(source: MaskSource, inside: Inside = None) -> np.ndarray:
 
 
 def load_mask_of(image: ImageSource, source: MaskSource, inside: Inside = None) -> np.ndarray:
-    """A mask as ``load_mask`` reads it, checked to have the aspect ratio of its image.
+    """A mask, float32 (height, width) in 0..1, checked to have the aspect ratio of its image.
+
+    Args:
+        image: the image that the mask belongs to.
+        source, inside: see ``load_mask``.
 
     Raises:
         InputError: unreadable, or of another aspect ratio.
+
+    Examples:
+        >>> load_mask_of(Image.new("RGB", (8, 8)), np.array([[0, 255], [255, 0]])).shape
+        (2, 2)
     """
     mask = read_mask(source, inside)
     check_same_shape(mask, load_image(image))

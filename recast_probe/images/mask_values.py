@@ -48,6 +48,10 @@ def mask_values(
     Raises:
         InputError: no numbers, not finite, negative, or numbers that do not say where the inside
             is; the message gives the values found.
+
+    Examples:
+        >>> mask_values(np.array([0, 255])), mask_values(np.array([3, 15]), inside=15)
+        (array([0., 1.], dtype=float32), array([0., 1.], dtype=float32))
     """
     if np.ma.is_masked(values):
         raise InputError(

@@ -20,7 +20,7 @@ ImageSource = Image.Image | str | Path
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 LONGEST_SIDE = 32_768
 LARGEST_RATIO = 1000
-"""Of the sides: a line is no picture. What squares its pictures has a limit of its own."""
+"""Of the sides: a line is not a picture. Code that squares its pictures has a separate limit."""
 
 
 def open_picture(source: ImageSource | bytes, what: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Where the subject is, when nobody drew a mask: U2-Netp with GrabCut, or any callable."""
+"""Where the subject is, when no mask is given: U2-Netp with GrabCut, or any callable."""
 
 from recast_probe.masks.finding import (
     FINDERS,

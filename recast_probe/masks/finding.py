@@ -26,6 +26,10 @@ def mask_finder(name: str) -> MaskFinder | None:
 
     Raises:
         InputError: an unknown name, a package that is missing, or damaged weights.
+
+    Examples:
+        >>> mask_finder("none") is None
+        True
     """
     if name == "none":
         return None
@@ -35,7 +39,14 @@ def mask_finder(name: str) -> MaskFinder | None:
 
 
 def finder_name(finder: MaskFinder) -> str:
-    """What results call a finder: its `name`, or that of the function."""
+    """What results call a finder: its `name`, or that of the function.
+
+    Examples:
+        >>> def bright(image):
+        ...     return np.asarray(image.convert("L")) / 255
+        >>> finder_name(bright)
+        'bright'
+    """
     return str(getattr(finder, "name", None) or getattr(finder, "__qualname__", finder))
 
 
@@ -43,7 +54,13 @@ def find_mask(image: Image.Image, finder: MaskFinder) -> np.ndarray:
     """The foreground of an image, bool (height, width); all false where the finder sees none.
 
     Raises:
-        InputError: the finder gave another shape, or values that are no mask.
+        InputError: the finder gave another shape, or values that are not a mask.
+
+    Examples:
+        >>> def bright(image):
+        ...     return np.asarray(image.convert("L")) / 255
+        >>> find_mask(Image.new("RGB", (3, 2), "white"), bright).shape
+        (2, 3)
     """
     found = np.asarray(finder(image))
     if found.shape != (image.height, image.width):
@@ -69,6 +86,15 @@ class OncePerImage:
     Args:
         finder: the finder that is asked.
         images: how many are remembered.
+
+    Raises:
+        InputError: when called, as `find_mask`.
+
+    Examples:
+        >>> def bright(image):
+        ...     return np.asarray(image.convert("L")) / 255
+        >>> OncePerImage(bright)(Image.new("RGB", (3, 2), "white")).shape
+        (2, 3)
     """
 
     def __init__(self, finder: MaskFinder, images: int = 4) -> None:

@@ -13,7 +13,7 @@ from recast_probe._utils.optional import need
 
 @dataclass(frozen=True)
 class GrabCut:
-    """Refines what another finder found; its edges follow the picture's then.
+    """Refines what another finder found; the edges then follow the picture's.
 
     Colours are modelled in a band between what is surely inside and surely outside. A refinement
     that runs away is dropped: what the other finder found is returned, thresholded at one half.
@@ -27,6 +27,10 @@ class GrabCut:
 
     Raises:
         MissingPackageError: opencv-python-headless is missing.
+
+    Examples:
+        >>> GrabCut.rounds, GrabCut.agreement
+        (3, 0.5)
     """
 
     finder: Callable[[Image.Image], np.ndarray]

@@ -32,6 +32,10 @@ class U2NetP:
 
     Raises:
         InputError: onnxruntime is missing, or the weights are missing or damaged.
+
+    Examples:
+        >>> U2NetP.name, U2NetP.certain
+        ('u2netp', 0.5)
     """
 
     certain: float = 0.5

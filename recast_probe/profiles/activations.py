@@ -101,6 +101,17 @@ class Activations:
         tokens: the group that was asked for.
         layout, timesteps, block_kinds: of the run.
         provenance: how it was made, ready for JSON.
+
+    Examples:
+        >>> place = HookPoint("keys", "conditional", step=0, block=0)
+        >>> from recast_probe.layout import Grid
+        >>> layout = TokenLayout(2, Grid(1, 2), (Grid(1, 2),))
+        >>> found = Activations(
+        ...     {place: torch.zeros(1, 2, 4, 8)}, np.array([4, 5]), "reference", layout,
+        ...     np.array([1000.0]), ("double",),
+        ... )
+        >>> found
+        Activations(keys of 2 reference tokens, blocks 0, steps 0, 256 bytes)
     """
 
     values: Mapping[HookPoint, Tensor]

@@ -32,7 +32,7 @@ NAMED_BLOCKS, CHOSEN_HEADS = "selected_blocks", "selected_heads"
 
 
 class AttentionProfile:
-    """Who attended to which reference token, per branch, step, block and head.
+    """Who attended to which reference token, per branch, step, block and head; see `sel`.
 
     Attributes:
         dataset: an xarray dataset, float32, not to be changed:
@@ -80,6 +80,17 @@ class AttentionProfile:
 
         Raises:
             InputError: shapes that do not fit, or provenance that is not JSON.
+
+        Examples:
+            >>> AttentionProfile.build(
+            ...     score=np.full((1, 2, 3, 2, 4), 0.1),  # branch, step, block, head, token
+            ...     mass=np.full((1, 2, 3, 2, 3, 3), 1 / 3),
+            ...     conditional_entropy=np.ones((1, 2, 3, 2)),
+            ...     steps=[0, 1], timesteps=[1000, 500], sigmas=[1, 0.5],
+            ...     blocks=[0, 1, 2], block_kinds=["double", "single", "single"], heads=[0, 1],
+            ...     layout=TokenLayout(3, Grid(2, 2), (Grid(2, 2),)),
+            ... )
+            AttentionProfile(unknown model: 2 steps, 3 blocks, 2 heads, 4 reference tokens)
         """
         reference, row, column = layout.reference_coordinates()
         values = {"score": score, "mass": mass, "conditional_entropy": conditional_entropy}
@@ -172,6 +183,11 @@ class AttentionProfile:
 
         Raises:
             InputError: something that this profile does not hold.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> planted(np.ones(16)).variable("mass").dims
+            ('step', 'block', 'head', 'query_group', 'key_group')
         """
         if name not in self.dataset:
             raise InputError(
@@ -202,21 +218,13 @@ class AttentionProfile:
             InputError: something that this profile did not record.
 
         Examples:
-            >>> import numpy as np
-            >>> from recast_probe.layout import Grid, TokenLayout
-            >>> profile = AttentionProfile.build(
-            ...     score=np.full((1, 2, 3, 2, 4), 0.1),  # branch, step, block, head, token
-            ...     mass=np.full((1, 2, 3, 2, 3, 3), 1 / 3),
-            ...     conditional_entropy=np.ones((1, 2, 3, 2)),
-            ...     steps=[0, 1], timesteps=[1000, 500], sigmas=[1, 0.5],
-            ...     blocks=[0, 1, 2], block_kinds=["double", "single", "single"], heads=[0, 1],
-            ...     layout=TokenLayout(3, Grid(2, 2), (Grid(2, 2),)),
-            ... )
-            >>> part = profile.sel(blocks="single", steps=0)
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> score = np.full((2, 3, 2, 16), 0.1)  # step, block, head, token
+            >>> part = planted(score).sel(blocks="single", steps=0)
             >>> part.selection_text()
             'blocks single (1-2), step 0, all heads'
             >>> part.sel(heads=1).score.shape
-            (1, 2, 1, 4)
+            (1, 2, 1, 16)
         """
         dataset, said = self.dataset, {}
         if branch is not None:
@@ -247,6 +255,11 @@ class AttentionProfile:
 
         A token that was absent in one of the steps has NaN. `blocks` is short for
         ``sel(blocks=blocks)``, which raises what cannot be chosen.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> planted(np.arange(16.0)).mean_score().values[:3]
+            array([0., 1., 2.])
         """
         score = self.sel(blocks, branch=self.branch).score
         return score.mean(("step", "block", "head"), skipna=False, dtype=np.float64)
@@ -255,6 +268,11 @@ class AttentionProfile:
         """What the profile is of, in words: "blocks single (2-7), steps 0-27, all heads".
 
         `blocks` is short for ``sel(blocks=blocks)``.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> planted(np.ones((2, 3, 2, 16))).selection_text()
+            'blocks 0-2, steps 0-1, all heads'
         """
         dataset = self.sel(blocks, branch=self.branch).dataset
         numbers = {name: dataset[name].values.tolist() for name in ("block", "step", "head")}
@@ -276,7 +294,14 @@ class AttentionProfile:
         return ", ".join(parts)
 
     def reference_map(self, values: Any) -> list[np.ndarray]:
-        """Values (token,) as one (rows, columns) array per reference image."""
+        """Values (token,) as one (rows, columns) array per reference image; see `on_grids`.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> profile = planted(np.ones(16))
+            >>> [each.shape for each in profile.reference_map(profile.mean_score())]
+            [(4, 4)]
+        """
         return on_grids(values, self.layout.references)
 
     def save(self, path: str | Path) -> Path:
@@ -285,6 +310,14 @@ class AttentionProfile:
         Raises:
             InputError: the name does not end in .nc, or its folder does not exist.
             OSError: the disk is full or the place cannot be written; an earlier file stays.
+
+        Examples:
+            >>> import tempfile
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = planted(np.ones(16)).save(f"{folder}/fox.nc")
+            ...     AttentionProfile.load(path).score.sizes["token"]
+            16
         """
         path = Path(path)
         if path.suffix != ".nc":
@@ -295,7 +328,7 @@ class AttentionProfile:
 
     @classmethod
     def load(cls, path: str | Path) -> AttentionProfile:
-        """Read a profile that `save` wrote.
+        """Read a profile that `save` wrote; see the example there.
 
         Raises:
             ProfileFileError: missing, damaged, foreign, or of a newer version.
@@ -303,7 +336,13 @@ class AttentionProfile:
         return cls(read_dataset(path))
 
     def identical(self, other: AttentionProfile) -> bool:
-        """Same values (NaN equals NaN), types, labels and attributes."""
+        """Same values (NaN equals NaN), types, labels and attributes.
+
+        Examples:
+            >>> from recast_probe.testing.planted_profiles import planted
+            >>> planted(np.ones(16)).identical(planted(np.ones(16)))
+            True
+        """
         same = self.dataset.identical(other.dataset)
         return same and all(
             self.dataset[name].dtype == other.dataset[name].dtype for name in self.dataset.variables

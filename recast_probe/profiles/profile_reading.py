@@ -60,7 +60,7 @@ def read_arrays(
         check_format: is given the attributes before anything else is looked at.
 
     Raises:
-        InputError: something in it that is no part of a profile, or more than it can hold.
+        InputError: something in it that is not part of a profile, or more than it can hold.
         Others: HDF5's own, where it is damaged, and those of `check_format`.
     """
     known = {

@@ -1,4 +1,4 @@
-"""Orders of reference tokens that ask no model: even spread, chance per step, the true subject."""
+"""Orders of reference tokens that need no model: even spread, chance per step, the true subject."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from recast_probe.selection.rankings import Ranking, random
 def uniform_grid(grids: Grid | Sequence[Grid]) -> Ranking:
     """An order whose first tokens are spread evenly over the reference, at any budget.
 
-    Each next token is the one farthest from all earlier ones (distances in tokens, equal ones by
-    token index), beginning at the centre. Several reference images take turns, in proportion to
-    their tokens.
+    Farthest point sampling: each next token is the one farthest from all earlier ones (distances in
+    tokens, equal ones by token index), beginning at the centre. Several reference images take
+    turns, in proportion to their tokens.
 
     Raises:
         InputError: no grid, or tokens that have no place in their image.
+
+    Examples:
+        >>> uniform_grid(Grid(3, 3)).order[:5]
+        array([4, 0, 2, 6, 8])
     """
     grids = (grids,) if isinstance(grids, Grid) else tuple(grids)
     if not grids:
@@ -59,8 +63,12 @@ def mask_oracle(mask: np.ndarray, within: Ranking | None = None, seed: int = 0) 
             shuffled by the seed.
 
     Raises:
-        InputError: not true or false, no token inside or every one, or another number of tokens
-            than `within`.
+        InputError: a mask that is not boolean, no token inside or every one, or another number of
+            tokens than `within`.
+
+    Examples:
+        >>> mask_oracle(np.array([[False, True], [True, False]])).top(2)
+        array([1, 2])
     """
     values = np.asarray(mask)
     if values.dtype != bool:
@@ -87,6 +95,13 @@ class RandomPerStep:
     Attributes:
         tokens: number of reference tokens.
         seed: the order in a step is that of (seed, step).
+
+    Raises:
+        InputError: fewer than one token.
+
+    Examples:
+        >>> RandomPerStep(16).at(step=3).tokens
+        16
     """
 
     tokens: int

@@ -17,7 +17,12 @@ PAPER_TOKENS, PAPER_MINIMUM, PAPER_MAXIMUM = 4096, 256, 1024
 
 
 class Budget(Protocol):
-    """Anything that says how many reference tokens stay in a step."""
+    """Anything that says how many reference tokens stay in a step.
+
+    Examples:
+        >>> Fixed(64).tokens_at(step=0, steps=28)
+        64
+    """
 
     def tokens_at(self, step: int, steps: int, sigmas: Sequence[float] | None = None) -> int:
         """Tokens that stay in step index `step` of `steps`."""
@@ -41,7 +46,15 @@ class StepBudget:
 
 @dataclass(frozen=True)
 class Fixed(StepBudget):
-    """The same number of tokens in every step. Raises InputError below 1."""
+    """The same number of tokens in every step.
+
+    Raises:
+        InputError: fewer than 1 token.
+
+    Examples:
+        >>> Fixed(64).schedule(3)
+        array([64, 64, 64])
+    """
 
     tokens: int
 
@@ -69,6 +82,10 @@ class Adaptive(StepBudget):
 
     Raises:
         InputError: minimum below 1, maximum below minimum, gamma not above 0, unknown clock.
+
+    Examples:
+        >>> Adaptive(16, 64).schedule(5)
+        array([16, 19, 28, 43, 64])
     """
 
     minimum: int
@@ -93,7 +110,15 @@ class Adaptive(StepBudget):
     @classmethod
     def paper(cls, tokens: int, clock: Literal["step", "sigma"] = "step") -> Adaptive:
         """The paper's 256 to 1,024 of 4,096 with gamma 2, scaled to `tokens` reference tokens,
-        rounded half up."""
+        rounded half up.
+
+        Raises:
+            InputError: fewer than 1 token.
+
+        Examples:
+            >>> Adaptive.paper(4096)
+            Adaptive(minimum=256, maximum=1024, gamma=2.0, clock='step')
+        """
         _at_least_one("tokens", tokens)
         minimum = share_of(tokens, Fraction(PAPER_MINIMUM, PAPER_TOKENS))
         maximum = share_of(tokens, Fraction(PAPER_MAXIMUM, PAPER_TOKENS))
@@ -124,7 +149,11 @@ class Aligned(StepBudget):
         most: never more than this; the reference tokens of the run.
 
     Raises:
-        InputError: a multiple or a maximum below 1, or something that is no budget.
+        InputError: a multiple or a maximum below 1, or something that is not a budget.
+
+    Examples:
+        >>> Aligned(Adaptive(16, 64), multiple=16, most=64).schedule(5)
+        array([16, 32, 32, 48, 64])
     """
 
     budget: Budget

@@ -76,7 +76,7 @@ def cached_step_work(
     """The work of a step that takes attention from the cache.
 
     Args:
-        fresh: share of generation tokens computed anew, by kind of block; a run reports it as
+        fresh: share of generation tokens recomputed, by kind of block; a run reports it as
             ``fresh_generation_share``.
         linear: multiply-adds for one fresh token, by kind of block; None for those of FLUX.1.
     """
@@ -93,7 +93,11 @@ def cached_step_share(
 ) -> dict[str, float]:
     """What a cached step does of a full step's "linear", "attention" and "total" work, 0 to 1.
 
-    The arguments are those of ``cached_step_work``.
+    Args:
+        layout: tokens of the step.
+        block_kinds: "double" or "single" for every block.
+        width: width of the hidden states.
+        fresh: share of generation tokens recomputed, by kind of block.
     """
     full = full_step_work(layout, block_kinds, width)
     cached = cached_step_work(layout, block_kinds, width, fresh)

@@ -1,4 +1,4 @@
-"""Which tokens a caching method computes anew (ToCa: Zou et al., ICLR 2025, arXiv 2410.05317).
+"""Which tokens a caching method recomputes (ToCa: Zou et al., ICLR 2025, arXiv 2410.05317).
 
 Tensors and numbers only. The rules are those of the method's published FLUX variant: full steps at
 a fixed interval, a share of fresh tokens that falls with depth, and a score of importance and age.
@@ -47,7 +47,7 @@ def full_steps(steps: int, interval: int, first: int = 3, slope: float = 0.0) ->
 
 @dataclass(frozen=True)
 class FreshShare:
-    """The share of tokens computed anew in a cached step, by block and step.
+    """The share of tokens recomputed in a cached step, by block and step.
 
     share = mean * (1 + layer_slope - 2 layer_slope layer / 27) * (1 -+ stream_slope)
     * (1 - step_slope + 2 step_slope step / steps), between 0 and 1; minus for double-stream blocks,
@@ -62,6 +62,12 @@ class FreshShare:
 
     Raises:
         InputError: a mean outside 0..1, or a slope outside -1..1.
+
+    Examples:
+        >>> FreshShare.constant(0.2).at("single", layer=0, depth=38, step=5, steps=28)
+        0.2
+        >>> round(FreshShare().at("double", layer=0, depth=19, step=5, steps=28), 3)
+        0.06
     """
 
     mean: float = 0.1

@@ -58,8 +58,8 @@ class Effects:
 
     Attributes:
         order: int64 (groups,), the group with the largest effect for each of its tokens first.
-        effect: float64 (groups,), by group: the change of the value that its tokens make, in the
-            company that the method tried them in.
+        effect: float64 (groups,), by group: the change of the value that its tokens make, given
+            the other tokens that were present when the method tried them.
         start: the value that effects are changes of: with all tokens ("leave-out") or with none
             ("greedy").
         trials: how many values were asked for.
@@ -97,7 +97,7 @@ def effects(
 
     Raises:
         InputError: groups that overlap or leave tokens out, an unknown method, or a value that is
-            no finite number.
+            not a finite number.
     """
     groups = [np.asarray(group, np.int64) for group in groups]
     every = check_groups(groups)
@@ -140,7 +140,7 @@ def effects(
 
 
 def check_groups(groups: Sequence[np.ndarray]) -> np.ndarray:
-    """All tokens, ascending.
+    """All tokens of the groups, int64 (tokens,), ascending.
 
     Raises:
         InputError: an empty group, or not every token from 0 on exactly once.

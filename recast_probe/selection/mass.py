@@ -22,6 +22,14 @@ class MassShare:
 
     Attributes:
         share: fraction of the ranking's score, above 0 and up to 1.
+
+    Raises:
+        InputError: a share outside (0, 1].
+
+    Examples:
+        >>> ranking = Ranking.from_score(np.array([0.1, 0.6, 0.3]), "mine", {})
+        >>> MassShare(0.8).tokens_of(ranking)
+        2
     """
 
     share: float
@@ -39,6 +47,11 @@ def mass_threshold(ranking: Ranking, share: float) -> int:
 
     Raises:
         InputError: a share outside (0, 1], or a ranking without scores or with negative ones.
+
+    Examples:
+        >>> ranking = Ranking.from_score(np.array([0.1, 0.6, 0.3]), "mine", {})
+        >>> mass_threshold(ranking, 0.5)
+        1
     """
     _check_share(share)
     if ranking.score is None or ranking.score.min() < 0 or not ranking.score.sum():
@@ -55,6 +68,12 @@ def mass_threshold_per_step(
 
     Raises:
         InputError: as `mass_threshold`, or a step that is not recorded.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted([[[[1] * 16]], [[[1] * 8 + [0] * 8]]])
+        >>> mass_threshold_per_step(profile, 0.5, blocks="all").tokens
+        (8, 4)
     """
     counts = [
         mass_threshold(Ranking.from_score(values, "step", {}), share)

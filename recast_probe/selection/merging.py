@@ -130,7 +130,7 @@ def match(features: torch.Tensor, grids: Sequence[Grid], window: int) -> Matchin
 
 
 def destinations(grid: Grid, window: int) -> np.ndarray:
-    """The first token of every whole window, at least one on the grid."""
+    """Index of the first token of every whole window, at least one: int64 (windows,), ascending."""
     rows = np.arange(max(1, grid.rows // window)) * window
     columns = np.arange(max(1, grid.columns // window)) * window
     return (rows[:, None] * grid.columns + columns).ravel()

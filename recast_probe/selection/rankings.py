@@ -27,7 +27,12 @@ class Ranking:
         score: float (tokens,), what it was sorted by, by token index; None if nothing was.
         details: settings, ready for JSON.
 
-    Raises InputError when `order` does not name every token once.
+    Raises:
+        InputError: an order that does not name every token once.
+
+    Examples:
+        >>> Ranking(np.array([2, 0, 1]), "mine").top(2)
+        array([0, 2])
     """
 
     order: np.ndarray
@@ -53,6 +58,10 @@ class Ranking:
 
         Raises:
             InputError: a score that is not a finite number.
+
+        Examples:
+            >>> Ranking.from_score(np.array([0.1, 0.6, 0.3]), "mine", {}).order
+            array([1, 2, 0])
         """
         score = np.asarray(score, dtype=np.float64)
         if not np.isfinite(score).all():
@@ -79,6 +88,10 @@ class Ranking:
 
         Raises:
             InputError: `count` below 1 or above the number of tokens.
+
+        Examples:
+            >>> random(tokens=16, seed=0).top(3).shape
+            (3,)
         """
         if not 1 <= count <= self.tokens:
             raise InputError(
@@ -87,7 +100,12 @@ class Ranking:
         return np.sort(self.order[:count])
 
     def reversed(self) -> Ranking:
-        """Worst first: a control that should do harm."""
+        """Worst first: a control that should do harm.
+
+        Examples:
+            >>> Ranking(np.array([2, 0, 1]), "mine").reversed().order
+            array([1, 0, 2])
+        """
         score = None if self.score is None else -self.score
         return Ranking(self.order[::-1], f"reversed {self.name}", score, self.details)
 
@@ -108,6 +126,15 @@ def cross_image(
         blocks: see `select_blocks`; "paper" is the paper's 20..56.
         steps: step index or indices that are averaged; None for all recorded ones.
         heads: heads that are averaged; None for all recorded ones.
+
+    Raises:
+        InputError: a profile of other queries, something that was not recorded, or tokens that were
+            pruned in one of the steps.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> cross_image(planted(np.arange(16.0)), blocks="all")
+        Ranking('cross-image', 16 tokens, best [15, 14, 13])
     """
     return _by_attention(profile, "cross-image", "generation", blocks, steps, heads)
 
@@ -121,7 +148,19 @@ def self_attention(
     """Rank by the attention that reference tokens pay one another: Attn-Prune, after FastV.
 
     Args:
-        profile: made with ``queries="reference"``; the others as in `cross_image`.
+        profile: made with ``queries="reference"``.
+        blocks: see `select_blocks`.
+        steps, heads: an index, or several that are averaged; None for all recorded ones.
+
+    Raises:
+        InputError: as `cross_image`.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> dataset = planted(np.arange(16.0)).dataset.assign_attrs(queries="reference")
+        >>> profile = rp.AttentionProfile(dataset)
+        >>> self_attention(profile, blocks="all").top(2)
+        array([14, 15])
     """
     return _by_attention(profile, "self-attention", "reference", blocks, steps, heads)
 
@@ -132,10 +171,20 @@ def single_block(
     steps: int | Sequence[int] | None = 0,
     heads: int | Sequence[int] | None = None,
 ) -> Ranking:
-    """Rank by the cross-image attention of one block; the other arguments as in `cross_image`.
+    """Rank by the cross-image attention of one block.
+
+    Args:
+        profile: of a run with the full reference at these steps.
+        block: an index, or a name such as "single.3".
+        steps, heads: an index, or several that are averaged; None for all recorded ones.
 
     Raises:
         InputError: not exactly one block, or one that was not recorded.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> single_block(planted(np.arange(32.0).reshape(1, 2, 1, 16)), 1).name
+        'block 1'
     """
     chosen = select_blocks(block, profile.block_kinds)
     if len(chosen) != 1:
@@ -154,6 +203,13 @@ def cosine(similarity: np.ndarray, blocks: str = "", step: int = 0) -> Ranking:
     Args:
         similarity: (block, token) or (token,), cosines; one prompt of `RunResult.similarity`.
         blocks, step: where they were recorded, for the ranking's details.
+
+    Raises:
+        InputError: cosines that are not finite numbers.
+
+    Examples:
+        >>> cosine(np.array([[0.1, 0.9, 0.4], [0.3, 0.7, 0.2]])).order
+        array([1, 2, 0])
     """
     values = np.asarray(similarity, np.float64)
     mean = values.mean(0) if values.ndim == 2 else values
@@ -178,6 +234,10 @@ def random(tokens: int, seed: int) -> Ranking:
 
     Raises:
         InputError: fewer than one token.
+
+    Examples:
+        >>> np.array_equal(random(16, seed=1).order, random(16, seed=1).order)
+        True
     """
     if tokens < 1:
         raise InputError(f"A ranking needs at least 1 token, got {tokens}.")

@@ -24,6 +24,10 @@ class Listed(StepBudget):
 
     Raises:
         InputError: a number below 1, none at all, or a run of another length.
+
+    Examples:
+        >>> Listed((16, 32, 64)).mean(3)
+        37.333333333333336
     """
 
     tokens: tuple[int, ...]
@@ -56,6 +60,13 @@ def inverted(
 
     The control for Eq. 4, whose entropy argument points the other way. Total token-steps and FLOP
     from `start` on are those of `budget`. Steps before `start` keep the budget's numbers.
+
+    Raises:
+        InputError: `start` outside the run.
+
+    Examples:
+        >>> inverted(rp.Adaptive(16, 64), 5).tokens
+        (64, 43, 28, 19, 16)
     """
     counts = _counts(budget, steps, sigmas, start)
     return Listed((*counts[:start], *counts[start:][::-1]), f"inverted {_name(budget)}")
@@ -64,7 +75,15 @@ def inverted(
 def flat(
     budget: Budget, steps: int, sigmas: Sequence[float] | None = None, start: int = 0
 ) -> Listed:
-    """The same total number of token-steps from `start` on, spread evenly over the steps."""
+    """The same total number of token-steps from `start` on, spread evenly over the steps.
+
+    Raises:
+        InputError: `start` outside the run.
+
+    Examples:
+        >>> flat(rp.Adaptive(16, 64), 5).tokens
+        (34, 34, 34, 34, 34)
+    """
     counts = _counts(budget, steps, sigmas, start)
     shape = np.ones(steps - start)
     return Listed(
@@ -91,6 +110,12 @@ def entropy_matched(
 
     Raises:
         InputError: a step that is not recorded, or a total that does not fit.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> profile = planted([[[[1] * 16]], [[[1] * 8 + [0] * 8]]])
+        >>> entropy_matched(profile, 12, blocks="all").tokens
+        (8, 4)
     """
     score = score_of_every_step(profile, blocks, heads)
     _check_start(start, len(score))
@@ -139,6 +164,10 @@ def matched(
 
     Raises:
         InputError: a total that does not fit.
+
+    Examples:
+        >>> matched(rp.Adaptive(16, 64), total=100, steps=4).tokens
+        (11, 15, 27, 47)
     """
     counts = _counts(budget, steps, sigmas, start)
     shape = counts[start:]
@@ -166,7 +195,15 @@ def total_of(
     start: int = 0,
     cost: Callable[[int], float] | None = None,
 ) -> float:
-    """Token-steps of a budget from step `start` on, or with `cost` what these steps cost."""
+    """Token-steps of a budget from step `start` on, or with `cost` what these steps cost.
+
+    Raises:
+        InputError: `start` outside the run.
+
+    Examples:
+        >>> total_of(rp.Adaptive(16, 64), 5)
+        170.0
+    """
     counts = _counts(budget, steps, sigmas, start)[start:]
     return float(sum(counts)) if cost is None else float(sum(map(cost, counts)))
 
@@ -178,6 +215,10 @@ def with_total(
 
     Raises:
         InputError: no such numbers.
+
+    Examples:
+        >>> with_total([1, 2, 3], 12)
+        [2, 4, 6]
     """
     weights = np.asarray(shape, np.float64)
     top = total if most is None else most
@@ -199,6 +240,10 @@ def with_cost(
 
     Raises:
         InputError: even one token a step costs more.
+
+    Examples:
+        >>> with_cost([1, 2, 3], 30, cost=lambda tokens: tokens**2, most=16)
+        [2, 3, 4]
     """
     weights = np.asarray(shape, np.float64)
 

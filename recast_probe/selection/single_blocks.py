@@ -26,6 +26,11 @@ class SingleBlocks:
     Attributes:
         rankings: by block index, in the order in which blocks run.
         values: what the judge said of each, by block index; larger is better.
+
+    Examples:
+        >>> first, second = (Ranking(np.array(order), "mine") for order in ([0, 1], [1, 0]))
+        >>> SingleBlocks({3: first, 5: second}, {3: 0.8, 5: 0.6}).best
+        3
     """
 
     rankings: dict[int, Ranking]
@@ -77,10 +82,18 @@ def single_blocks(
     Args:
         judge: of a ranking, larger is better: the share of a mask among its best tokens, or the
             score of an image that was made with it.
-        blocks: the blocks; see `select_blocks`. The other arguments as in `cross_image`.
+        blocks: the blocks; see `select_blocks`.
+        steps, heads: an index, or several that are averaged; None for all recorded ones.
 
     Raises:
-        InputError: a block that was not recorded, or a judgement that is no finite number.
+        InputError: a block that was not recorded, or a judgement that is not a finite number.
+
+    Examples:
+        >>> from recast_probe.testing.planted_profiles import planted
+        >>> scores = np.stack([np.arange(16.0), -np.arange(16.0) + 15])
+        >>> profile = planted(scores[None, :, None])
+        >>> single_blocks(profile, lambda ranking: float(ranking.order[0]))
+        SingleBlocks(2 blocks: best block 0 (15), middle block 0 (15), worst block 1 (0))
     """
     chosen = [int(block) for block in profile.sel(blocks, steps, heads).score["block"]]
     rankings = {block: single_block(profile, block, steps, heads) for block in chosen}
