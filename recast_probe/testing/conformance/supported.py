@@ -21,8 +21,8 @@ def supported_cases() -> list[Case]:
     """Tiny pipelines, one for each class, built when they are first used.
 
     Examples:
-        >>> [case.name for case in supported_cases()][:2]
-        ['FluxKontextPipeline', 'FluxPipeline + IP-Adapter']
+        >>> "FluxKontextPipeline" in [case.name for case in supported_cases()]
+        True
     """
     one_prompt = {"several prompts": "runs one prompt at a time"}
     no_token_cache = {"token cache": "cannot be cached by token"}
