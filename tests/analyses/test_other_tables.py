@@ -86,7 +86,9 @@ def test_concentration_of_attention(tmp_path, capsys):
         above = runs["auroc"] - runs[f"auroc_{name}"]
         assert runs[f"auroc_above_{name}"].to_numpy() == pytest.approx(above.to_numpy())
         assert measured[f"auroc_above_{name}"]["mean"] == pytest.approx(above.mean())
-        assert measured[f"auroc_above_{name}"]["p_value"] == 0.5  # two subjects cannot do better
+        # of two subjects: every other way of signing them is as extreme, or one in two is
+        agree = above.groupby(runs["subject"]).mean().gt(0).nunique() == 1
+        assert measured[f"auroc_above_{name}"]["p_value"] == (0.5 if agree else 1.0)
     fall = runs["entropy_first"] - runs["entropy_last"]
     assert measured["entropy_fall"]["mean"] == pytest.approx(fall.mean())
     assert measured["entropy_maximum"] == 8
