@@ -27,19 +27,37 @@ class CachedBlock(ABC):
     """How one kind of block runs from a cache.
 
     Attributes:
+        modulation: name of the block's third argument, which modulates it.
         block: the module.
         number: its global index.
         cache: whom it asks.
         original: the block's own forward.
     """
 
+    modulation: str
+
     def __init__(self, block: Any, number: int, cache: FeatureCache) -> None:
         self.block, self.number, self.cache = block, number, cache
         self.original: Callable[..., Any] = block.forward
 
-    @abstractmethod
-    def forward(self, *arguments: Any, **named: Any) -> Any:
+    def forward(
+        self, hidden_states: Tensor, encoder_hidden_states: Any, *others: Any, **named: Any
+    ) -> Any:
         """In place of the block's own forward: that one in full steps, the cache in others."""
+        if not self.cache.cached:
+            return self.original(hidden_states, encoder_hidden_states, *others, **named)
+        span, joined = self.cache.layout.span("generation"), encoder_hidden_states is None
+        start = span.start if joined else 0  # else the text stands apart
+        stop = start + self.cache.layout.generation.size
+        modulation = others[0] if others else named[self.modulation]
+        tokens = self.cached(hidden_states[:, start:stop], modulation)
+        parts = [hidden_states[:, :start], tokens, hidden_states[:, stop:]]
+        states = torch.cat(parts, dim=1)
+        return states if joined else (encoder_hidden_states, states)
+
+    @abstractmethod
+    def cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
+        """The generation tokens (batch, token, width) after a cached step of the block."""
 
     @abstractmethod
     def attention_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:

@@ -90,6 +90,24 @@ def test_weights_change_the_image_and_budgets_may_grow(probe, image):
     assert found[0].provenance["interventions"][0]["proportional"] is True
 
 
+def test_groups_weigh_the_same_in_a_transformer_that_takes_no_mask(probe, image, monkeypatch):
+    masked = probe.generate(image, "fox", interventions=[Merge(6)], **QUIET)
+    monkeypatch.setattr(type(probe.family), "takes_attention_mask", False)
+    given, merge = [], type(probe.family).merge_reference_tokens
+
+    def noted(family, *arguments, **settings):
+        given.append(merge(family, *arguments, **settings))
+        return given[-1]
+
+    monkeypatch.setattr(type(probe.family), "merge_reference_tokens", noted)
+    weighed = probe.generate(image, "fox", interventions=[Merge(6)], **QUIET)
+    assert len(given) == 3
+    assert not any(inputs.get("joint_attention_kwargs") for inputs in given)
+    np.testing.assert_allclose(
+        np.asarray(weighed.image, float), np.asarray(masked.image, float), atol=1
+    )
+
+
 @pytest.mark.parametrize(
     ("interventions", "message"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -12,41 +11,15 @@ from torch import Tensor
 from recast_probe.pipelines.cached_blocks import CachedBlock, CachedDoubleBlock, within_float16
 
 
-class CachedFluxBlock(CachedBlock):
-    """What both kinds of blocks of FLUX.1 have in common."""
-
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        temb: Tensor,
-        image_rotary_emb: Any = None,
-        joint_attention_kwargs: Any = None,
-    ) -> tuple[Tensor, Tensor]:
-        if not self.cache.cached:
-            return self.original(
-                hidden_states=hidden_states,
-                encoder_hidden_states=encoder_hidden_states,
-                temb=temb,
-                image_rotary_emb=image_rotary_emb,
-                joint_attention_kwargs=joint_attention_kwargs,
-            )
-        count = self.cache.layout.generation.size
-        tokens = self.cached(hidden_states[:, :count], temb)
-        return encoder_hidden_states, torch.cat([tokens, hidden_states[:, count:]], dim=1)
-
-    @abstractmethod
-    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
-        """The generation tokens (batch, token, width) after a cached step of the block."""
-
-
-class CachedFluxDoubleBlock(CachedFluxBlock, CachedDoubleBlock):
+class CachedFluxDoubleBlock(CachedDoubleBlock):
     """A double-stream block of FLUX.1."""
 
-    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
+    modulation = "temb"
+
+    def cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
         block, kept = self.block, self.cache.features(self.number)
         # the modulation is that of this step, and does not depend on the tokens
-        _, attention_gate, shift, scale, gate = block.norm1(tokens[:, :1], emb=temb)
+        _, attention_gate, shift, scale, gate = block.norm1(tokens[:, :1], emb=modulation)
         tokens = tokens + attention_gate[:, None] * kept.attention
         for item, fresh in enumerate(self.cache.fresh(self.number)):
             if len(fresh):
@@ -56,16 +29,18 @@ class CachedFluxDoubleBlock(CachedFluxBlock, CachedDoubleBlock):
         return tokens + gate[:, None] * kept.output
 
 
-class CachedFluxSingleBlock(CachedFluxBlock):
+class CachedFluxSingleBlock(CachedBlock):
     """A single-stream block of FLUX.1."""
 
-    def cached(self, tokens: Tensor, temb: Tensor) -> Tensor:
+    modulation = "temb"
+
+    def cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
         block, kept = self.block, self.cache.features(self.number)
-        _, gate = block.norm(tokens[:, :1], emb=temb)
+        _, gate = block.norm(tokens[:, :1], emb=modulation)
         for item, fresh in enumerate(self.cache.fresh(self.number)):
             if len(fresh):
                 one = slice(item, item + 1)
-                picked, _ = block.norm(tokens[one, fresh], emb=temb[one])
+                picked, _ = block.norm(tokens[one, fresh], emb=modulation[one])
                 hidden = block.act_mlp(block.proj_mlp(picked))
                 joined = torch.cat([kept.attention[one, fresh], hidden], dim=2)
                 kept.output[item, fresh] = block.proj_out(joined)[0]

@@ -1,4 +1,4 @@
-"""What the pipelines of FLUX.1 have in common: text encoders, schedule and branches."""
+"""What the pipelines of FLUX.1 have in common: text encoders and what they read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import TextInput
-from recast_probe.pipelines.flow_schedule import calculated_shift
 from recast_probe.pipelines.flux.base import LONGEST_PROMPT, Flux, truncated
 
 
@@ -30,9 +29,6 @@ class Flux1(Flux):
             pooled="negative_pooled_prompt_embeds",
         ),
     }
-
-    def shift(self, scheduler: Any, tokens: int, steps: int) -> float:
-        return calculated_shift(scheduler, tokens)
 
     def longest_sequence(self) -> int | None:
         return LONGEST_PROMPT
@@ -71,23 +67,6 @@ class Flux1(Flux):
         first = next(block for stack in blocks for block in stack)
         norm = first.norm1 if hasattr(first, "norm1") else first.norm
         return norm(tokens, emb=embedding)[0]
-
-    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        guided = (arguments.get("true_cfg_scale") or 1.0) > 1
-        negative = ("negative_prompt", "negative_prompt_embeds")
-        if not guided or all(arguments.get(name) is None for name in negative):
-            return ("conditional",)
-        return ("conditional", "unconditional")
-
-    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
-        names = self.branch_names(arguments)
-        if len(names) == 1:
-            return {names[0]: None}
-        found = {name: self.given_embeddings(arguments, name) for name in names}
-        return {
-            name: self._encode(arguments, name) if given is None else given
-            for name, given in found.items()
-        }
 
     def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         self.check_prompts_known(arguments)
@@ -133,10 +112,8 @@ class Flux1(Flux):
 
     def _encode(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
         first, second = self.texts[branch].prompts
-        with torch.no_grad():
-            embeddings, _, _ = self.pipe.encode_prompt(
-                prompt=arguments[first],
-                prompt_2=arguments.get(second),
-                max_sequence_length=arguments["max_sequence_length"],
-            )
-        return embeddings
+        return self.pipe.encode_prompt(
+            prompt=arguments[first],
+            prompt_2=arguments.get(second),
+            max_sequence_length=arguments["max_sequence_length"],
+        )[0]

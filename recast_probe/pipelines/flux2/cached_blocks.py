@@ -20,29 +20,9 @@ from recast_probe.pipelines.cached_blocks import CachedBlock, CachedDoubleBlock,
 class CachedFlux2DoubleBlock(CachedDoubleBlock):
     """A double-stream block of FLUX.2."""
 
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        temb_mod_img: Tensor,
-        temb_mod_txt: Tensor,
-        image_rotary_emb: Any = None,
-        joint_attention_kwargs: Any = None,
-    ) -> tuple[Tensor, Tensor]:
-        if not self.cache.cached:
-            return self.original(
-                hidden_states=hidden_states,
-                encoder_hidden_states=encoder_hidden_states,
-                temb_mod_img=temb_mod_img,
-                temb_mod_txt=temb_mod_txt,
-                image_rotary_emb=image_rotary_emb,
-                joint_attention_kwargs=joint_attention_kwargs,
-            )
-        count = self.cache.layout.generation.size
-        tokens = self._cached(hidden_states[:, :count], temb_mod_img)
-        return encoder_hidden_states, torch.cat([tokens, hidden_states[:, count:]], dim=1)
+    modulation = "temb_mod_img"
 
-    def _cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
+    def cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
         block, kept = self.block, self.cache.features(self.number)
         (_, _, attention_gate), (shift, scale, gate) = parameters(modulation, 2)
         tokens = tokens + attention_gate * kept.attention
@@ -57,28 +37,9 @@ class CachedFlux2DoubleBlock(CachedDoubleBlock):
 class CachedFlux2SingleBlock(CachedBlock):
     """A single-stream block of FLUX.2, which is given the whole sequence as one tensor."""
 
-    def forward(  # type: ignore[override]
-        self,
-        hidden_states: Tensor,
-        encoder_hidden_states: None,
-        temb_mod: Tensor,
-        image_rotary_emb: Any = None,
-        joint_attention_kwargs: Any = None,
-    ) -> Tensor:
-        if not self.cache.cached:
-            return self.original(
-                hidden_states=hidden_states,
-                encoder_hidden_states=encoder_hidden_states,
-                temb_mod=temb_mod,
-                image_rotary_emb=image_rotary_emb,
-                joint_attention_kwargs=joint_attention_kwargs,
-            )
-        span = self.cache.layout.span("generation")
-        tokens = self._cached(hidden_states[:, span], temb_mod)
-        parts = [hidden_states[:, : span.start], tokens, hidden_states[:, span.stop :]]
-        return torch.cat(parts, dim=1)
+    modulation = "temb_mod"
 
-    def _cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
+    def cached(self, tokens: Tensor, modulation: Tensor) -> Tensor:
         block, kept = self.block, self.cache.features(self.number)
         ((shift, scale, gate),) = parameters(modulation, 1)
         for item, fresh in enumerate(self.cache.fresh(self.number)):

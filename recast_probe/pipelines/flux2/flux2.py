@@ -43,6 +43,7 @@ class Flux2(FluxSequence):
     pipelines: tuple[str, ...] = ("Flux2Pipeline",)
     parts = ("transformer", "vae", "scheduler", "image_processor")
     text_parts = ("tokenizer", "text_encoder")
+    # the guidance scale is embedded, where the model knows it at all
     texts: Mapping[str, TextInput] = {"conditional": TextInput(("prompt",), "prompt_embeds")}
     processors: ClassVar[dict[str, str]] = {
         "double": "Flux2AttnProcessor",
@@ -147,27 +148,10 @@ class Flux2(FluxSequence):
 
         return compute_empirical_mu(tokens, steps)
 
-    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        # the guidance scale is embedded, where the model knows it at all
-        return ("conditional",)
-
-    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
-        names = self.branch_names(arguments)
-        if len(names) == 1:
-            return {names[0]: None}
-        options = {
-            name: arguments[name]
-            for name in ("max_sequence_length", "text_encoder_out_layers")
-            if name in arguments
-        }
-        found = {name: self.given_embeddings(arguments, name) for name in names}
-        with torch.no_grad():
-            return {
-                name: self.pipe.encode_prompt(prompt=self._prompts(name, arguments), **options)[0]
-                if given is None
-                else given
-                for name, given in found.items()
-            }
+    def _encode(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
+        names = {"max_sequence_length", "text_encoder_out_layers"} & set(arguments)
+        options = {name: arguments[name] for name in names}
+        return self.pipe.encode_prompt(prompt=self._prompts(branch, arguments), **options)[0]
 
     def _prompts(self, branch: str, arguments: Mapping[str, Any]) -> list[str]:
         prompt = arguments.get("prompt", "")
@@ -191,16 +175,7 @@ class Flux2(FluxSequence):
 
     def _length(self, prompt: str) -> int:
         """Tokens of a prompt in its chat template."""
-        from diffusers.pipelines.flux2.pipeline_flux2 import format_input
-
-        tokens = self.pipe.tokenizer.apply_chat_template(
-            format_input(prompts=[prompt], system_message=self.pipe.system_message),
-            add_generation_prompt=False,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
-        return int(tokens["input_ids"].shape[1])
+        return int(self._chat_tokens([prompt])["input_ids"].shape[1])
 
     def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """As in ``Family``; the chat template's own tokens are not padding. The text encoder is
@@ -214,19 +189,20 @@ class Flux2(FluxSequence):
 
     def _padding(self, prompts: list[str], length: int) -> np.ndarray:
         """Bool (prompt, text token), as ``Flux2Pipeline`` makes its tokens."""
+        settings = {"padding": "max_length", "truncation": True, "max_length": length}
+        return np.asarray(self._chat_tokens(prompts, **settings)["attention_mask"]) == 0
+
+    def _chat_tokens(self, prompts: list[str], **settings: Any) -> Any:
         from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 
-        tokens = self.pipe.tokenizer.apply_chat_template(
+        return self.pipe.tokenizer.apply_chat_template(
             format_input(prompts=prompts, system_message=self.pipe.system_message),
             add_generation_prompt=False,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            padding="max_length",
-            truncation=True,
-            max_length=length,
+            **settings,
         )
-        return np.asarray(tokens["attention_mask"]) == 0
 
     def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         transformer: Any = self.transformer

@@ -7,7 +7,6 @@ whatever the scale.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,15 +33,11 @@ class Flux2Klein(Flux2):
         # the pipeline's negative prompt is the empty one
         "unconditional": TextInput((), "negative_prompt_embeds"),
     }
+    guided_by = "guidance_scale"
 
     def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        scale = arguments.get("guidance_scale")
-        if scale is None:
-            call = inspect.signature(type(self.pipe).__call__)
-            scale = call.parameters["guidance_scale"].default
-        if scale > 1 and not self.pipe.config.is_distilled:
-            return ("conditional", "unconditional")
-        return ("conditional",)
+        distilled = self.pipe.config.is_distilled
+        return ("conditional",) if distilled else super().branch_names(arguments)
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         arguments = super().call_arguments(overrides)

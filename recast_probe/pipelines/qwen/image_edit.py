@@ -15,9 +15,7 @@ transformer is not given positions but the shape of each image, ``img_shapes``; 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,12 +24,6 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.pipelines.base import Schedule
-from recast_probe.pipelines.flow_schedule import (
-    calculated_shift,
-    shifted_schedule,
-    unshifted_sigmas,
-)
 from recast_probe.pipelines.qwen.text import text_facts, text_token_ids, vision_token_mask
 from recast_probe.pipelines.qwen.transformer import QwenTransformer
 
@@ -55,8 +47,7 @@ class QwenImageEdit(QwenTransformer):
     measure = 0
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        default = inspect.signature(type(self.pipe).__call__).parameters["true_cfg_scale"].default
-        return {"true_cfg_scale": default, **overrides}
+        return {self.guided_by: self.call_default(self.guided_by), **overrides}
 
     def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The image as it is: the pipeline scales it to one megapixel itself."""
@@ -101,33 +92,19 @@ class QwenImageEdit(QwenTransformer):
     def predict_layout(
         self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
-        pixels = self._token_pixels()
-        grids = [
-            self._grid(self.reference_size(each), pixels) for each in self.references(arguments)
-        ]
+        grids = [self._grid(self.reference_size(each)) for each in self.references(arguments)]
         return TokenLayout(
-            text=self._text_tokens(arguments, "conditional"),
-            generation=self._grid((arguments["width"], arguments["height"]), pixels),
+            text=self.text_tokens(arguments, "conditional"),
+            generation=self._grid((arguments["width"], arguments["height"])),
             references=tuple(grids),
         )
 
-    def branch_layouts(
-        self, layout: TokenLayout, arguments: Mapping[str, Any]
-    ) -> dict[str, TokenLayout]:
-        return {
-            branch: replace(layout, text=self._text_tokens(arguments, branch))
-            for branch in self.branch_names(arguments)
-        }
-
-    def _text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
+    def text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
         given = self.given_embeddings(arguments, branch)
         return len(self._ids(arguments, branch)) if given is None else given.shape[1]
 
-    def _token_pixels(self) -> int:
-        return int(self.pipe.vae_scale_factor) * 2
-
-    def _grid(self, size: tuple[int, int], pixels: int) -> Grid:
-        width, height = size
+    def _grid(self, size: tuple[int, int]) -> Grid:
+        (width, height), pixels = size, self.token_pixels()
         if min(width, height) < pixels:
             raise InputError(
                 f"An image of {width} x {height} pixels is smaller than one token ({pixels} x "
@@ -151,33 +128,10 @@ class QwenImageEdit(QwenTransformer):
         names = self.branch_names(arguments)
         return {branch: self._ids(arguments, branch) for branch in names}
 
-    def predict_schedule(self, layout: TokenLayout, arguments: Mapping[str, Any]) -> Schedule:
-        return shifted_schedule(
-            self.pipe,
-            arguments["num_inference_steps"],
-            unshifted_sigmas(arguments),
-            calculated_shift(self.pipe.scheduler, layout.generation.size),
-        )
-
-    def branch_names(self, arguments: Mapping[str, Any]) -> tuple[str, ...]:
-        negative = ("negative_prompt", "negative_prompt_embeds")
-        if arguments["true_cfg_scale"] > 1 and any(arguments.get(n) is not None for n in negative):
-            return ("conditional", "unconditional")
-        return ("conditional",)
-
-    def branch_embeddings(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor | None]:
-        names = self.branch_names(arguments)
-        if len(names) == 1:
-            return {names[0]: None}
-        found = {}
-        for branch in names:
-            found[branch] = self.given_embeddings(arguments, branch)
-            if found[branch] is None:
-                (name,) = self.texts[branch].prompts
-                pictures = self.scaled_for_text(self.references(arguments))
-                with torch.no_grad():
-                    found[branch], _ = self.pipe.encode_prompt(arguments[name], image=pictures)
-        return found
+    def _encode(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
+        (name,) = self.texts[branch].prompts
+        pictures = self.scaled_for_text(self.references(arguments))
+        return self.pipe.encode_prompt(arguments[name], image=pictures)[0]
 
     def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         # a prompt that runs alone is not filled up
