@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
-
 import numpy as np
 import pytest
 import xarray as xr
@@ -118,11 +115,3 @@ def test_choices_that_an_array_does_not_offer():
         overlap(score, MASK.ravel())
     with pytest.raises(InputError, match="different reference grids"):
         stability([score, score.isel(token=slice(4))])
-
-
-@pytest.mark.parametrize("name", ["skew", "entropy", "overlap", "stability"])
-def test_examples_run(name):
-    module = importlib.import_module(f"recast_probe.diagnostics.{name}")
-    found = doctest.testmod(module)
-    assert found.attempted
-    assert not found.failed

@@ -33,9 +33,9 @@ from tests.datasets.trees import dreambench_tree, dreambooth_tree
         ('{"\\udc00": 1}', "surrogate"),
         ("[" * 100_000, "nested"),
         ("[" * 80 + "]" * 80, "nested"),
-        ("{", "no JSON"),
-        (b"\xff", "no JSON"),
-        ("9" * 10_000, "no JSON"),
+        ("{", "not JSON"),
+        (b"\xff", "not JSON"),
+        ("9" * 10_000, "not JSON"),
     ],
     ids=range(11),
 )
