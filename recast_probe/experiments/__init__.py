@@ -1,1 +1,12 @@
 """Questions that take several runs of one case."""
+
+from recast_probe.experiments import faithfulness as faithfulness
+from recast_probe.experiments.attribution import attribution as attribution
+from recast_probe.experiments.attribution_result import Attribution as Attribution
+from recast_probe.experiments.causal_map import CausalMap as CausalMap
+from recast_probe.experiments.causal_map import causal_map as causal_map
+from recast_probe.experiments.drift import drift as drift
+from recast_probe.experiments.oracle import causal_oracle as causal_oracle
+from recast_probe.experiments.path_profiles import path_profiles as path_profiles
+from recast_probe.experiments.text_lens import TextLens as TextLens
+from recast_probe.experiments.text_lens import text_lens as text_lens

@@ -8,8 +8,6 @@
 They need neither a test runner nor a download.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from recast_probe.testing.images import assert_same_image
-
-__all__ = ["assert_same_image"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
