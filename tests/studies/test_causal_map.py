@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -95,9 +97,9 @@ def test_one_window_of_everything_is_the_source_run(probe, image, other):
 
 def test_the_cost_is_printed_before_the_sweep_starts(probe, image, other, capsys, monkeypatch):
     settings = {"steps": 3, "what": "residual", "tokens": "text", **WINDOWS}
-    monkeypatch.setattr(
-        "recast_probe.experiments.causal_map.run_study", lambda *_, **__: pytest.fail("began")
-    )
+    # the package's name of the same spelling is the function
+    module = importlib.import_module("recast_probe.experiments.causal_map")
+    monkeypatch.setattr(module, "run_study", lambda *_, **__: pytest.fail("began"))
     with pytest.raises(pytest.fail.Exception, match="began"):
         causal_map(probe, image, "fox", other, **settings)
     printed = capsys.readouterr().err
