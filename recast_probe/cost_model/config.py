@@ -87,6 +87,11 @@ class TransformerConfig(ABC):
         """Multiply-adds of a block's linear layers for one token, alike in both kinds."""
 
     @property
+    def text_linear(self) -> int:
+        """Multiply-adds for one text token outside the blocks."""
+        return self.width * self.text_width
+
+    @property
     @abstractmethod
     def fresh_linear(self) -> dict[str, int]:
         """Multiply-adds for one fresh token in a step of token-wise caching, by kind of block."""
@@ -113,7 +118,7 @@ class FluxConfig(TransformerConfig):
     """Sizes of a `FluxTransformer2DModel`.
 
     Attributes:
-        pooled_width: of the pooled CLIP state.
+        pooled_width: of the pooled CLIP state; 0 where there is none.
         guidance: whether the guidance scale is embedded.
 
     Examples:
@@ -152,7 +157,7 @@ class FluxConfig(TransformerConfig):
     def modulation_linear(self) -> int:
         width = self.width
         clocks = (2 if self.guidance else 1) * (TIME_CHANNELS * width + width**2)
-        text = self.pooled_width * width + width**2
+        text = self.pooled_width * width + width**2 if self.pooled_width else 0
         layers = 12 * self.double_blocks + 3 * self.single_blocks + 2
         return clocks + text + layers * width**2
 
@@ -179,8 +184,7 @@ class FluxConfig(TransformerConfig):
             linear(self.channels, width)
             + linear(self.text_width, width)
             + clock * (2 if self.guidance else 1)
-            + linear(self.pooled_width, width)
-            + square
+            + (linear(self.pooled_width, width) + square if self.pooled_width else 0)
         )
         blocks = self.double_blocks * double + self.single_blocks * single
         return blocks + self.modulation_parameters + embedders + linear(width, self.channels)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from recast_probe.cost_model.plan import RunPlan
 from recast_probe.errors import InputError
-from recast_probe.selection.budgets import Adaptive
+from recast_probe.selection.budget_language import as_budget, budget_of
 
 WORDS = {
     "none": "no reference token in any step",
-    "prune=N": "N reference tokens from step 1 on",
-    "eq4=MIN:MAX:GAMMA": "Eq. 4's tokens from step 1 on; GAMMA is 2 if left out, and all three the "
-    "paper's if none is given",
+    "prune=BUDGET": "so many reference tokens from step 1 on: 600, 0.25, 25%, eq4:256:1024:2",
+    "eq4:MIN:MAX:GAMMA": "short for prune=eq4:MIN:MAX:GAMMA, which is Eq. 4; GAMMA is 2 if left "
+    "out, and all three the paper's if none is given",
     "reuse=K:N": "the reference's keys and values of step K - 1 from step K on, 1 if left out, and "
     "computed again every N steps, never if left out",
     "compute=K": "K steps computed, evenly spread, the others skipped",
@@ -26,7 +26,7 @@ def planned(plan: RunPlan, words: Sequence[str]) -> RunPlan:
     """A plan changed by each of these words, in any order.
 
     Args:
-        words: such as "prune=600", "reuse", "compute=20"; see `WORDS`.
+        words: such as "prune=600", "prune=25%", "reuse", "compute=20"; see `WORDS`.
 
     Raises:
         InputError: a word that is not known, or numbers that do not fit the run.
@@ -70,12 +70,16 @@ class _Word:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.name, _, rest = text.strip().partition("=")
-        keys = [key for key in WORDS if key.split("=")[0] == self.name]
+        said = text.strip()
+        self.name, _, rest = said.partition("=")
+        if said.startswith("eq4"):
+            self.name, rest = "eq4", said.replace("=", ":", 1)
+        keys = [key for key in WORDS if re.split("[=:]", key)[0] == self.name]
         if not keys:
-            raise InputError(f"There is no {text!r}; there is {', '.join(WORDS)}.")
+            raise InputError(f"There is no {text[:60]!r}; there is {', '.join(WORDS)}.")
         self.key = keys[0]
-        parts = [part for part in rest.split(":") if part]
+        self.budget = as_budget(rest) if self.name in ("prune", "eq4") else None
+        parts = [] if self.budget is not None else [part for part in rest.split(":") if part]
         if not all(re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", part) for part in parts):
             raise InputError(f"{text[:60]!r} should read {self.key}.")
         self.numbers = [float(part) for part in parts]
@@ -90,11 +94,10 @@ class _Word:
             return plan.keep(0, start=0)
         if self.name == "fp8":
             return plan.in_float8()
-        if self.name == "eq4":
-            budget = self._eq_4(plan.reference).schedule(len(plan.steps))
-            return plan.keep(budget.tolist())
-        if self.name == "prune":
-            return plan.keep(self._whole(None))
+        if self.budget is not None:
+            budget = budget_of(self.budget, plan.reference)
+            steps = len(plan.steps)
+            return plan.keep([budget.tokens_at(step, steps) for step in range(steps)])
         if self.name == "reuse":
             return self._reuse(plan)
         if self.name == "compute":
@@ -112,16 +115,6 @@ class _Word:
             raise InputError(f"{self.text!r} should read {self.key}, with whole numbers from 1 on.")
         again = range(int(start) - 1, len(plan.steps), int(every))
         return plan.reuse(int(start), again)
-
-    def _eq_4(self, reference: int) -> Adaptive:
-        if not self.numbers:
-            return Adaptive.paper(reference)
-        if len(self.numbers) not in (2, 3):
-            raise InputError(f"{self.text!r} should read {self.key}.")
-        minimum, maximum, *gamma = self.numbers
-        if not gamma:
-            return Adaptive(int(minimum), int(maximum))
-        return Adaptive(int(minimum), int(maximum), gamma=gamma[0])
 
     def _whole(self, default: int | None) -> int:
         if not self.numbers and default is not None:

@@ -8,13 +8,23 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from recast_probe.cost_model.bria_fibo import BriaFiboConfig
 from recast_probe.cost_model.config import Flux2Config, FluxConfig, TransformerConfig
+from recast_probe.cost_model.joyimage import JoyImageConfig
+from recast_probe.cost_model.longcat import LongCatConfig
 from recast_probe.cost_model.qwen import QwenImageConfig
 from recast_probe.errors import InputError
 
 CONFIGS = Path(__file__).parent / "configs"
 LARGEST_SIZE = 10**7
-CONFIG_TYPES: tuple[type[TransformerConfig], ...] = (FluxConfig, Flux2Config, QwenImageConfig)
+CONFIG_TYPES: tuple[type[TransformerConfig], ...] = (
+    FluxConfig,
+    Flux2Config,
+    LongCatConfig,
+    BriaFiboConfig,
+    JoyImageConfig,
+    QwenImageConfig,
+)
 
 
 def config_from_dict(config: Mapping[str, Any]) -> TransformerConfig:
@@ -71,14 +81,40 @@ def config_of(transformer: Any) -> TransformerConfig:
     return config_from_dict({**transformer.config, "_class_name": (known or names)[0]})
 
 
+# pipelines that repaint run the transformer of the pipeline that edits
 PUBLISHED = {
     "flux-kontext": "flux_kontext_dev.json",
+    "flux-kontext-inpaint": "flux_kontext_dev.json",
     "flux2-dev": "flux2_dev.json",
     "flux2-klein-4b": "flux2_klein_4b.json",
+    "flux2-klein-4b-inpaint": "flux2_klein_4b.json",
     "flux2-klein-9b": "flux2_klein_9b.json",
+    "flux2-klein-9b-inpaint": "flux2_klein_9b.json",
+    "joyimage-edit": "joyimage_edit.json",
+    "longcat-image-edit": "longcat_image.json",
     "qwen-image-edit": "qwen_image.json",
+    "qwen-image-edit-inpaint": "qwen_image.json",
+    "qwen-image-edit-2509": "qwen_image.json",
+    "qwen-image-edit-2511": "qwen_image_edit_2511.json",
+    "qwen-image-layered": "qwen_image_layered.json",
 }
 """Published configs by name."""
+
+SOURCES = {
+    "flux_kontext_dev.json": "transformer/config.json of black-forest-labs/FLUX.1-Kontext-dev",
+    "flux2_dev.json": "transformer/config.json of black-forest-labs/FLUX.2-dev",
+    "flux2_klein_4b.json": "transformer/config.json of black-forest-labs/FLUX.2-klein-4B",
+    "flux2_klein_9b.json": "transformer/config.json of black-forest-labs/FLUX.2-klein-9B",
+    "joyimage_edit.json": "the transformer/config.json that vLLM-Omni's plugin for MetaX writes "
+    "for JoyAI-Image-Edit's weights",
+    "longcat_image.json": "transformer/config.json of meituan-longcat/LongCat-Image, whose "
+    "sizes LongCat-Image-Edit and -Edit-Turbo share; axes_dims_rope is diffusers' default",
+    "qwen_image.json": "transformer/config.json of Qwen/Qwen-Image-Edit, whose sizes "
+    "Qwen-Image-Edit-2509 shares",
+    "qwen_image_edit_2511.json": "transformer/config.json of Qwen/Qwen-Image-Edit-2511",
+    "qwen_image_layered.json": "transformer/config.json of Qwen/Qwen-Image-Layered",
+}
+"""Where each config is from, by its file."""
 
 
 def published_config(name: str) -> TransformerConfig:

@@ -17,6 +17,8 @@ class QwenImageConfig(FluxConfig):
 
     Attributes:
         zero_cond_t: image tokens are modulated for two timesteps, the second of which is 0.
+        additional_t_cond: the timestep has a learned vector added, one of two, as in
+            Qwen-Image-Layered.
 
     Examples:
         >>> config = rp.cost_model.published_config("qwen-image-edit")
@@ -27,6 +29,7 @@ class QwenImageConfig(FluxConfig):
     class_name: ClassVar[str] = "QwenImageTransformer2DModel"
 
     zero_cond_t: bool = False
+    additional_t_cond: bool = False
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -47,8 +50,12 @@ class QwenImageConfig(FluxConfig):
                 f"a token and embed no guidance scale, not {channels} and {written} values with "
                 f"guidance_embeds={guidance}."
             )
-        zero = bool(config.get("zero_cond_t", False))
-        return {"pooled_width": 0, "guidance": False, "zero_cond_t": zero}
+        return {
+            "pooled_width": 0,
+            "guidance": False,
+            "zero_cond_t": bool(config.get("zero_cond_t", False)),
+            "additional_t_cond": bool(config.get("use_additional_t_cond", False)),
+        }
 
     @property
     def parameters(self) -> int:
@@ -60,6 +67,7 @@ class QwenImageConfig(FluxConfig):
             + linear(self.text_width, width)
             + linear(TIME_CHANNELS, width)
             + square
+            + (2 * width if self.additional_t_cond else 0)
         )
         blocks = self.double_blocks * (8 * square + 2 * mlp + 4 * self.head_dim)
         return blocks + self.modulation_parameters + embedders + linear(width, self.channels)

@@ -70,7 +70,7 @@ def step_work(
     keys = text + generation + reference
     image_rows = rows - text
     blocks = config.blocks * 2 * config.block_linear * rows
-    ends = 2 * width * (2 * config.channels * image_rows + config.text_width * text)
+    ends = 2 * (2 * width * config.channels * image_rows + config.text_linear * text)
     return Work(
         linear=float(blocks + ends),
         attention=float(config.blocks * 4 * width * rows * keys),
@@ -78,15 +78,41 @@ def step_work(
     )
 
 
-def readout_work(config: TransformerConfig, generation: int, reference: int) -> float:
-    """FLOP of reading generation-to-reference attention exactly in every block of one step, where
-    the row log-sum-exp is known: one more query-key product of that part.
+def readout_work(
+    config: TransformerConfig,
+    generation: int,
+    reference: int,
+    *,
+    text: int = 0,
+    mass_table: str = "scores",
+    blocks: int | None = None,
+) -> float:
+    """FLOP of reading generation-to-reference attention exactly in one step, where the row
+    log-sum-exp is known: one more query-key product of what is read.
+
+    Args:
+        text, generation, reference: tokens.
+        mass_table: as in ``Probe.profile``. "scores" reads generation queries and reference keys;
+            "queried" the text keys as well, and the mass on generation keys is what is left of 1;
+            "all" reads all queries and keys.
+        blocks: so many blocks; None for all.
+
+    Raises:
+        InputError: another ``mass_table``.
 
     Examples:
         >>> readout_work(rp.cost_model.flux_kontext_dev(), 4096, 4096) / 1e12
         5.875515260928
     """
-    return float(config.blocks * 2 * config.width * generation * reference)
+    pairs = {
+        "scores": generation * reference,
+        "queried": generation * (text + reference),
+        "all": (text + generation + reference) ** 2,
+    }
+    if mass_table not in pairs:
+        raise InputError(f"mass_table is one of {', '.join(pairs)}, not {mass_table!r}.")
+    count = config.blocks if blocks is None else blocks
+    return float(count * 2 * config.width * pairs[mass_table])
 
 
 def run_work(

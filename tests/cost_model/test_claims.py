@@ -99,7 +99,7 @@ def test_what_nobody_measured_is_told_apart_and_says_what_measures_it():
     unmeasured = [each for each in judged() if each.verdict == "not measured"]
     assert len(unmeasured) == 13
     for each in unmeasured:
-        assert "python -m analyses." in each.test
+        assert "recast-probe study " in each.test
         assert "--measured" in each.test
     # what a single command would measure is not called untestable
     untestable = [each.claim for each in judged() if each.verdict == "not testable here"]
@@ -147,7 +147,7 @@ def test_p_values_are_corrected_for_one_another():
     assert judged(GOOD, "ToMe above random").test == "sign flips, p < 0.001, by Holm over 8 0.0016"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     low=st.floats(-1, 1),
     width=st.floats(0, 1),
@@ -165,7 +165,7 @@ def test_a_larger_difference_is_never_judged_worse(low, width, p, shift):
         assert order.index(before) <= order.index(after)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(low=st.floats(0, 1), width=st.floats(0, 0.5), shift=st.floats(0, 0.5))
 def test_a_larger_level_is_never_judged_worse(low, width, shift):
     order = ["fails", "not decided", "holds"]
@@ -410,3 +410,21 @@ def test_entropies_beyond_their_maximum_are_refused(tmp_path, entropies):
     path.write_text(json.dumps({"model": "m", "measured": {"entropy_maximum": 0.5, **entropies}}))
     with pytest.raises(InputError, match=next(iter(entropies))):
         collect([path])
+
+
+def test_an_adapter_that_adds_nothing_keeps_nothing():
+    adapter = {name: value for name, value in GOOD.items() if name.startswith("ip_adapter")}
+    words = "IP-Adapter"
+
+    def verdict(**more):
+        return judged({"model": "pocket", **adapter, **more}, words=words)
+
+    assert verdict().verdict == "holds"
+    assert verdict(ip_adapter_above_none=about(0.1)).verdict == "holds"
+    for nothing in (about(0.0), {"mean": 0.1}):
+        found = verdict(ip_adapter_above_none=nothing)
+        assert found.verdict == "not decided"
+        assert "without any" in found.test
+    assert verdict(ip_adapter_top25=about(0.3)).verdict == "fails"
+    nothing = {"ip_adapter_above_none": about(0.0), "ip_adapter_top25": about(0.3)}
+    assert verdict(**nothing).verdict == "not decided"

@@ -54,6 +54,13 @@ def test_the_published_size():
     )
 
 
+def test_the_published_size_with_layers():
+    found = published_config("qwen-image-layered")
+    model = build(json.loads((CONFIGS / "qwen_image_layered.json").read_text()))
+    assert found.parameters == sum(p.numel() for p in model.parameters()) == 20_430_407_232
+    assert found.block_linear == published_config("qwen-image-edit").block_linear
+
+
 @pytest.mark.parametrize("zero_cond_t", [False, True])
 @pytest.mark.parametrize("tokens", [(7, 3, 3), (40, 2, 9)])
 def test_torch_counts_the_same_work(zero_cond_t, tokens):
