@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recast_probe._utils.quiet_loading import without_loading_bars
 from recast_probe.errors import InputError
 from recast_probe.files.envelope import check_folder
 
@@ -49,6 +50,7 @@ def load() -> FluxKontextPipeline:
     from diffusers import FluxKontextPipeline
 
     check_folder(folder())
-    pipeline = FluxKontextPipeline.from_pretrained(folder(), local_files_only=True)
+    with without_loading_bars():
+        pipeline = FluxKontextPipeline.from_pretrained(folder(), local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

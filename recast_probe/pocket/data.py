@@ -21,12 +21,17 @@ AT_ONCE = 8  # batches that are there before the first draw
 
 @dataclass
 class Batch:
-    """Latent tokens (batch, tokens, values), foreground share of each target token, captions."""
+    """Latent tokens (batch, tokens, values), foreground share of each target token, captions.
+
+    `windows` of the references, uint8 (batch, windows, 3, height, width), are what an IP-Adapter
+    sees of them.
+    """
 
     reference: torch.Tensor
     target: torch.Tensor
     foreground: torch.Tensor
     captions: list[str]
+    windows: torch.Tensor | None = None
 
 
 class Tasks(Dataset):
@@ -41,9 +46,14 @@ class Tasks(Dataset):
         target, mask = task.target.render()
         pictures = torch.stack([to_tensor(reference), to_tensor(target)])
         pictures = functional.interpolate(pictures, size=(self.pixels,) * 2, mode="area")
-        side = self.pixels // TOKEN_PIXELS
-        share = functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None], (side, side))
-        return pictures[0], pictures[1], share.flatten(), task.caption
+        return pictures[0], pictures[1], foreground_share(mask, self.pixels), task.caption
+
+
+def foreground_share(mask: np.ndarray, pixels: int) -> torch.Tensor:
+    """How much of each token (tokens,) a mask (height, width) covers in a picture of that side."""
+    side = pixels // TOKEN_PIXELS
+    share = functional.adaptive_avg_pool2d(torch.from_numpy(mask)[None], (side, side))
+    return share.flatten()
 
 
 class LatentPool:
@@ -99,7 +109,8 @@ class LatentPool:
             return torch.stack([getattr(self._held[b], field)[i] for b, i in picks])
 
         captions = [self._held[b].captions[i] for b, i in picks]
-        return Batch(mixed("reference"), mixed("target"), mixed("foreground"), captions)
+        windows = None if self._held[0].windows is None else mixed("windows")
+        return Batch(mixed("reference"), mixed("target"), mixed("foreground"), captions, windows)
 
     def _wanted(self) -> int:
         """Batches that are composed, in all, before the next draw."""
@@ -108,8 +119,14 @@ class LatentPool:
     @torch.no_grad()
     def _refill(self) -> None:
         reference, target, foreground, captions = next(self._tasks)
-        pictures = torch.cat([reference, target]).to(self._device)
-        latents = self._autoencoder.encode(pictures).latent_dist.mean.float()
+        reference, target = reference.to(self._device), target.to(self._device)
+        latents = self._autoencoder.encode(torch.cat([reference, target])).latent_dist.mean.float()
         references, targets = pack(latents).chunk(2)
-        self._held.append(Batch(references, targets, foreground.to(self._device), list(captions)))
+        shares = foreground.to(self._device)
+        windows = self.windows_of(reference)
+        self._held.append(Batch(references, targets, shares, list(captions), windows))
         self._made += 1
+
+    def windows_of(self, pictures: torch.Tensor) -> torch.Tensor | None:
+        """What batches hold of the references (batch, 3, pixels, pixels) in -1..1 as windows."""
+        return None

@@ -1,14 +1,18 @@
-"""Has Pocket Kontext learned to copy held-out subjects? Retrieval, removal and swap."""
+"""Has Pocket Kontext, or its IP-Adapter, learned to copy held-out subjects?
+
+Retrieval, removal and swap.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxKontextPipeline
+from diffusers import FluxKontextPipeline, FluxPipeline
 from PIL import Image
 from scipy.stats import binomtest
 
@@ -19,7 +23,8 @@ from .held_out_tasks import References, held_out_tasks
 from .scenes import Task, View
 from .subjects import held_out
 
-CALL = {"max_area": 128 * 128, "_auto_resize": False, "max_sequence_length": 32}
+SIZE = {"height": 128, "width": 128, "max_sequence_length": 32}
+CALL = {"max_area": 128 * 128, "_auto_resize": False}
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Evaluation:
 
 
 def evaluate(
-    pipeline: FluxKontextPipeline,
+    pipeline: FluxKontextPipeline | FluxPipeline,
     *,
     subjects: int = 150,
     steps: int = 28,
@@ -65,13 +70,21 @@ def evaluate(
     subject's mask. All arms share prompts, seeds and initial noise.
 
     Args:
+        pipeline: Pocket Kontext, or the text-to-image pipeline of its parts with an IP-Adapter.
         references: where the references show their subjects, see `held_out_tasks`.
         progress: called with the images done and those in all.
         announce: called once, before the work, with how much it is and how long it will take.
 
     Raises:
-        InputError: `subjects` outside 2..150, or other references.
+        InputError: another class of pipeline, `subjects` outside 2..150, or other references.
     """
+    adapter = getattr(pipeline.transformer, "encoder_hid_proj", None)
+    adapted = isinstance(pipeline, FluxPipeline) and adapter is not None
+    if not (adapted or isinstance(pipeline, FluxKontextPipeline)):
+        raise InputError(
+            f"The evaluation runs a FluxKontextPipeline, or a FluxPipeline with an IP-Adapter, at "
+            f"128 x 128 pixels, not a {type(pipeline).__name__}; name a model of that class."
+        )
     everyone = held_out()
     if not 2 <= subjects <= len(everyone):
         raise InputError(f"subjects is {subjects}; there are 2 to {len(everyone)} held-out ones.")
@@ -131,7 +144,7 @@ def evaluate(
 
 
 def generate(
-    pipeline: FluxKontextPipeline,
+    pipeline: FluxKontextPipeline | FluxPipeline,
     tasks: Sequence[Task],
     *,
     steps: int,
@@ -141,15 +154,29 @@ def generate(
     """Run the plain pipeline on a batch of tasks, one seed each."""
     pipeline.set_progress_bar_config(disable=True)
     pictures = [Image.fromarray(task.reference.render()[0]) for task in tasks]
+    if isinstance(pipeline, FluxPipeline):
+        given = _through_adapter(pipeline, pictures if with_reference else [])
+    else:
+        given = {"image": pictures if with_reference else None, **CALL}
     return pipeline(
-        image=pictures if with_reference else None,
         prompt=[task.caption for task in tasks],
         num_inference_steps=steps,
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        height=128,
-        width=128,
-        **CALL,
+        **SIZE,
+        **given,
     ).images
+
+
+@torch.no_grad()
+def _through_adapter(pipeline: FluxPipeline, pictures: Sequence[Image.Image]) -> dict[str, Any]:
+    """Each prompt's own picture as tokens; pictures would all be given to every prompt."""
+    tokens: list[torch.Tensor] = []
+    if pictures:
+        device = pipeline.device
+        each = [pipeline.encode_image([picture], device, 1) for picture in pictures]
+        (projected,) = pipeline.transformer.encoder_hid_proj([torch.stack(each)])
+        tokens = [projected.flatten(1, 2)]
+    return {"joint_attention_kwargs": {"ip_hidden_states": tokens}}
 
 
 def _swap(task: Task, other: Task) -> Task:
@@ -162,7 +189,7 @@ def _swap(task: Task, other: Task) -> Task:
     )
 
 
-def _seconds_a_step(pipeline: FluxKontextPipeline, tasks: Sequence[Task]) -> float:
+def _seconds_a_step(pipeline: FluxKontextPipeline | FluxPipeline, tasks: Sequence[Task]) -> float:
     """Of one image in a batch, measured on a short run."""
     for steps in (1, 3):  # the first also prepares what later ones find
         clock = time.monotonic()

@@ -6,9 +6,10 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxKontextPipeline, FluxPipeline, FluxTransformer2DModel
 from torch import nn
 
 from . import architecture
@@ -30,6 +31,16 @@ class FlowModel(nn.Module):
         self.clip_tokenizer, self.t5_tokenizer = load_tokenizers(tokenizers)
         _initialise(self.transformer)
 
+    @classmethod
+    def of(cls, pipeline: FluxPipeline | FluxKontextPipeline) -> FlowModel:
+        """The trained parts of a pipeline; they are the pipeline's own, not copies."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.transformer = pipeline.transformer
+        model.clip, model.t5 = pipeline.text_encoder, pipeline.text_encoder_2
+        model.clip_tokenizer, model.t5_tokenizer = pipeline.tokenizer, pipeline.tokenizer_2
+        return model
+
     def encode_text(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Pooled CLIP state and padded, unmasked T5 states, exactly as the pipeline makes them."""
         device = self.transformer.device
@@ -45,10 +56,10 @@ class FlowModel(nn.Module):
         ]
         return self.clip(ids[0]).pooler_output, self.t5(ids[1])[0]
 
-    def velocity_loss(
+    def inputs(
         self, batch: Batch, *, with_reference: bool, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Mean squared velocity error at logit-normal times; foreground tokens weigh more."""
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """The transformer's inputs at logit-normal times, and the noise in them."""
         target = batch.target
         size, tokens, _ = target.shape
         side, device = math.isqrt(tokens), target.device
@@ -58,17 +69,35 @@ class FlowModel(nn.Module):
         noisy = target + time_[:, None, None] * (noise - target)
         pooled, text = self.encode_text(batch.captions)
         ids = [position_ids(side, side, image) for image in (0, 1)]
+        found = {
+            "hidden_states": torch.cat([noisy, batch.reference], 1) if with_reference else noisy,
+            "timestep": time_,
+            "guidance": (1 + 4 * torch.rand(size, generator=generator)).to(device),
+            "pooled_projections": pooled,
+            "encoder_hidden_states": text,
+            "txt_ids": torch.zeros(TEXT_TOKENS, 3, device=device),
+            "img_ids": torch.cat(ids if with_reference else ids[:1]).to(device),
+        }
+        return found, noise
+
+    def velocity_loss(
+        self,
+        batch: Batch,
+        *,
+        with_reference: bool,
+        generator: torch.Generator,
+        joint_attention_kwargs: dict[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """Mean squared velocity error at logit-normal times; foreground tokens weigh more.
+
+        Args:
+            joint_attention_kwargs: for the processors of the transformer's attention.
+        """
+        given, noise = self.inputs(batch, with_reference=with_reference, generator=generator)
         predicted = self.transformer(
-            hidden_states=torch.cat([noisy, batch.reference], 1) if with_reference else noisy,
-            timestep=time_,
-            guidance=(1 + 4 * torch.rand(size, generator=generator)).to(device),
-            pooled_projections=pooled,
-            encoder_hidden_states=text,
-            txt_ids=torch.zeros(TEXT_TOKENS, 3, device=device),
-            img_ids=torch.cat(ids if with_reference else ids[:1]).to(device),
-            return_dict=False,
-        )[0][:, :tokens]
-        error = (predicted.float() - (noise - target)).square().mean(-1)
+            **given, joint_attention_kwargs=joint_attention_kwargs, return_dict=False
+        )[0][:, : batch.target.shape[1]]
+        error = (predicted.float() - (noise - batch.target)).square().mean(-1)
         return (error * (1 + FOREGROUND_WEIGHT * batch.foreground)).mean()
 
 

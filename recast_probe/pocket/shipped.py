@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from recast_probe._utils.markup import html_table
+from recast_probe._utils.notebook_picture import html_picture, together
+
 from . import backgrounds
 from .scenes import Placement, View, at, middle_placement, spot_off_centre
 from .subjects import held_out
@@ -44,6 +47,21 @@ class Sample:
     prompts: tuple[str, ...]
     target_masks: tuple[np.ndarray, ...]
     kinds: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"Sample({self.name!r}, {self.subject}, {len(self.prompts)} prompts)"
+
+    def _repr_html_(self) -> str:
+        dimmed = np.where(self.mask[..., None], np.asarray(self.image), 0)
+        pictures = (
+            html_picture(self.image, self.subject),
+            html_picture(Image.fromarray(dimmed.astype(np.uint8)), "its mask"),
+        )
+        prompts = [
+            (number, *each)
+            for number, each in enumerate(zip(self.prompts, self.kinds, strict=True))
+        ]
+        return together(*pictures, html_table(repr(self), prompts, ("", "prompt", "subject")))
 
 
 @lru_cache(maxsize=1)

@@ -16,12 +16,12 @@ from torch import nn
 
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import atomic_folder
-from recast_probe.files.envelope import seal_folder
+from recast_probe.files.envelope import plain, seal_folder
 
 from . import architecture
 from .architecture import STANDARD, TOKEN_PIXELS, PocketConfig
 from .checkpoint import find_checkpoint, load_checkpoint, read_weights, save_checkpoint
-from .data import LatentPool
+from .data import Batch, LatentPool
 from .flow import FlowModel, arithmetic
 from .optimisers import Optimisers
 from .subjects import load_pack
@@ -110,42 +110,11 @@ def train(
     model = FlowModel(config, tokenizers).to(device)
     if init is not None:
         model.load_state_dict(read_weights(init, model))
-    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    optimisers = Optimisers(model)
-    progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0, "loss": None}
-    if find_checkpoint(checkpoint) is not None:
-        tensors, progress = load_checkpoint(checkpoint)
-        if "loss" not in progress:
-            raise InputError(
-                f"An earlier recast_probe wrote the checkpoint {checkpoint}, without the state of "
-                "these optimisers. Remove it, and training begins anew."
-            )
-        model.load_state_dict(_part(tensors, "model"))
-        ema = {name: value.to(device) for name, value in _part(tensors, "ema").items()}
-        optimisers.restore(_part(tensors, "optimiser"))
-        # a plan may have grown by a stage since the checkpoint was written
-        progress["samples"] += [0] * (len(plan.stages) - len(progress["samples"]))
-        log(f"resumed at step {progress['steps']}")
-    if cuda if compiled is None else compiled:
-        model.transformer.compile_repeated_blocks()
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     subjects = load_pack(pack)
-    started = saved = time.monotonic()
-    before = progress["seconds"]
-    progress |= {"plan": dataclasses.asdict(plan), "config": dataclasses.asdict(config)}
 
-    def save() -> None:
-        progress["seconds"] = before + time.monotonic() - started
-        parts = {"model": model.state_dict(), "ema": ema, "optimiser": optimisers.state()}
-        tensors = {
-            f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()
-        }
-        save_checkpoint(checkpoint, tensors, progress)
-
-    for index, stage in enumerate(plan.stages):
-        if progress["samples"][index] >= stage.samples:
-            continue
-        pool = LatentPool(
+    def pool(index: int, stage: Stage, drawn: int) -> LatentPool:
+        return LatentPool(
             autoencoder,
             subjects,
             pixels=stage.pixels,
@@ -155,40 +124,137 @@ def train(
             seed=(plan.seed, index),
             workers=workers,
             device=device,
-            drawn=progress["samples"][index] // stage.batch,
+            drawn=drawn,
         )
+
+    def loss(_: int, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        drop_captions(batch, generator)
+        with_reference = bool(torch.rand(1, generator=generator) >= REFERENCE_DROPOUT)
+        with arithmetic(device, precision):
+            return model.velocity_loss(batch, with_reference=with_reference, generator=generator)
+
+    def started() -> None:
+        if cuda if compiled is None else compiled:
+            model.transformer.compile_repeated_blocks()
+
+    return fit(
+        model,
+        Optimisers(model),
+        checkpoint,
+        plan,
+        pool=pool,
+        loss=loss,
+        facts={"config": dataclasses.asdict(config)},
+        started=started,
+        minutes=minutes,
+        checkpoint_every=checkpoint_every,
+        log=log,
+    )
+
+
+def fit(
+    model: nn.Module,
+    optimisers: Optimisers,
+    checkpoint: Path,
+    plan: TrainingPlan,
+    *,
+    pool: Callable[[int, Stage, int], LatentPool],
+    loss: Callable[[int, Batch, torch.Generator], torch.Tensor],
+    facts: dict,
+    started: Callable[[], None] = lambda: None,
+    measure: Callable[[dict[str, torch.Tensor]], dict[str, float]] | None = None,
+    measure_every: int = 0,
+    minutes: float | None = None,
+    checkpoint_every: float = 4.0,
+    log: Callable[[str], None] = print,
+) -> dict:
+    """The loop of a training: draws, steps, averages and checkpoints; see `train`.
+
+    Args:
+        model: its state is what a checkpoint holds, with the averages and the optimisers'.
+        pool: the batches of a stage, by its place, itself, and the draws that were made.
+        loss: by a stage's place, of a batch, with the step's random numbers.
+        facts: for the progress record; a checkpoint with others is refused.
+        started: called once the weights are those that training goes on from.
+        measure: numbers of the averaged weights, by name, taken every `measure_every` steps and
+            kept in the progress record under "measured".
+
+    Raises:
+        InputError: an earlier version wrote the checkpoint, or a run of other facts.
+        DamagedFileError: the checkpoint is not as it was written.
+    """
+    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0, "loss": None}
+    if find_checkpoint(checkpoint) is not None:
+        tensors, progress = load_checkpoint(checkpoint)
+        if "loss" not in progress:
+            raise InputError(
+                f"An earlier recast_probe wrote the checkpoint {checkpoint}, without the state of "
+                "these optimisers. Remove it, and training begins anew."
+            )
+        for name, value in plain(facts).items():
+            if progress.get(name) != value:
+                raise InputError(
+                    f"The checkpoint {checkpoint} is of a run with {name} {progress.get(name)!r}, "
+                    f"and this one has {value!r}. Name another folder, or remove it."
+                )
+        model.load_state_dict(part_of(tensors, "model"))
+        ema = {name: part_of(tensors, "ema")[name].to(value) for name, value in ema.items()}
+        optimisers.restore(part_of(tensors, "optimiser"))
+        # a plan may have grown by a stage since the checkpoint was written
+        progress["samples"] += [0] * (len(plan.stages) - len(progress["samples"]))
+        log(f"resumed at step {progress['steps']}")
+    started()
+    begun = saved = time.monotonic()
+    before = progress["seconds"]
+    progress |= {"plan": dataclasses.asdict(plan), **facts}
+
+    def save() -> None:
+        progress["seconds"] = before + time.monotonic() - begun
+        parts = {"model": model.state_dict(), "ema": ema, "optimiser": optimisers.state()}
+        tensors = {
+            f"{part}/{name}": t for part, state in parts.items() for name, t in state.items()
+        }
+        save_checkpoint(checkpoint, tensors, progress)
+
+    for index, stage in enumerate(plan.stages):
+        if progress["samples"][index] >= stage.samples:
+            continue
+        batches = pool(index, stage, progress["samples"][index] // stage.batch)
         while progress["samples"][index] < stage.samples:
-            if minutes is not None and time.monotonic() - started > 60 * minutes:
+            if minutes is not None and time.monotonic() - begun > 60 * minutes:
                 save()
                 return progress
             share = learning_rate_share(plan, progress["samples"])
-            generator = _generator(plan.seed, progress["steps"])
-            batch = pool.draw()
-            dropped = torch.rand(stage.batch, generator=generator) < CAPTION_DROPOUT
-            batch.captions = ["" if d else c for d, c in zip(dropped, batch.captions, strict=True)]
-            with_reference = bool(torch.rand(1, generator=generator) >= REFERENCE_DROPOUT)
-            with arithmetic(device, precision):
-                loss = model.velocity_loss(
-                    batch, with_reference=with_reference, generator=generator
-                )
-            loss.backward()
+            error = loss(index, batches.draw(), _generator(plan.seed, progress["steps"]))
+            error.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimisers.step(plan.learning_rate * stage.rate * share)
             progress["steps"] += 1
             progress["samples"][index] += stage.batch
             _update(ema, model, min(plan.ema, progress["steps"] / (progress["steps"] + 10)))
-            seen, smoothed = loss.item(), progress["loss"]
+            seen, smoothed = error.item(), progress["loss"]
             progress["loss"] = seen if smoothed is None else 0.98 * smoothed + 0.02 * seen
             if progress["steps"] % 50 == 0:
                 log(
                     f"{stage.pixels} px, {progress['samples'][index]}/{stage.samples} samples, "
-                    f"loss {progress['loss']:.4f}, {time.monotonic() - started:.0f} s"
+                    f"loss {progress['loss']:.4f}, {time.monotonic() - begun:.0f} s"
                 )
+            if measure is not None and progress["steps"] % measure_every == 0:
+                found = {"samples": sum(progress["samples"]), **measure(ema)}
+                progress["measured"] = [*progress.get("measured", []), found]
+                log(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
             if time.monotonic() - saved > 60 * checkpoint_every:
                 save()
                 saved = time.monotonic()
     save()
     return progress
+
+
+def drop_captions(batch: Batch, generator: torch.Generator) -> None:
+    """Replace about 5 % of the captions by empty ones."""
+    dropped = torch.rand(len(batch.captions), generator=generator) < CAPTION_DROPOUT
+    batch.captions = ["" if d else c for d, c in zip(dropped, batch.captions, strict=True)]
 
 
 def learning_rate_share(plan: TrainingPlan, samples: list[int]) -> float:
@@ -215,7 +281,7 @@ def export(checkpoint: Path, autoencoder: AutoencoderKL, tokenizers: Path, out: 
         for name, value in progress["config"].items()
     }
     model = FlowModel(PocketConfig(**settings), tokenizers)
-    model.load_state_dict(_part(tensors, "ema"))
+    model.load_state_dict(part_of(tensors, "ema"))
     # a loaded autoencoder remembers its folder and would write that path into the config
     clean = AutoencoderKL.from_config(
         {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
@@ -234,7 +300,7 @@ def _update(ema: dict[str, torch.Tensor], model: nn.Module, decay: float) -> Non
             ema[name].lerp_(value, 1 - decay)
 
 
-def _part(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+def part_of(tensors: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
     """Those whose names begin with the part's, without it."""
     start = f"{part}/"
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}

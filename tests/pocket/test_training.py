@@ -35,7 +35,16 @@ from recast_probe.pocket.train import (
     train,
 )
 
-SMALL = PocketConfig(double_blocks=1, single_blocks=1, latent_channels=4)
+SMALL = PocketConfig(
+    double_blocks=1,
+    single_blocks=1,
+    heads=2,
+    head_dim=16,
+    rotary_axes=(4, 6, 6),
+    latent_channels=4,
+    text_width=32,
+    pooled_width=32,
+)
 
 
 @pytest.fixture(scope="module")
@@ -158,29 +167,29 @@ def test_training_resumes_learns_and_exports_a_plain_pipeline(workplace, tmp_pat
     folder, autoencoder = workplace
     lines: list[str] = []
     common = {"config": SMALL, "log": lines.append}
-    short = TrainingPlan((Stage(64, 320, 8), Stage(128, 0, 8)), capacity=64)
-    train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", short, **common)
+    short = TrainingPlan((Stage(64, 60, 4), Stage(128, 0, 4)), capacity=32)
+    first = train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", short, **common)
     # longer, and with one stage more than the checkpoint knows
-    stages = (Stage(64, 800, 8), Stage(128, 0, 8), Stage(128, 8, 8))
-    longer = TrainingPlan(stages, capacity=64)
+    stages = (Stage(64, 196, 4), Stage(128, 0, 4), Stage(128, 8, 4))
+    longer = TrainingPlan(stages, capacity=32)
     progress = train(folder / "subjects.npz", autoencoder, folder, tmp_path / "c", longer, **common)
-    assert any(line.startswith("resumed at step 40") for line in lines)
-    assert progress["samples"] == [800, 0, 8]
-    assert progress["steps"] == 101
-    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines if "loss" in line]
-    assert losses[-1] < losses[0]
+    assert any(line.startswith("resumed at step 15") for line in lines)
+    assert progress["samples"] == [196, 0, 8]
+    assert progress["steps"] == 51
+    (line,) = (line for line in lines if "loss" in line)
+    assert float(line.split("loss ")[1].split(",")[0]) < first["loss"]
     export(tmp_path / "c", autoencoder, folder, tmp_path / "model")
     pipeline = FluxKontextPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
     tensors, _ = load_checkpoint(tmp_path / "c")
     weight = tensors["ema/transformer.x_embedder.weight"]
     assert torch.equal(pipeline.transformer.x_embedder.weight, weight)
-    assert json.loads((tmp_path / "c" / "progress.json").read_text())["steps"] == 101
+    assert json.loads((tmp_path / "c" / "progress.json").read_text())["steps"] == 51
 
 
 def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monkeypatch):
     """Weights, averages and both optimisers' states, to the last bit, however many workers."""
     folder, autoencoder = workplace
-    plan = TrainingPlan((Stage(64, 48, 4), Stage(128, 8, 4)), capacity=32, reuse=2, seed=3)
+    plan = TrainingPlan((Stage(64, 16, 2), Stage(128, 4, 2)), capacity=16, reuse=2, seed=3)
     arguments = (folder / "subjects.npz", autoencoder, folder)
     settings = {"config": SMALL, "log": lambda _: None}
     train(*arguments, tmp_path / "whole", plan, **settings)
@@ -192,7 +201,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monk
         left[0] -= 1
         return loss(*given, **named)
 
-    for workers, steps in enumerate((1, 4, 8, 99)):  # of 12 and 2
+    for workers, steps in enumerate((1, 3, 5, 99)):  # of 8 and 2
         with monkeypatch.context() as patched, suppress(Killed):
             left[0] = steps
             patched.setattr(FlowModel, "velocity_loss", killed)
@@ -206,7 +215,7 @@ def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monk
             )
     (whole, progress), (found, again) = (load_checkpoint(tmp_path / n) for n in ("whole", "c"))
     assert left[0] == 99 - 1  # the last call had one step to do
-    assert again["steps"] == progress["steps"] == 14
+    assert again["steps"] == progress["steps"] == 10
     assert again["loss"] == progress["loss"]
     assert whole.keys() == found.keys()
     assert {name.split("/")[1] for name in whole if name.startswith("optimiser/")} == {
