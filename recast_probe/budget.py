@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from recast_probe.selection.budget_language import PaperSchedule, Share, as_budget, budget_of
 from recast_probe.selection.budgets import Adaptive, Aligned, Budget, Fixed
 from recast_probe.selection.mass import MassShare, mass_threshold, mass_threshold_per_step
 from recast_probe.selection.schedules import (
@@ -22,6 +23,10 @@ __all__ = [
     "Fixed",
     "Listed",
     "MassShare",
+    "PaperSchedule",
+    "Share",
+    "as_budget",
+    "budget_of",
     "entropy_matched",
     "flat",
     "inverted",

@@ -73,3 +73,13 @@ class VerificationError(RecastProbeError):
         >>> issubclass(VerificationError, RecastProbeError)
         True
     """
+
+
+class WorkerLostError(RecastProbeError):
+    """Workers of a study died again and again; the message names the runs that are missing. All
+    others are stored.
+
+    Examples:
+        >>> issubclass(WorkerLostError, RecastProbeError)
+        True
+    """

@@ -5,6 +5,8 @@ release without one is told by name.
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -46,7 +48,7 @@ def feature_cache(transformer: torch.nn.Module) -> Any:
 def hook_registry(module: torch.nn.Module) -> Any:
     """The ``HookRegistry`` of a module, None where it never had one; in diffusers 0.42
     ``_diffusers_hook``."""
-    return getattr(module, "_diffusers_hook", None)
+    return vars(module).get("_diffusers_hook")
 
 
 def diffusers_hooks(module: torch.nn.Module) -> Mapping[str, Any]:
@@ -71,9 +73,10 @@ def execution_device(pipeline: Any) -> torch.device:
     return torch.device(pipeline._execution_device)
 
 
-def callback_tensors(pipeline: Any) -> list[str]:
-    """What a pipeline can hand to a callback; in diffusers 0.42 ``_callback_tensor_inputs``."""
-    return pipeline._callback_tensor_inputs
+def callback_tensors(pipeline: Any) -> list[str] | None:
+    """What a pipeline can hand to a callback, None where it does not say; in diffusers 0.42
+    ``_callback_tensor_inputs``."""
+    return getattr(pipeline, "_callback_tensor_inputs", None)
 
 
 @contextmanager
@@ -91,10 +94,28 @@ def quiet(pipeline: Any) -> Iterator[None]:
             pipeline._progress_bar_config = before
 
 
+def stand_in(module: torch.nn.Module, forward: Callable[..., Any]) -> torch.nn.Module:
+    """A module that holds what another one does, and runs this function in its place: without the
+    other one's hooks, and not compiled; in torch 2.11 to 2.13 ``_compiled_call_impl``."""
+    own = copy.copy(module)
+    hooks: dict[str, Any] = {
+        name: OrderedDict() for name in ("_forward_pre_hooks", "_forward_hooks")
+    }
+    vars(own).update(hooks, forward=forward, _compiled_call_impl=None)
+    return own
+
+
+def free_offloaded(pipeline: Any) -> None:
+    """Move parts back that model offloading moved to the device in a call; in diffusers 0.42
+    ``_all_hooks`` says whether it is on."""
+    if getattr(pipeline, "_all_hooks", None):
+        pipeline.maybe_free_model_hooks()
+
+
 def accelerate_hook(module: torch.nn.Module) -> Any:
     """accelerate's hook on a module, which may keep its weights elsewhere, None for none; in
     accelerate 1.10 to 1.15 ``_hf_hook``."""
-    return getattr(module, "_hf_hook", None)
+    return vars(module).get("_hf_hook")
 
 
 def calls_seen(model: Any) -> int:
@@ -137,3 +158,11 @@ def attends_by_torch() -> bool:
     ``torch._C._nn``: other kernels are put in its place by replacing this very function."""
     own = torch._C._nn.scaled_dot_product_attention
     return torch.nn.functional.scaled_dot_product_attention is own
+
+
+def has_matrix_tiles(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies half-precision matrices in tiles (AMX); in torch 2.11 to
+    2.13 ``torch.cpu._is_amx_tile_supported`` and ``_is_amx_fp16_supported``."""
+    if dtype == torch.bfloat16:
+        return torch.cpu._is_amx_tile_supported()
+    return dtype == torch.float16 and torch.cpu._is_amx_fp16_supported()

@@ -36,36 +36,37 @@ def run_program(work: Callable[[], object], name: str) -> None:
     Raises:
         SystemExit: 2 after an error, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
-    with stoppable() as stopped:
-        try:
+    stopped: list[int] = []
+    # a stop may come at any moment, while the handlers are put in and taken out, too
+    try:
+        with _stoppable(stopped):
             work()
-        except BaseException as error:
-            # a library may have turned the stop into an error of its own
-            if stopped or isinstance(error, KeyboardInterrupt):
-                number = stopped[0] if stopped else signal.SIGINT
-                message, code = _stopped_by(number), 128 + number
-            elif isinstance(error, RecastProbeError):
-                message, code = str(error), FAILED
-            elif isinstance(error, OSError):
-                message, code = _in_words(error), FAILED
-            else:
-                raise
-            if isinstance(error, BrokenPipeError):
-                _forget_output()
-            print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
-            raise SystemExit(code) from None
+    except BaseException as error:
+        # a library may have turned the stop into an error of its own
+        if stopped or isinstance(error, KeyboardInterrupt):
+            number = stopped[0] if stopped else signal.SIGINT
+            message, code = _stopped_by(number), 128 + number
+        elif isinstance(error, RecastProbeError):
+            message, code = str(error), FAILED
+        elif isinstance(error, OSError):
+            message, code = _in_words(error), FAILED
+        else:
+            raise
+        if isinstance(error, BrokenPipeError):
+            _forget_output()
+        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(code) from None
 
 
 @contextmanager
-def stoppable() -> Iterator[list[int]]:
-    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; gives the signals that came.
+def _stoppable(stopped: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; `stopped` gets their numbers.
 
     A quick second stop does not break into the first one's clearing up. Signals that are ignored,
     as under nohup, or handled by someone else stay so. Outside the main thread nothing changes.
     """
-    stopped: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield stopped
+        yield
         return
     process, last = os.getpid(), -PATIENCE_SECONDS
 
@@ -90,7 +91,7 @@ def stoppable() -> Iterator[list[int]]:
     for each in before:
         signal.signal(each, stop)
     try:
-        yield stopped
+        yield
     finally:
         # after a stop the program is about to end, and no second one may disturb that
         if not stopped:

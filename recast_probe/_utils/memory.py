@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+# by which pipelines read their prompts, some of them pictures as well
+ENCODERS = ("encode_prompt", "encode_prompt_multiple_images")
 
 
 @dataclass
@@ -84,7 +86,11 @@ def memory_by_stage(
 
     meter.forget()
     undo = [
-        around(pipeline, "encode_prompt", None, "text encoding"),
+        *(
+            around(pipeline, name, None, "text encoding")
+            for name in ENCODERS
+            if hasattr(pipeline, name)
+        ),
         around(pipeline, "prepare_latents", None, "reference encoding"),
         around(pipeline.vae, "decode", "denoising", "decoding"),
     ]

@@ -38,14 +38,18 @@ class Package:
 
 OPTIONAL = {
     "IPython": Package("ipython", "notebooks", ("notebooks",)),
+    "anywidget": Package("anywidget", "the explorer in notebooks", ("notebooks",)),
+    "dask": Package("dask", "profiles of a whole benchmark in one store", ("zarr",)),
     "cv2": Package("opencv-python-headless", "automatic masks", ("masks",)),
     "lpips": Package("lpips", "the metric lpips"),
     "onnxruntime": Package("onnxruntime", "face metrics and salient masks", ("masks", "metrics")),
+    "ray": Package("ray", "studies on several machines or GPUs", ("ray",)),
     "skimage": Package("scikit-image", "the metric ssim", ("metrics",)),
     "torchao": Package("torchao", "computing in FP8", ("gpu",)),
     "torchmetrics": Package("torchmetrics", "the metrics kid and rfid", ("metrics",)),
     "torchvision": Package("torchvision", "Qwen-Image-Edit"),
     "triton": Package("triton", "the Triton readout kernel", ("gpu",)),
+    "zarr": Package("zarr", "profiles of a whole benchmark in one store", ("zarr",)),
 }
 """By the name of the module that is imported."""
 

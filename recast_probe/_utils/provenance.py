@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import recast_probe
 from recast_probe._utils.compat import backend_name, chosen_backend
 from recast_probe._utils.optional import PACKAGES
 
+# reading what is installed takes a millisecond a package, and what is loaded stays what it is
+_version = lru_cache(metadata.version)
+
 
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that takes part in a run."""
     found = {"recast_probe": recast_probe.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        found[package] = metadata.version(package)
-    return found
+    return found | {package: _version(package) for package in PACKAGES}
 
 
 def model_name(pipeline: Any) -> str:

@@ -113,14 +113,19 @@ def globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, known[name]
 
 
-@lru_cache(maxsize=256)
 def names_set_by_methods(made: type, apart_from: tuple[str, ...]) -> frozenset[str]:
     """Attributes of ``self`` that methods of a class store, apart from those of some methods."""
-    found: set[str] = set()
-    for cls in made.__mro__:
-        for name, attribute in vars(cls).items():
-            for function in () if name in apart_from else functions_of(attribute):
-                for each in dis.get_instructions(function.__code__):
-                    if each.opname == "STORE_ATTR":
-                        found.add(each.argval)
-    return frozenset(found)
+    classes = made.__mro__
+    return frozenset(name for cls in classes for name in _names_set_by_own_methods(cls, apart_from))
+
+
+@lru_cache(maxsize=256)
+def _names_set_by_own_methods(made: type, apart_from: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(
+        each.argval
+        for name, attribute in vars(made).items()
+        if name not in apart_from
+        for function in functions_of(attribute)
+        for each in dis.get_instructions(function.__code__)
+        if each.opname == "STORE_ATTR"
+    )

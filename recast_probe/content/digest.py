@@ -68,6 +68,12 @@ def _text_digest(text: str) -> bytes:
 _short_digest = lru_cache(maxsize=2**16)(_text_digest)
 
 
+@lru_cache(maxsize=2**14)
+def _name_digest(name: str) -> bytes:
+    """As of any text, for names, of which few are met very often."""
+    return _text_digest(f"str {name}")
+
+
 class NoContent(InputError):  # noqa: N818 - says what is the case
     """A value that cannot be told from another one by what it holds."""
 
@@ -136,7 +142,8 @@ class Contents:
         found = []
         for name, part in parts.items():
             try:
-                found.append(self(name) + self(part))
+                own = _name_digest(name) if type(name) is str else self(name)
+                found.append(own + self(part))
             except NoContent as error:
                 raise NoContent(f"{name}: {error}") from None
         return self.join(kind, sorted(found))

@@ -69,6 +69,7 @@ BOOKKEEPING = {
 # accelerate replaces these by functions that warn
 _MOVING = {"to", "cuda", "cpu", "npu", "xpu", "mlu", "sdaa", "musa", "hpu"}
 _APART = {*_MODULE, *_MOVING, "_hf_hook", "_old_forward", "_diffusers_hook", "forward"}
+_LEFT_OUT = frozenset(_APART | BOOKKEEPING)
 
 
 def named_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -150,11 +151,7 @@ class ModuleContents:
 
     def _state(self, module: torch.nn.Module) -> Any:
         own = vars(module)
-        found: dict[str, Any] = {
-            name: value
-            for name, value in own.items()
-            if name not in _APART and name not in BOOKKEEPING
-        }
+        found: dict[str, Any] = {n: value for n, value in own.items() if n not in _LEFT_OUT}
         hooks = [_changing(each.values()) for each in forward_hooks(module)]
         facts = {
             "hooks": [each for each in hooks if each],

@@ -5,7 +5,7 @@ from recast_probe.datasets.dreambench import dreambench
 from recast_probe.datasets.dreambooth import dreambooth
 from recast_probe.datasets.folder import folder
 from recast_probe.datasets.kontextbench import kontextbench
-from recast_probe.datasets.loading import BENCHMARKS, load_benchmark
+from recast_probe.datasets.loading import BENCHMARKS, load_benchmark, named_benchmark
 
 __all__ = [
     "BENCHMARKS",
@@ -18,4 +18,5 @@ __all__ = [
     "kontextbench",
     "load_benchmark",
     "mask_origin",
+    "named_benchmark",
 ]

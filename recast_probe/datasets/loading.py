@@ -58,3 +58,17 @@ def load_benchmark(
     if name not in _LOADERS:
         raise InputError(f"There is no benchmark {name!r}; there is {', '.join(BENCHMARKS)}.")
     return list(_LOADERS[name](path, subjects=subjects, prompts=prompts, seed=seed, masks=masks))
+
+
+def named_benchmark(text: str) -> tuple[str, str | None]:
+    """Name and path for `load_benchmark` from one text: NAME, NAME=PATH, or the path of your own
+    table of pictures or of the folder that holds it.
+
+    Examples:
+        >>> named_benchmark("dreambooth=data/dreambooth"), named_benchmark("photos/table.csv")
+        (('dreambooth', 'data/dreambooth'), ('folder', 'photos/table.csv'))
+    """
+    name, _, path = text.partition("=")
+    if name not in BENCHMARKS or name == "folder":
+        return "folder", text
+    return name, path or None

@@ -46,10 +46,13 @@ def _eight_bit(image: Image.Image, what: str) -> Image.Image:
     return image
 
 
-def load_image(source: ImageSource) -> Image.Image:
+def load_image(source: ImageSource, *, alpha: bool = False) -> Image.Image:
     """An upright RGB image.
 
     The EXIF orientation is applied, transparency is composited on white.
+
+    Args:
+        alpha: leave transparency as it is, in an RGBA image, where there is any.
 
     Raises:
         InputError: as `open_picture`, or 32-bit pixels, or 16-bit ones that are all black.
@@ -62,6 +65,8 @@ def load_image(source: ImageSource) -> Image.Image:
     image = _eight_bit(open_picture(source, IMAGE), IMAGE)
     if has_alpha(image):
         layer = as_rgba(image, IMAGE)
+        if alpha and np.asarray(layer.getchannel("A")).min() < 255:
+            return layer
         image = Image.new("RGBA", layer.size, "white")
         image.alpha_composite(layer)
     elif image.mode not in _PLAIN:
@@ -69,7 +74,7 @@ def load_image(source: ImageSource) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_images(source: ImageSources) -> list[Image.Image]:
+def load_images(source: ImageSources, *, alpha: bool = False) -> list[Image.Image]:
     """One image or several, each as ``load_image`` reads it.
 
     Raises:
@@ -80,10 +85,10 @@ def load_images(source: ImageSources) -> list[Image.Image]:
         2
     """
     if isinstance(source, Image.Image | str | Path) or not isinstance(source, Sequence):
-        return [load_image(source)]
+        return [load_image(source, alpha=alpha)]
     if not source:
         raise InputError("The list of reference images is empty; give at least one image.")
-    return [load_image(each) for each in source]
+    return [load_image(each, alpha=alpha) for each in source]
 
 
 def load_mask(source: MaskSource, inside: Inside = None) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.images.loading import fit_mask
 from recast_probe.images.mask_values import mask_values
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
@@ -25,20 +26,30 @@ LARGEST_CANVAS = 2**27
 def mask_weights(mask: Mask, image: Image.Image) -> np.ndarray:
     """A mask as float32 weights (height, width) in [0, 1].
 
-    `mask` is read by the rule of `mask_values`, and has the image's height and width.
-    Raises InputError for another shape, values that do not say what is inside, or a mask without
-    any pixel of at least one half.
+    `mask` is read by the rule of `mask_values`. One of another size with the aspect ratio of the
+    image, such as that of the photograph that it was made from, is scaled to it.
+    Raises InputError for another aspect ratio, values that do not say what is inside, or a mask
+    without any pixel of at least one half.
     """
     values = np.asarray(mask)
-    if values.shape != (image.height, image.width):
+    if values.ndim != 2 or not values.size or not _same_aspect(values, image):
         raise InputError(
             f"The mask has shape {values.shape}, the image has height {image.height} and width "
-            f"{image.width}. Resize the mask to (height, width) of its image."
+            f"{image.width}: their aspect ratios differ. Give a mask drawn on this image."
         )
     weights = mask_values(values)
+    if values.shape != (image.height, image.width):
+        weights = fit_mask(weights, image).astype(np.float32)
     if not (weights >= 0.5).any():
         raise InputError("The mask marks no pixel: no value reaches 0.5.")
     return weights
+
+
+def _same_aspect(mask: np.ndarray, image: Image.Image) -> bool:
+    """To 1 %, and to the rounding of one pixel."""
+    height, width = mask.shape
+    wanted = width * image.height / image.width
+    return abs(height - wanted) <= max(0.01 * wanted, 1)
 
 
 def pixels(image: Image.Image) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recast_probe._utils.optional import OPTIONAL, is_installed
+from recast_probe._utils.suggestions import did_you_mean
 from recast_probe.errors import InputError
 from recast_probe.metrics import clip, dinov2, structure
 from recast_probe.metrics.bundled import Colour, MobileNet
@@ -212,7 +213,10 @@ def is_aligned(name: str) -> bool:
 
 def _entry(name: str) -> Entry:
     if name not in metric_names():
-        raise InputError(f"There is no metric {name!r}; choose from {', '.join(metric_names())}.")
+        raise InputError(
+            f"There is no metric {name!r}; choose from {', '.join(metric_names())}."
+            f"{did_you_mean(name, metric_names())}"
+        )
     return ENTRIES[name.removesuffix(WHOLE)]
 
 

@@ -62,9 +62,15 @@ def mass_threshold(ranking: Ranking, share: float) -> int:
 
 
 def mass_threshold_per_step(
-    profile: AttentionProfile, share: float, *, blocks: Any = "single", heads: Any = None
+    profile: AttentionProfile, share: float, *, blocks: Any = "paper", heads: Any = None
 ) -> Listed:
     """In every step the smallest number of tokens that hold `share` of its mass.
+
+    Args:
+        profile: of a full run, with every step recorded.
+        blocks: see `select_blocks`; by default the paper's, and all blocks of a model that has no
+            single-stream ones.
+        heads: an index, or several; None for all recorded ones.
 
     Raises:
         InputError: as `mass_threshold`, or a step that is not recorded.
@@ -72,7 +78,7 @@ def mass_threshold_per_step(
     Examples:
         >>> from recast_probe.testing.planted_profiles import planted
         >>> profile = planted([[[[1] * 16]], [[[1] * 8 + [0] * 8]]])
-        >>> mass_threshold_per_step(profile, 0.5, blocks="all").tokens
+        >>> mass_threshold_per_step(profile, 0.5).tokens
         (8, 4)
     """
     counts = [

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recast_probe._utils.markup import html_table
 from recast_probe.blocks import select_blocks
 from recast_probe.content.description import described
 from recast_probe.errors import InputError
+from recast_probe.profiles.profile_input import as_profile
 
 if TYPE_CHECKING:
     from recast_probe.profiles.profile import AttentionProfile
@@ -109,13 +111,22 @@ class Ranking:
         score = None if self.score is None else -self.score
         return Ranking(self.order[::-1], f"reversed {self.name}", score, self.details)
 
+    def _repr_html_(self) -> str:
+        best = ", ".join(map(str, self.order[:12].tolist()))
+        rows = [
+            ("tokens", self.tokens),
+            ("best first", best if self.tokens <= 12 else f"{best}, ..."),
+            *self.details.items(),
+        ]
+        return html_table(f"Ranking {self.name!r}", rows)
+
     def __repr__(self) -> str:
         return f"Ranking({self.name!r}, {self.tokens} tokens, best {self.order[:3].tolist()})"
 
 
 def cross_image(
     profile: AttentionProfile,
-    blocks: Any = "single",
+    blocks: Any = "paper",
     steps: int | Sequence[int] | None = 0,
     heads: int | Sequence[int] | None = None,
 ) -> Ranking:
@@ -123,7 +134,8 @@ def cross_image(
 
     Args:
         profile: of a run with the full reference at these steps.
-        blocks: see `select_blocks`; "paper" is the paper's 20..56.
+        blocks: see `select_blocks`; by default the paper's, 20..56 in FLUX.1, and all blocks of a
+            model that has no single-stream ones. ``details["selection"]`` says which they were.
         steps: step index or indices that are averaged; None for all recorded ones.
         heads: heads that are averaged; None for all recorded ones.
 
@@ -133,15 +145,18 @@ def cross_image(
 
     Examples:
         >>> from recast_probe.testing.planted_profiles import planted
-        >>> cross_image(planted(np.arange(16.0)), blocks="all")
+        >>> ranking = cross_image(planted(np.arange(16.0)))
+        >>> ranking
         Ranking('cross-image', 16 tokens, best [15, 14, 13])
+        >>> ranking.details["selection"]
+        'block all (0), step 0, all heads'
     """
     return _by_attention(profile, "cross-image", "generation", blocks, steps, heads)
 
 
 def self_attention(
     profile: AttentionProfile,
-    blocks: Any = "single",
+    blocks: Any = "paper",
     steps: int | Sequence[int] | None = 0,
     heads: int | Sequence[int] | None = None,
 ) -> Ranking:
@@ -149,7 +164,7 @@ def self_attention(
 
     Args:
         profile: made with ``queries="reference"``.
-        blocks: see `select_blocks`.
+        blocks: see `select_blocks`; by default as in `cross_image`.
         steps, heads: an index, or several that are averaged; None for all recorded ones.
 
     Raises:
@@ -159,7 +174,7 @@ def self_attention(
         >>> from recast_probe.testing.planted_profiles import planted
         >>> dataset = planted(np.arange(16.0)).dataset.assign_attrs(queries="reference")
         >>> profile = rp.AttentionProfile(dataset)
-        >>> self_attention(profile, blocks="all").top(2)
+        >>> self_attention(profile).top(2)
         array([14, 15])
     """
     return _by_attention(profile, "self-attention", "reference", blocks, steps, heads)
@@ -186,6 +201,7 @@ def single_block(
         >>> single_block(planted(np.arange(32.0).reshape(1, 2, 1, 16)), 1).name
         'block 1'
     """
+    profile = as_profile(profile)
     chosen = select_blocks(block, profile.block_kinds)
     if len(chosen) != 1:
         raise InputError(f"A single-block ranking takes one block, but {block!r} is {len(chosen)}.")
@@ -193,7 +209,7 @@ def single_block(
     return _by_attention(profile, name, "generation", chosen[0], steps, heads)
 
 
-def cosine(similarity: np.ndarray, blocks: str = "", step: int = 0) -> Ranking:
+def cosine(similarity: Any, blocks: str = "", step: int = 0) -> Ranking:
     """Rank by likeness to the mean generation token.
 
     The paper names a cosine score without defining it. Here a token's feature is its hidden state
@@ -201,24 +217,54 @@ def cosine(similarity: np.ndarray, blocks: str = "", step: int = 0) -> Ranking:
     generation tokens and the feature of a reference token, averaged over blocks.
 
     Args:
-        similarity: (block, token) or (token,), cosines; one prompt of `RunResult.similarity`.
-        blocks, step: where they were recorded, for the ranking's details.
+        similarity: (block, token) or (token,), cosines; or the result of a run of one prompt with
+            the intervention ``Similarity``, which recorded them.
+        blocks, step: where they were recorded, for the ranking's details; of a result it is the
+            step that is taken.
 
     Raises:
-        InputError: cosines that are not finite numbers.
+        InputError: cosines that are not finite numbers, or something that holds none, such as a
+            profile: it is of attention.
 
     Examples:
         >>> cosine(np.array([[0.1, 0.9, 0.4], [0.3, 0.7, 0.2]])).order
         array([1, 2, 0])
     """
-    values = np.asarray(similarity, np.float64)
+    values = _cosines(similarity, step)
     mean = values.mean(0) if values.ndim == 2 else values
     return Ranking.from_score(mean, "cosine", {"blocks": blocks, "step": step})
+
+
+def _cosines(given: Any, step: int) -> np.ndarray:
+    recorded = getattr(given, "similarity", None)
+    if isinstance(recorded, dict) and recorded:
+        if step not in recorded:
+            raise InputError(f"Cosines were recorded in steps {sorted(recorded)}, not in {step}.")
+        prompts = np.asarray(recorded[step], np.float64)
+        if len(prompts) != 1:
+            raise InputError(
+                f"The run had {len(prompts)} prompts; give the cosines of one, such as "
+                f"result.similarity[{step}][0]."
+            )
+        return prompts[0]
+    try:
+        values = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        values = np.zeros(())
+    if values.ndim not in (1, 2):
+        raise InputError(
+            f"{type(given).__name__} holds no cosines of hidden states, shape (token,) or (block, "
+            "token). Record them: probe.generate(..., interventions=rp.interventions.Similarity())"
+            ", then rp.rank.cosine(result); or rank in the run itself: "
+            'probe.recast(..., ranking="cosine").'
+        )
+    return values
 
 
 def _by_attention(
     profile: AttentionProfile, name: str, queries: str, blocks: Any, steps: Any, heads: Any
 ) -> Ranking:
+    profile = as_profile(profile)
     if profile.queries != queries:
         raise InputError(
             f"The {name} ranking needs attention from {queries} tokens, but this profile holds "

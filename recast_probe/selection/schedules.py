@@ -11,6 +11,8 @@ import numpy as np
 from recast_probe.diagnostics import arrays
 from recast_probe.errors import InputError
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_input import as_profile
+from recast_probe.selection.budget_language import as_budget
 from recast_probe.selection.budgets import Budget, StepBudget
 
 
@@ -95,7 +97,7 @@ def entropy_matched(
     profile: AttentionProfile,
     total: int,
     *,
-    blocks: Any = "single",
+    blocks: Any = "paper",
     heads: Any = None,
     start: int = 0,
 ) -> Listed:
@@ -106,7 +108,8 @@ def entropy_matched(
     Args:
         profile: of a full run, with every step recorded.
         total: token-steps from step `start` on.
-        blocks, heads: what the entropy is of.
+        blocks, heads: what the entropy is of; by default the paper's blocks, and all blocks of a
+            model that has no single-stream ones.
 
     Raises:
         InputError: a step that is not recorded, or a total that does not fit.
@@ -114,9 +117,10 @@ def entropy_matched(
     Examples:
         >>> from recast_probe.testing.planted_profiles import planted
         >>> profile = planted([[[[1] * 16]], [[[1] * 8 + [0] * 8]]])
-        >>> entropy_matched(profile, 12, blocks="all").tokens
+        >>> entropy_matched(profile, 12).tokens
         (8, 4)
     """
+    profile = as_profile(profile)
     score = score_of_every_step(profile, blocks, heads)
     _check_start(start, len(score))
     effective = 2 ** arrays.entropy_bits(score[start:])
@@ -130,7 +134,7 @@ def score_of_every_step(profile: AttentionProfile, blocks: Any, heads: Any) -> n
     Raises:
         InputError: the profile holds some steps only.
     """
-    score = profile.sel(blocks, heads=heads).score
+    score = as_profile(profile).sel(blocks, heads=heads).score
     recorded = [int(step) for step in score["step"]]
     if recorded != list(range(len(recorded))):
         raise InputError(f"Every step must be recorded, but the profile has only {recorded}.")
@@ -289,6 +293,12 @@ def _counts(
     budget: Budget, steps: int, sigmas: Sequence[float] | None, start: int
 ) -> tuple[int, ...]:
     _check_start(start, steps)
+    given, budget = budget, as_budget(budget)
+    if not hasattr(budget, "tokens_at"):
+        raise InputError(
+            f"{given!r} is a part of the reference, and the number of its tokens is not known "
+            f"here; say of how many: budget_of({str(budget)!r}, 256)."
+        )
     return tuple(budget.tokens_at(step, steps, sigmas) for step in range(steps))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from recast_probe._utils.markup import html_table
 from recast_probe.errors import InputError
+from recast_probe.profiles.profile_input import as_profile
 from recast_probe.selection.rankings import Ranking, single_block
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def single_blocks(
         >>> single_blocks(profile, lambda ranking: float(ranking.order[0]))
         SingleBlocks(2 blocks: best block 0 (15), middle block 0 (15), worst block 1 (0))
     """
+    profile = as_profile(profile)
     chosen = [int(block) for block in profile.sel(blocks, steps, heads).score["block"]]
     rankings = {block: single_block(profile, block, steps, heads) for block in chosen}
     values = {block: float(judge(ranking)) for block, ranking in rankings.items()}

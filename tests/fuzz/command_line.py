@@ -181,6 +181,8 @@ def values(rng: random.Random, state: dict[str, Any]) -> str:
     run = {
         **{"--steps": "number", "--seed": "number", "--blocks": "text", "--dtype": "text"},
         **{"--device": "device", "--true-cfg-scale": "number", "--out": "place", **pictures},
+        "--mask-image": "place",
+        **dict.fromkeys(("--height", "--width", "--num-frames", "--frame-index"), "number"),
     }
     score = {**pictures, "--reference": "place", "--metrics": "text", "--device": "device"}
     common = ["--image", image, "--prompt", "a fox", "--model", model, "--out", out]
@@ -198,9 +200,8 @@ def values(rng: random.Random, state: dict[str, Any]) -> str:
             {
                 **run,
                 "--method": "text",
-                "--budget": "number",
-                "--minimum": "number",
-                "--gamma": "number",
+                "--budget": "budget",
+                "--ranking": "place",
                 "--computed": "number",
                 "--refresh": "number",
             },
@@ -222,6 +223,10 @@ def _value(rng: random.Random, kind: str, folder: Path) -> str:
         return rng.choice(NUMBERS)
     if kind == "place":
         return str(folder / rng.choice(PLACES))
+    if kind == "budget":
+        forms = ("{}", "{}%", "0.{}", "eq4:{}:{}", "eq4:{}:{}:{}", "eq4:{}:{}:sigma", "x{}")
+        said = rng.choice(forms)
+        return said.format(*(rng.choice(NUMBERS) for _ in range(3)))
     if kind == "with":
         name = rng.choice(("prune", "reuse", "compute", "eq4", "read", "none", "fp8", "x"))
         return f"{name}={rng.choice(NUMBERS)}:{rng.choice(NUMBERS)}"

@@ -126,3 +126,10 @@ def test_what_is_large_is_shrunk_before_it_is_squared(monkeypatch):
     mask[:] = False
     mask[300, 320] = True  # thinner than the factor
     assert isolate(image, mask).shape == (128, 128, 3)
+
+
+def test_transparency_stays_where_it_is_asked_for():
+    clear, opaque = Image.new("RGBA", (4, 2), (9, 8, 7, 100)), Image.new("RGBA", (4, 2), "red")
+    kept = load_image(clear, alpha=True)
+    assert (kept.mode, kept.getpixel((0, 0))) == ("RGBA", (9, 8, 7, 100))
+    assert load_image(clear).mode == load_image(opaque, alpha=True).mode == "RGB"

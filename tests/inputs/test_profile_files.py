@@ -67,7 +67,10 @@ LAYOUT = {"text": 8, "generation": [8, 8], "references": [[8, 8]]}
         (replaced("sigma", external=[("/etc/passwd", 0, 16)]), "sigma takes its values from other"),
         (linked(h5py.ExternalLink("other.nc", "/sigma")), "sigma is a link"),
         (linked(h5py.SoftLink("/timestep")), "sigma is a link"),
-        (lambda file: file.create_dataset("extra", data=[1]), "arrays, a profile at most|no part"),
+        (
+            lambda file: file.create_dataset("extra", data=[1]),
+            "such a file at most|no part",
+        ),
         (replaced("sigma", dtype="i8", data=[1, 2]), "sigma has the type int64"),
         (replaced("sigma", shape=(3,), data=[1.0, 0.5, 0.1]), "dimension step"),
         (replaced("score", shape=(2**20, 2**10, 3, 2, 64), chunks=(1, 1, 3, 2, 64)), "no values"),

@@ -77,7 +77,7 @@ def test_what_is_missing_is_said_without_loading(monkeypatch, tmp_path):
 
 def test_masks_that_fit_no_image_are_refused(pictures):
     (image, _), (reference, _) = pictures
-    with pytest.raises(InputError, match=r"shape \(3, 3\)"):
-        metrics.metric("mobilenet").score(image, np.ones((3, 3)), reference, None)
+    with pytest.raises(InputError, match=r"shape \(3, 5\)"):
+        metrics.metric("mobilenet").score(image, np.ones((3, 5)), reference, None)
     with pytest.raises(InputError, match="Expected a PIL image"):
         metrics.metric("colour").score(np.zeros((3, 3)), None, Image.new("RGB", (3, 3)), None)

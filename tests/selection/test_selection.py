@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recast_probe import budget
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection import Adaptive, Fixed, Ranking, cross_image, random
+from recast_probe.selection.rankings import self_attention
 
 
-def profile_with(score):
-    """score (step, block, head, token) of a model with one double and two single blocks."""
+def profile_with(score, kinds=("double", "single", "single")):
+    """score (step, block, head, token) of a model with these three blocks."""
     steps, blocks, heads, tokens = score.shape
     return AttentionProfile.build(
         score=score[None],
@@ -24,7 +26,7 @@ def profile_with(score):
         timesteps=np.linspace(1000, 1, steps),
         sigmas=np.linspace(1, 0, steps),
         blocks=range(blocks),
-        block_kinds=["double", "single", "single"],
+        block_kinds=kinds,
         heads=range(heads),
         layout=TokenLayout(4, Grid(2, 2), (Grid(1, tokens),)),
     )
@@ -37,10 +39,28 @@ def test_cross_image_ranks_by_the_mean_over_selected_blocks_and_steps():
     score[0, 2, :, 1] = 3
     score[1, :, :, 0] = 9  # a later step
     profile = profile_with(score)
-    assert cross_image(profile).order.tolist() == [1, 2, 0, 3]
+    assert cross_image(profile, blocks="single").order.tolist() == [1, 2, 0, 3]
     assert cross_image(profile, blocks="paper").order.tolist() == [1, 0, 2, 3]
+    assert cross_image(profile).order.tolist() == [1, 0, 2, 3]
+    assert "block paper (2)" in cross_image(profile).details["selection"]
     assert cross_image(profile, blocks="all", steps=None).order.tolist() == [0, 3, 1, 2]
     assert "step 0" in cross_image(profile).details["selection"]
+
+
+def test_a_model_without_single_stream_blocks_is_ranked_and_budgeted_by_all_blocks():
+    score = np.random.default_rng(0).random((2, 3, 2, 4), np.float32)
+    profile = profile_with(score, ["double"] * 3)
+    assert cross_image(profile).order.tolist() == np.argsort(-score[0].mean((0, 1))).tolist()
+    assert cross_image(profile).details["selection"] == "blocks all (0-2), step 0, all heads"
+    among = AttentionProfile(profile.dataset.assign_attrs(queries="reference"))
+    assert self_attention(among).order.tolist() == cross_image(profile).order.tolist()
+    for made in (
+        lambda **chosen: budget.entropy_matched(profile, 5, **chosen),
+        lambda **chosen: budget.mass_threshold_per_step(profile, 0.5, **chosen),
+    ):
+        assert made() == made(blocks="all")
+        with pytest.raises(InputError, match="'single' selects no block"):
+            made(blocks="single")
 
 
 def test_ties_keep_the_order_of_the_tokens():

@@ -27,7 +27,7 @@ class OnnxFile:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         runtime = need("onnxruntime", "auraface")
-        self.path = path
+        self.path, self.device = path, device
         provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(
             torch.device(device).type
         )
@@ -52,6 +52,10 @@ class OnnxFile:
         )
         self.input_size: tuple[int | None, int | None] = (height, width)
         self.outputs = len(self._session.get_outputs())
+
+    def __reduce__(self) -> tuple[type[OnnxFile], tuple[Path, str]]:
+        """Opened again in another process: a session cannot be sent there."""
+        return OnnxFile, (self.path, self.device)
 
     def __call__(self, values: np.ndarray) -> list[np.ndarray]:
         """All outputs for a batch (n, 3, height, width), float32, in the order of the file."""
