@@ -6,6 +6,8 @@ diagnose: ``skew(profile.sel(blocks="single", steps=0))``.
 
 from __future__ import annotations
 
+from recast_probe.diagnostics.alignment import Alignment as Alignment
+from recast_probe.diagnostics.alignment import alignment as alignment
 from recast_probe.diagnostics.copying import CopyHeads as CopyHeads
 from recast_probe.diagnostics.copying import copy_heads as copy_heads
 from recast_probe.diagnostics.correspondence import Correspondence as Correspondence
@@ -37,6 +39,8 @@ from recast_probe.diagnostics.reading import reading as reading
 from recast_probe.diagnostics.results import Number as Number
 from recast_probe.diagnostics.results import Result as Result
 from recast_probe.diagnostics.results import Scores as Scores
+from recast_probe.diagnostics.sinks import Sinks as Sinks
+from recast_probe.diagnostics.sinks import sinks as sinks
 from recast_probe.diagnostics.skew import Skew as Skew
 from recast_probe.diagnostics.skew import skew as skew
 from recast_probe.diagnostics.stability import Stability as Stability

@@ -19,6 +19,7 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.errors import InputError
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_input import as_profile
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,6 +111,7 @@ def copy_heads(
     for name, value in (("threshold", threshold), ("min_mass", min_mass)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must lie from 0 to 1, got {value}.")
+    profile = as_profile(profile)
     if profile.queries != "generation":
         raise InputError(
             f"Generation tokens copy, but this profile is of {profile.queries} tokens."

@@ -25,6 +25,7 @@ from recast_probe.diagnostics.results import (
 )
 from recast_probe.errors import InputError
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_input import as_profile
 
 WEIGHTED = "mass_weighted_conditional_entropy"
 MISSING = (
@@ -209,6 +210,7 @@ def mutual_information(profile: AttentionProfile) -> xr.DataArray:
         >>> mutual_information(profile).values
         array([[[1., 1.]]])
     """
+    profile = as_profile(profile)
     if WEIGHTED not in profile.dataset:
         raise InputError(MISSING)
     score, per_query = checked_scores(profile), profile.variable(WEIGHTED)

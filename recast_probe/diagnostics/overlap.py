@@ -261,6 +261,12 @@ def overlap(
     warn_if_nan(observed["auroc"], "All scores are equal: AUROC and the like are NaN.")
     if not np.isnan(observed["auroc"][0]):
         warn_if_nan(block_auroc, "All scores are equal in some blocks: their AUROC is NaN.")
+    if observed["auroc"][0] < 0.5 < inside.mean():
+        warnings.warn(
+            f"The mask holds {inside.mean():.0%} of the tokens, and attention goes to the others "
+            f"(AUROC {observed['auroc'][0]:.3f}). If it marks the background, give ~mask.",
+            stacklevel=2,
+        )
     reached = np.sum(null["auroc"] >= observed["auroc"][0]) if draws else 0
     undefined = not draws or np.isnan(observed["auroc"][0])
     return Overlap(

@@ -9,6 +9,7 @@ from recast_probe.diagnostics import arrays
 from recast_probe.diagnostics.copying import head_information
 from recast_probe.diagnostics.results import checked_fraction, checked_scores
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_input import as_profile
 
 
 def reading(profile: AttentionProfile, fraction: float = 0.25) -> xr.Dataset:
@@ -32,6 +33,7 @@ def reading(profile: AttentionProfile, fraction: float = 0.25) -> xr.Dataset:
                [0.5, 0.5]])
     """
     count_fraction = checked_fraction(fraction)
+    profile = as_profile(profile)
     score = checked_scores(profile)
     values = {
         "mass": score.values.sum(-1, dtype=np.float64),

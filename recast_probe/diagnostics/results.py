@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -13,12 +14,15 @@ import pandas as pd
 import xarray as xr
 
 from recast_probe._utils.markup import html_table
+from recast_probe._utils.notebook_picture import html_png, together
 from recast_probe._utils.text_format import plural, spans
 from recast_probe.blocks import Blocks
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import without_nan
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.profiles.profile_input import as_profile
 
+SCREEN, WIDE = 80, 640  # dots per inch, and pixels, of a figure beside the numbers in a notebook
 DIMENSIONS = ("step", "block", "head", "token")
 Scores = AttentionProfile | xr.DataArray
 """A profile, or its scores alone: an array with some of `DIMENSIONS`, "token" among them."""
@@ -132,8 +136,17 @@ class Result:
         return draw(self, axes=axes, **options)
 
     def _repr_html_(self) -> str:
-        rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in self.summary().items()]
-        return html_table(f"{type(self).__name__}, {self.selection}", rows)
+        rows = [
+            (number.label, f"{number.value:.4g} {number.unit}".strip(), number.explanation)
+            for number in self.numbers()
+        ]
+        table = html_table(f"{type(self).__name__}, {self.selection}", rows)
+        figures = importlib.import_module("recast_probe.figures")
+        if not hasattr(figures, f"plot_{self.name}"):
+            return table
+        buffer = io.BytesIO()
+        self.plot().savefig(buffer, format="png", dpi=SCREEN)
+        return together(html_png(buffer.getvalue(), self.title, WIDE), table)
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -160,6 +173,7 @@ def selected(scores: Scores, blocks: Blocks) -> Scores:
     Raises:
         InputError: blocks that were not recorded; a choice among those of an array.
     """
+    scores = scores_given(scores)
     if isinstance(scores, AttentionProfile):
         return scores.sel(blocks, branch=scores.branch)
     if not (isinstance(blocks, str) and blocks == "all"):
@@ -168,6 +182,24 @@ def selected(scores: Scores, blocks: Blocks) -> Scores:
             "that is meant, such as scores.sel(block=[2, 3])."
         )
     return scores
+
+
+def scores_given(scores: Any) -> Scores:
+    """A profile or an array as it is, and the profile of a run; see `as_profile`.
+
+    Raises:
+        InputError: a plain array, which has no dimensions' names; nothing that has scores.
+    """
+    if isinstance(scores, np.ndarray):
+        raise _no_scores(scores)
+    return scores if isinstance(scores, xr.DataArray) else as_profile(scores)
+
+
+def _no_scores(given: object) -> InputError:
+    return InputError(
+        "Give an AttentionProfile, or an xarray.DataArray of scores with the dimensions "
+        f"{', '.join(DIMENSIONS)} or some of them, not {type(given).__name__}."
+    )
 
 
 def checked_scores(scores: Scores) -> xr.DataArray:
@@ -188,10 +220,7 @@ def checked_scores(scores: Scores) -> xr.DataArray:
         lacking = [name for name in DIMENSIONS if name not in scores.dims]
         score = scores.expand_dims(lacking).transpose(*DIMENSIONS)
     else:
-        raise InputError(
-            "Give an AttentionProfile, or an xarray.DataArray of scores with the dimensions "
-            f"{', '.join(DIMENSIONS)} or some of them, not {type(scores).__name__}."
-        )
+        raise _no_scores(scores)
     if not score.size:
         raise InputError(f"There are no scores: their shape is {score.shape}.")
     lowest, highest = float(score.min(skipna=False)), float(score.max(skipna=False))

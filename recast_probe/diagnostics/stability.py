@@ -20,6 +20,7 @@ from recast_probe.diagnostics.results import (
     checked_fraction,
     checked_scores,
     mean_over,
+    scores_given,
     selection_text,
 )
 from recast_probe.errors import InputError
@@ -120,6 +121,12 @@ def stability(
         >>> found.spearman.sel(a="a fox").values.round(3)
         array([1. , 0.5, 1. ])
     """
+    if isinstance(profiles, xr.DataArray) or not hasattr(profiles, "__len__"):
+        raise InputError(
+            f"Stability compares several profiles in one list, rp.stability([one, other]); this is "
+            f"one {type(profiles).__name__}."
+        )
+    profiles = [scores_given(each) for each in profiles]
     if len(profiles) < 2:
         raise InputError(f"Stability compares at least 2 profiles, got {len(profiles)}.")
     scores = [mean_over(checked_scores(each), "step", "block", "head") for each in profiles]

@@ -108,11 +108,12 @@ def attribution(
     settings = {"edge": list(edge), "removal": removal, "cut_steps": described(cut_steps)}
     kept = None
     if store is not None:
+        images = load_images(image, alpha=probe.family.reads_alpha)
         facts = {
             "model": probe.name,
             **probe.identity(),
             "versions": versions(),
-            "images": [image_digest(each) for each in load_images(image)],
+            "images": [image_digest(each) for each in images],
             "prompt": prompt,
             "steps": steps,
             "metric": metric and metric_identity(metric, metric_name),

@@ -176,7 +176,7 @@ def causal_map(
         "model": probe.name,
         **probe.identity(),
         "versions": versions(),
-        "images": [_digests(image), _digests(source_image)],
+        "images": [_digests(probe, each) for each in (image, source_image)],
         "prompts": [prompt, source_prompt],
         "what": list(checked_what(what)),
         "tokens": tokens,
@@ -325,8 +325,10 @@ def _folder(folder: str | Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def _digests(image: ImageSources | None) -> list[str]:
-    return [] if image is None else [image_digest(each) for each in load_images(image)]
+def _digests(probe: Probe, image: ImageSources | None) -> list[str]:
+    alpha = probe.family.reads_alpha
+    loaded = [] if image is None else load_images(image, alpha=alpha)
+    return [image_digest(each) for each in loaded]
 
 
 def _stored(store: Store, unit: Unit) -> Stored:

@@ -9,7 +9,7 @@ from recast_probe._utils.checks import check_indices
 from recast_probe.attention.readout import Readout
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import CallHook, Intervention, RunContext
+from recast_probe.interventions.base import CallHook, Intervention, RunContext, as_interventions
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.call import make_call
 from recast_probe.runs.execute import run
@@ -31,7 +31,7 @@ def path_profiles(
     *,
     blocks: Any = "all",
     profile_steps: int | Sequence[int] | None = None,
-    interventions: Sequence[Intervention] = (),
+    interventions: Intervention | Sequence[Intervention] = (),
     progress: bool = True,
     **pipeline_arguments: Any,
 ) -> tuple[AttentionProfile, AttentionProfile]:
@@ -60,7 +60,9 @@ def path_profiles(
     """
     check_one_prompt("Two profiles are made of", prompt, pipeline_arguments)
     if "text" not in probe.family.query_groups:
-        raise InputError(f"Text tokens of {probe.family.name} do not attend to the reference.")
+        raise InputError(
+            f"Attention of text tokens to the reference cannot be recorded in {probe.family.name}."
+        )
     request = make_call(probe.family, image, prompt, steps, seed, pipeline_arguments)
     recorder = AttentionRecorder(
         blocks=select_blocks(blocks, probe.block_kinds),
@@ -75,7 +77,7 @@ def path_profiles(
     result = run(
         probe.family,
         request,
-        interventions=(*interventions, reading),
+        interventions=(*as_interventions(interventions), reading),
         selection=Selection(blocks, profile_steps),
         progress=progress,
         stop_early=True,

@@ -12,14 +12,16 @@ import xarray as xr
 
 from recast_probe._utils.checks import check_indices
 from recast_probe._utils.markup import html_table
+from recast_probe._utils.notebook_picture import maps_of, together
 from recast_probe._utils.text_format import plural, spans
-from recast_probe.blocks import Blocks, select_blocks
+from recast_probe.blocks import Blocks, group_of, select_blocks
 from recast_probe.errors import InputError
 from recast_probe.layout import GROUPS, Grid, TokenLayout
 from recast_probe.profiles.profile_file import (
     DIMENSIONS,
     FORMAT,
     FORMAT_VERSION,
+    WITH_ENTROPIES,
     check_dataset,
     read_dataset,
     write_dataset,
@@ -39,9 +41,9 @@ class AttentionProfile:
             score (branch, step, block, head, token), Eq. 2, fraction of attention;
             mass (branch, step, block, head, query_group, key_group), fraction;
             conditional_entropy (branch, step, block, head), bits, mean over the queries of the
-            entropy of what each gives the reference;
+            entropy of what each gives the reference; not where scores alone were recorded;
             mass_weighted_conditional_entropy (the same), each query weighted by what it gives the
-            reference in all; not in files of format 1.
+            reference in all; not there either, nor in files of format 1.
             Coordinates: step (index, 0 = highest noise), timestep, sigma, block (global index),
             block_kind, head, token with row, column and reference (which image).
     """
@@ -56,7 +58,7 @@ class AttentionProfile:
         *,
         score: np.ndarray,
         mass: np.ndarray,
-        conditional_entropy: np.ndarray,
+        conditional_entropy: np.ndarray | None = None,
         mass_weighted_conditional_entropy: np.ndarray | None = None,
         steps: Sequence[int],
         timesteps: Sequence[float] | np.ndarray,
@@ -72,6 +74,7 @@ class AttentionProfile:
         """Label arrays of the shapes named in the class.
 
         Args:
+            conditional_entropy: None where scores alone were recorded.
             mass_weighted_conditional_entropy: None where it is not known; there is no mutual
                 information then.
             steps, blocks, heads: which indices of the model the entries are.
@@ -93,16 +96,20 @@ class AttentionProfile:
             AttentionProfile(unknown model: 2 steps, 3 blocks, 2 heads, 4 reference tokens)
         """
         reference, row, column = layout.reference_coordinates()
-        values = {"score": score, "mass": mass, "conditional_entropy": conditional_entropy}
-        if mass_weighted_conditional_entropy is not None:
-            values["mass_weighted_conditional_entropy"] = mass_weighted_conditional_entropy
+        values = {
+            "score": score,
+            "mass": mass,
+            "conditional_entropy": conditional_entropy,
+            "mass_weighted_conditional_entropy": mass_weighted_conditional_entropy,
+        }
+        version = FORMAT_VERSION if conditional_entropy is None else WITH_ENTROPIES
         try:
             if min(blocks, default=0) < 0:
                 raise ValueError(f"block indices start at 0, got {list(blocks)}")
             kinds = [block_kinds[block] for block in blocks]
             attributes = {
                 "format": FORMAT,
-                "format_version": FORMAT_VERSION,
+                "format_version": version,
                 "layout": json.dumps(layout.to_dict()),
                 "block_kinds": json.dumps(list(block_kinds)),
                 "queries": queries,
@@ -112,6 +119,7 @@ class AttentionProfile:
                 {
                     name: (DIMENSIONS[name], np.asarray(array, dtype=np.float32))
                     for name, array in values.items()
+                    if array is not None
                 },
                 coords={
                     "branch": ("branch", np.array(branches, dtype=np.str_)),
@@ -192,8 +200,9 @@ class AttentionProfile:
         if name not in self.dataset:
             raise InputError(
                 f"This profile holds no {name}; it holds "
-                f"{', '.join(map(str, self.dataset.data_vars))}. Earlier versions recorded less: "
-                "profile the run again to have it."
+                f"{', '.join(map(str, self.dataset.data_vars))}. Runs that only rank tokens record "
+                "scores alone, and earlier versions recorded less: profile the run by itself to "
+                "have it."
             )
         return self.dataset[name].sel(branch=self.branch)
 
@@ -236,7 +245,7 @@ class AttentionProfile:
             place = recorded.index(branch)
             dataset = dataset.isel(branch=slice(place, place + 1))
         if blocks is not None and not (isinstance(blocks, str) and blocks == "all"):
-            said[NAMED_BLOCKS] = blocks if isinstance(blocks, str) else ""
+            said[NAMED_BLOCKS] = group_of(blocks, self.block_kinds)
         if heads is not None:
             said[CHOSEN_HEADS] = "yes"
         labels = {
@@ -353,6 +362,8 @@ class AttentionProfile:
         model = self.provenance.get("model", {})
         name = model.get("name", "unknown model") if isinstance(model, dict) else model
         other = "" if self.queries == "generation" else f", attention from {self.queries} tokens"
+        if "conditional_entropy" not in self.dataset:
+            other += ", scores alone"
         return (
             f"AttentionProfile({name}: {sizes['step']} steps, {sizes['block']} blocks, "
             f"{sizes['head']} heads, {sizes['token']} reference tokens{other})"
@@ -366,7 +377,11 @@ class AttentionProfile:
             "reference grids": ", ".join(str(grid) for grid in self.layout.references),
             **{key: facts[key] for key in wanted if key in facts},
         }
-        return html_table(repr(self), rows.items())
+        table = html_table(repr(self), rows.items())
+        if not self.layout.placed:
+            return table
+        grids = self.reference_map(self.mean_score())
+        return together(maps_of(grids, "attention to the reference, mean"), table)
 
     def _blocks(self, blocks: Blocks | None) -> list[int]:
         recorded = self.dataset["block"].values.tolist()

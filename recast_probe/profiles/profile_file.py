@@ -20,7 +20,8 @@ from recast_probe.profiles.profile_reading import check_values, read_arrays
 
 FORMAT = "recast_probe.AttentionProfile"
 # 2 added mass_weighted_conditional_entropy, which is missing in files of version 1
-FORMAT_VERSION = 2
+# in files of version 3 there are no entropies
+FORMAT_VERSION, WITH_ENTROPIES = 3, 2
 # netCDF-4 is HDF5, which ignores what follows its own end; there stands the SHA-256 of the rest
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 TRAILER = b"recast_probe sha256 "
@@ -31,7 +32,7 @@ DIMENSIONS = {
     "conditional_entropy": ("branch", "step", "block", "head"),
     "mass_weighted_conditional_entropy": ("branch", "step", "block", "head"),
 }
-OPTIONAL = ("mass_weighted_conditional_entropy",)
+OPTIONAL = ("conditional_entropy", "mass_weighted_conditional_entropy")
 
 
 def write_dataset(path: str | Path, dataset: xr.Dataset) -> Path:
@@ -64,7 +65,7 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     """
     with opened(path, "The profile file", ProfileFileError) as file:
         # HDF5 may loop for ever in a damaged file, so it never gets to see one
-        size = _check_bytes(path, file)
+        size = check_bytes(path, file)
         try:
             dataset = read_arrays(file, size, DIMENSIONS, partial(_check_format, path))
             check_dataset(dataset)
@@ -79,13 +80,15 @@ def read_dataset(path: str | Path) -> xr.Dataset:
     return dataset
 
 
-def _check_bytes(path: str | Path, file: BinaryIO) -> int:
-    """Check a file against its checksum; gives its length without that."""
+def check_bytes(path: str | Path, file: BinaryIO, what: str = "an attention profile") -> int:
+    """Check a file against its checksum; gives its length without that.
+
+    Raises:
+        ProfileFileError: it is of another kind than `what`, or damaged.
+    """
     try:
         if file.read(len(SIGNATURE)) != SIGNATURE:
-            raise ProfileFileError(
-                f"{path} is no attention profile: it is not a netCDF-4 file at all."
-            )
+            raise ProfileFileError(f"{path} is not {what}: it is not a netCDF-4 file at all.")
         size = length = max(0, file.seek(0, io.SEEK_END) - TRAILER_LENGTH)
         file.seek(length)
         trailer = file.read()
@@ -99,8 +102,8 @@ def _check_bytes(path: str | Path, file: BinaryIO) -> int:
         raise ProfileFileError(f"{path} cannot be read: {error.strerror}.") from None
     if not trailer.startswith(TRAILER):
         raise ProfileFileError(
-            f"{path} is not an attention profile of recast_probe, or it was cut short or changed "
-            "by another program. Copy the file again, or repeat the run."
+            f"{path} is not {what} of recast_probe, or it was cut short or changed by another "
+            "program. Copy the file again, or repeat the run."
         )
     if trailer != TRAILER + digest.hexdigest().encode():
         raise ProfileFileError(

@@ -50,6 +50,7 @@ def read_arrays(
     size: int,
     dimensions: Mapping[str, tuple[str, ...]],
     check_format: Callable[[Mapping[str, Any]], None],
+    coordinates: Mapping[str, tuple[str, str]] = COORDINATES,
 ) -> xr.Dataset:
     """All arrays and attributes of a file as a dataset in memory, values as they are stored.
 
@@ -58,6 +59,7 @@ def read_arrays(
         size: its bytes.
         dimensions: of the variables that it may hold, by their names.
         check_format: is given the attributes before anything else is looked at.
+        coordinates: dimension and kind of each coordinate that it may hold.
 
     Raises:
         InputError: something in it that is not part of a profile, or more than it can hold.
@@ -65,7 +67,7 @@ def read_arrays(
     """
     known = {
         **{name: (dims, "real") for name, dims in dimensions.items()},
-        **{name: ((dim,), kind) for name, (dim, kind) in COORDINATES.items()},
+        **{name: ((dim,), kind) for name, (dim, kind) in coordinates.items()},
     }
     check_heaps(file, size)
     with h5py.File(file, "r") as opened:
@@ -76,13 +78,13 @@ def read_arrays(
         }
         check_format(attributes)
         if len(opened) > len(known):
-            raise InputError(f"it holds {len(opened)} arrays, a profile at most {len(known)}.")
+            raise InputError(f"it holds {len(opened)} arrays, such a file at most {len(known)}.")
         found = {name: _array(opened, name, known) for name in opened}
         _check_sizes(found, known, size)
         values = {name: (known[name][0], _read(array)) for name, array in found.items()}
     return xr.Dataset(
         {name: value for name, value in values.items() if name in dimensions},
-        {name: value for name, value in values.items() if name in COORDINATES},
+        {name: value for name, value in values.items() if name in coordinates},
         attributes,
     )
 
@@ -90,7 +92,7 @@ def read_arrays(
 def _array(opened: h5py.File, name: str, known: Mapping[str, Any]) -> h5py.Dataset:
     """An array by its name, checked by what its header says."""
     if name not in known:
-        raise InputError(f"it holds {name[:60]!r}, which is no part of a profile.")
+        raise InputError(f"it holds {name[:60]!r}, which is no part of such a file.")
     if not isinstance(opened.get(name, getlink=True), h5py.HardLink):
         raise InputError(f"{name} is a link to another place.")
     array = opened[name]
@@ -105,7 +107,7 @@ def _array(opened: h5py.File, name: str, known: Mapping[str, Any]) -> h5py.Datas
     if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
         raise InputError(f"{name} takes its values from other files.")
     if any(made.get_filter(i)[0] not in FILTERS for i in range(made.get_nfilters())):
-        raise InputError(f"{name} is packed in a way that profiles are not.")
+        raise InputError(f"{name} is packed in a way that such files are not.")
     if not array.id.get_storage_size():
         raise InputError(f"{name} has a shape, but no values.")
     return array

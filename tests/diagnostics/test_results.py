@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -136,6 +137,7 @@ def test_text_in_a_notebook_is_escaped():
     class Hostile(Result):
         name, title = "hostile", "?"
         selection = "<script>alert(1)</script>"
+        words: ClassVar = {"<img src=x>": ("<img src=y>", "<script>alert(2)</script>")}
 
         def summary(self):
             return {"<img src=x>": 1.0}
