@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recast_probe import pocket
+from recast_probe.blocks import single_or_all
 from recast_probe.demo.agreement import PAINT, Agreement, agreement
 from recast_probe.demo.arms import ARMS, Case, Run
 from recast_probe.diagnostics import Entropy, Overlap, Skew, entropy, overlap, skew
@@ -24,7 +25,6 @@ from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.studies.limits import COSINE, SHARE, limits_of
 from recast_probe.studies.reference_gain import gain_interval
 
-BLOCKS = "single"
 SCORES = ("identity", "identity_to_full", "colour")
 
 
@@ -58,17 +58,18 @@ def measure(
     """
     profiles = [run.profile for run in runs["full"] if run.profile is not None]
     assert len(profiles) == len(cases)
+    blocks = single_or_all(probe.block_kinds)
     return Measurements(
         references=[case.sample.name for case in cases],
         scores={
             arm: {name: [run.values[name] for run in runs[arm]] for name in SCORES} for arm in ARMS
         },
-        skews=[skew(profile, blocks=BLOCKS) for profile in profiles],
-        entropies=[entropy(profile, blocks=BLOCKS) for profile in profiles],
+        skews=[skew(profile, blocks=blocks) for profile in profiles],
+        entropies=[entropy(profile, blocks=blocks) for profile in profiles],
         overlaps=[
             _overlap(probe, case, profile) for case, profile in zip(cases, profiles, strict=True)
         ],
-        agreement=agreement(cases, profiles, painted, BLOCKS),
+        agreement=agreement(cases, profiles, painted, blocks),
     )
 
 
@@ -84,7 +85,7 @@ def _overlap(probe: Probe, case: Case, profile: AttentionProfile) -> Overlap:
     return overlap(
         profile,
         probe.reference_mask(sample.mask, sample.image),
-        blocks=BLOCKS,
+        blocks=single_or_all(probe.block_kinds),
         other_masks=[mask for mask in others if not mask.all()],
     )
 

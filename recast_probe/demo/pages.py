@@ -1,86 +1,33 @@
-"""Figures and the report of the demo."""
+"""The report of the demo."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
+import numpy as np
 
-from recast_probe import figures
-from recast_probe.demo.arms import ARMS, Case, Run
-from recast_probe.demo.measure import Measurements, mean_of
-from recast_probe.diagnostics.intervals import interval_text
+from recast_probe.demo.arms import ARMS, Case
+from recast_probe.demo.drawing import GRID, TITLES
+from recast_probe.demo.measure import Measurements
+from recast_probe.demo.verdict import verdict
+from recast_probe.demo.words import in_words, least_p, number_words
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
-from recast_probe.probe import Probe
-from recast_probe.report import Number, Section, write_report
+from recast_probe.figures.page_svg import PageFigure
+from recast_probe.report import Number, Picture, Section, write_report
+from recast_probe.report.described import described
+from recast_probe.report.pictures import caption
+from recast_probe.report.terms import TERMS
 from recast_probe.studies.reference_gain import UNDEFINED
-
-TITLES = {"full": "full", "recast": "ReCAST", "random": "random", "none": "none"}
-
-
-def draw(
-    probe: Probe,
-    cases: Sequence[Case],
-    runs: Mapping[str, Sequence[Run]],
-    found: Measurements,
-    folder: Path,
-    seed: int,
-) -> dict[str, Path]:
-    """Every figure as PNG and PDF in `folder`; returns the PNG paths by name."""
-    example = cases[0]
-    profile = runs["full"][0].profile
-    assert profile is not None
-    first_of_sample = {case.sample.subject: i for i, case in reversed(list(enumerate(cases)))}
-    scores = {arm: found.scores[arm]["identity"] for arm in ARMS}
-    setting = f"{len(cases)} runs, {len(runs['full'][0].values['reference_tokens_per_step'])} steps"
-    drawn = {
-        "importance": figures.plot_importance(profile, example.sample.image),
-        "lorenz": figures.plot_skew(
-            {name: found.skews[i] for name, i in sorted(first_of_sample.items())}
-        ),
-        "entropy": figures.plot_entropy(found.entropies[0]),
-        "overlap": figures.plot_overlap(found.overlaps[0], example.sample.image),
-        "stability": figures.plot_stability(found.agreement.matrix),
-        "identity": figures.plot_arms(
-            {TITLES[arm]: scores[arm] for arm in ARMS},
-            {TITLES[arm]: mean_of(found, "identity", arm) for arm in ARMS},
-            metric="Masked MobileNetV2 cosine to the reference",
-            selection=setting,
-            note=f"Large points: mean over {len(cases)} runs with its 95% interval. Each faint "
-            "line is one prompt of one reference.",
-        ),
-        "budget": figures.plot_budgets(
-            {TITLES[arm]: runs[arm][0].values["reference_tokens_per_step"] for arm in ARMS},
-            profile.layout.reference_tokens,
-            selection=example.prompt,
-        ),
-    }
-    for subject in first_of_sample:
-        chosen = [i for i, case in enumerate(cases) if case.sample.subject == subject]
-        drawn[f"grid-{cases[chosen[0]].sample.name}"] = figures.plot_images(
-            [
-                {"reference": cases[i].sample.image}
-                | {TITLES[arm]: runs[arm][i].image for arm in ARMS}
-                for i in chosen
-            ],
-            [cases[i].prompt for i in chosen],
-            selection="same seed and noise in every row",
-        )
-    paths = {}
-    for name, figure in drawn.items():
-        paths[name] = figures.save_figure(figure, folder / name)[0]
-        plt.close(figure)
-    return paths
 
 
 def write_page(
     path: Path,
     summary: Mapping[str, Any],
     cases: Sequence[Case],
-    images: Mapping[str, Path],
+    found: Measurements,
+    drawn: Mapping[str, PageFigure],
     provenance: Mapping[str, Any],
 ) -> Path:
     """The self-contained report."""
@@ -90,19 +37,34 @@ def write_page(
     rows = [
         {
             "arm": TITLES[arm],
-            "identity to the reference": words(arms[arm]["identity"]),
+            "identity to the reference": in_words(arms[arm]["identity"]),
             "of what the reference adds": _gain(summary["reference_gain"], arm),
             # of the full run with itself there is nothing to estimate
             "identity to the full run": "1"
             if arm == "full"
-            else words(arms[arm]["identity_to_full"]),
-            "colour": words(arms[arm]["colour"]),
+            else in_words(arms[arm]["identity_to_full"]),
+            "colour": in_words(arms[arm]["colour"]),
             "reference tokens per step": f"{arms[arm]['mean_budget']:.1f}",
             "seconds per image": f"{arms[arm]['seconds_per_image']:.2f}",
         }
         for arm in ARMS
     ]
-    grids = [images[name] for name in images if name.startswith("grid-")]
+    alt = _alternatives(summary, cases, found)
+    names = {case.sample.name: case.sample.subject for case in cases}
+    example = cases[0]
+
+    def picture(name: str, title: str = "") -> Picture:
+        """With its words and its files."""
+        shown = drawn[name]
+        files = {kind.upper(): f"figures/{name}.{kind}" for kind in ("png", "pdf")}
+        words = caption(shown.note, shown.selection)
+        return Picture(shown.svg, alt[name], title, words, files)
+
+    grids = [
+        picture(f"{GRID}{name}", title=subject[:1].upper() + subject[1:])
+        for name, subject in names.items()
+    ]
+    one_run = f"One run: {example.prompt}"
     tokens = round(2 ** summary["entropy"]["maximum"])
     cards = {
         "top25": Number(
@@ -149,53 +111,54 @@ def write_page(
             "Scores compare the subject's place in the output with the subject in the reference, "
             "both cut out with their masks.\n\n"
             f"{_compared(summary['identity_difference'])}",
-            figures=[images["identity"], images["budget"]],
+            figures=[picture("identity"), picture("budget", "Reference tokens kept at each step")],
             table=rows,
         ),
         Section(
             "Where the generation looks",
             "The score of a reference token is the attention that generation tokens pay to it on "
-            "average (Eq. 2).",
-            figures=[images["importance"], images["lorenz"]],
+            "average (Eq. 2). The maps are those of one run, the curves those of the first prompt "
+            "of each subject.",
+            figures=[
+                picture("importance", one_run),
+                picture("lorenz", "How much attention the top tokens hold"),
+            ],
         ),
-        Section("How focused it is", figures=[images["entropy"]]),
+        Section("How widely it spreads", figures=[picture("entropy", one_run)]),
         Section(
             "Is it the subject?",
             _position(where),
-            figures=[images["overlap"]],
+            figures=[picture("overlap", one_run)],
         ),
         Section(
             "Do prompts agree?",
             _agreement(summary["stability"]),
-            figures=[images["stability"]],
+            figures=[picture("stability")],
         ),
     ]
-    names = ", ".join(dict.fromkeys(case.sample.subject for case in cases))
     return write_report(
         path,
         title="How this model uses its reference image",
-        subtitle=f"{summary['model']}: {names}; {len(cases)} runs in each of {len(ARMS)} arms",
+        subtitle=f"{summary['model']}: {', '.join(names.values())}; {len(cases)} runs in each of "
+        f"{len(ARMS)} arms",
         summary=cards,
         sections=sections,
         provenance=provenance,
+        verdict=verdict(summary),
+        terms=TERMS,
+        files={
+            "summary.json: every number of this page, with its interval": "summary.json",
+            "runs: every image, its scores, and the attention profiles": "runs/",
+            "figures: as PNG and PDF": "figures/",
+        },
     )
-
-
-def words(interval: Mapping[str, Any] | None) -> str:
-    """ "0.812 [0.790, 0.835, n=4]"; says so where the ends cannot be told."""
-    if interval is None or interval["mean"] is None:
-        return "not defined"
-    low, high = (
-        math.nan if interval[end] is None else float(interval[end]) for end in ("low", "high")
-    )
-    return interval_text(interval["mean"], low, high, interval["count"])
 
 
 def _gain(gains: Mapping[str, Any], arm: str) -> str:
     """An arm's share of what the reference adds; full and none are the ends of the scale."""
     if any(each["mean"] is None for each in gains.values()):
         return UNDEFINED
-    return words(gains[arm]) if arm in gains else {"full": "1", "none": "0"}[arm]
+    return in_words(gains[arm]) if arm in gains else {"full": "1", "none": "0"}[arm]
 
 
 def _of_blocks(skews: Mapping[str, Any]) -> str:
@@ -206,16 +169,16 @@ def _of_blocks(skews: Mapping[str, Any]) -> str:
 def _position(where: Mapping[str, Any]) -> str:
     """What the AUROC is held against."""
     parts = [
-        f"AUROC against the subject's own mask {words(where['auroc_interval'])}; of a map that "
-        f"only prefers the middle {words(where['auroc_center'])}; of the model's maps against the "
-        f"masks of the other shipped subjects {words(where['auroc_other_masks'])}.",
+        f"AUROC against the subject's own mask {in_words(where['auroc_interval'])}; of a map "
+        f"that only prefers the middle {in_words(where['auroc_center'])}; of the model's maps "
+        f"against the masks of the other shipped subjects {in_words(where['auroc_other_masks'])}.",
     ]
     for name, against in (
         ("auroc_above_center", "the middle alone"),
         ("auroc_above_other_masks", "masks of others"),
     ):
         found = where[name]
-        parts.append(f"Minus {against}: {words(found)}, p = {_number(found['p_value'])}.")
+        parts.append(f"Minus {against}: {in_words(found)}, p = {number_words(found['p_value'])}.")
     return (
         " ".join(parts) + f" Verdict: {where['verdict']}.\n\n"
         "The grey control in the figure moves the mask around the image. It keeps the mask's shape "
@@ -232,8 +195,9 @@ def _agreement(found: Mapping[str, Any]) -> str:
         f"are of {len(arms) + 1} kinds: those of the arms want the subject {' or '.join(arms)}, "
         f"two more a reference want {paint}. Mean Spearman correlation within a reference: prompts "
         "of one kind "
-        f"{words(found['spearman_same_kind'])}, of two kinds "
-        f"{words(found['spearman_other_kind'])}, of this mix {words(found['spearman_interval'])}. "
+        f"{in_words(found['spearman_same_kind'])}, of two kinds "
+        f"{in_words(found['spearman_other_kind'])}, of this mix "
+        f"{in_words(found['spearman_interval'])}. "
         "How well rankings agree is a matter of the mix of prompts."
     )
 
@@ -241,8 +205,8 @@ def _agreement(found: Mapping[str, Any]) -> str:
 def _compared(differences: Mapping[str, Mapping[str, Any]]) -> str:
     """Paired differences in words."""
     parts = [
-        f"{name.replace('recast_minus_', 'ReCAST minus ')} {words(found)} "
-        f"(p = {_number(found['p_value'])})"
+        f"{name.replace('recast_minus_', 'ReCAST minus ')} {in_words(found)} "
+        f"(p = {number_words(found['p_value'])})"
         for name, found in differences.items()
     ]
     count = next(iter(differences.values()))["count"]
@@ -252,15 +216,61 @@ def _compared(differences: Mapping[str, Mapping[str, Any]]) -> str:
         + f". Intervals are over the {count} references, whose prompts count together: bounded t "
         "for scores, Student's t or wider for differences. P-values flip the signs of whole "
         "references and take differences as symmetric about 0 where there is no effect; "
-        f"{count} references cannot give one below {_least_p(count)}. An interval and a p-value "
+        f"{count} references cannot give one below {least_p(count)}. An interval and a p-value "
         "rest on different assumptions, so at few references one may exclude 0 and the other not. "
         'On the scale "of what the reference adds" none counts 0 and full 1.'
     )
 
 
-def _least_p(count: int) -> str:
-    return f"{2 / 2**count:.2g}"
+def _alternatives(
+    summary: Mapping[str, Any], cases: Sequence[Case], found: Measurements
+) -> dict[str, str]:
+    """What each figure shows, in words and numbers, for who cannot see it."""
+    arms = summary["arms"]
+    example, agreed = cases[0], summary["stability"]
+
+    def of_arms(cell: str) -> str:
+        return ", ".join(f"{TITLES[arm]} {arms[arm][cell]['mean']:.2f}" for arm in ARMS)
+
+    skews = {
+        case.sample.subject: skew
+        for case, skew in reversed(list(zip(cases, found.skews, strict=True)))
+    }
+    scores = {
+        case.sample.name: ", ".join(
+            f"{TITLES[arm]} {_mean(found, arm, case.sample.name):.2f}" for arm in ARMS
+        )
+        for case in cases
+    }
+    held = [
+        f"{subject} {skew.top_share_of_mean_score:.0%} (Gini {skew.gini_of_mean_score:.2f})"
+        for subject, skew in reversed(skews.items())
+    ]
+    tokens = ", ".join(f"{TITLES[arm]} {arms[arm]['mean_budget']:.0f}" for arm in ARMS)
+    return {
+        **{
+            f"{GRID}{case.sample.name}": f"Pictures of the {case.sample.subject}: the reference, "
+            "then what each arm generates, one row a prompt. Mean identity to the reference: "
+            f"{scores[case.sample.name]}."
+            for case in cases
+        },
+        "identity": f"Points by arm. Mean identity to the reference: {of_arms('identity')}.",
+        "budget": f"Lines over the steps. Reference tokens a step, on average: {tokens}. ReCAST "
+        "and random keep equally many at every step.",
+        "importance": f"Maps of the attention to each reference token for “{example.prompt}”, of "
+        f"every block and their mean. {described(found.overlaps[0])}",
+        "lorenz": f"Lorenz curves. The {top_words(summary['skew']['tokens'])} of tokens hold: "
+        f"{', '.join(held)}.",
+        "entropy": f"Lines over the steps, and a map by block. {described(found.entropies[0])}",
+        "overlap": f"The {example.sample.subject}'s map with its outline, agreement, and AUROC of "
+        f"each block. {described(found.overlaps[0])}",
+        "stability": "Matrix of rank correlations of all pairs of prompts. Mean within a "
+        f"reference: one kind of prompt {in_words(agreed['spearman_same_kind'])}, two kinds "
+        f"{in_words(agreed['spearman_other_kind'])}.",
+    }
 
 
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:.2g}"
+def _mean(found: Measurements, arm: str, reference: str) -> float:
+    """Identity of an arm, over the prompts of one reference."""
+    scores = zip(found.references, found.scores[arm]["identity"], strict=True)
+    return float(np.mean([score for name, score in scores if name == reference]))

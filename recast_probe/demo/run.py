@@ -9,9 +9,10 @@ from typing import Any
 
 from recast_probe import pocket
 from recast_probe._utils.provenance import now, versions
+from recast_probe.blocks import single_or_all
 from recast_probe.demo.agreement import paint_profiles
 from recast_probe.demo.arms import cases, perform
-from recast_probe.demo.measure import BLOCKS, measure, summarise
+from recast_probe.demo.measure import measure, summarise
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import without_nan, write_json
 from recast_probe.files.envelope import digests, sealed
@@ -54,11 +55,11 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     chosen = cases(pocket.samples()[: settings.references], settings.prompts, settings.seed)
     runs = perform(probe, chosen, settings.steps, out / "runs")
     # matplotlib takes a second to import; only now it is needed
-    from recast_probe.demo.pages import draw, write_page
+    from recast_probe.demo import drawing, pages
 
-    painted = paint_profiles(probe, chosen, settings.steps, BLOCKS)
+    painted = paint_profiles(probe, chosen, settings.steps, single_or_all(probe.block_kinds))
     found = measure(probe, chosen, runs, painted)
-    images = draw(probe, chosen, runs, found, out / "figures", settings.seed)
+    drawn = drawing.draw(probe, chosen, runs, found, out / "figures", settings.seed)
     summary: dict[str, Any] = {
         "model": probe.name,
         "fingerprint": probe.fingerprint,
@@ -71,9 +72,9 @@ def run_demo(probe: Probe, out: Path, settings: DemoSettings = DemoSettings()) -
     }
     summary = without_nan(summary)
     facts = {key: summary[key] for key in ("model", "fingerprint", "versions", "settings")}
-    write_page(out / "report.html", summary, chosen, images, facts)
-    drawn = [each.with_suffix(kind) for each in images.values() for kind in (".png", ".pdf")]
-    summary["files"] = digests([*out.glob("report.html"), *drawn], out)
+    pages.write_page(out / "report.html", summary, chosen, found, drawn, facts)
+    saved = [out / "figures" / f"{name}.{kind}" for name in drawn for kind in ("png", "pdf")]
+    summary["files"] = digests([*out.glob("report.html"), *saved], out)
     summary = sealed(summary, "Summary")
     write_json(out / "summary.json", summary)
     return summary

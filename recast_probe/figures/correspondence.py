@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Correspondence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 MOST_ARROWS = 400
 
 
-@style.house_style()
+@figure_function
 def plot_correspondence(
     result: Correspondence,
     generated: Image.Image | None = None,
@@ -50,6 +51,8 @@ def plot_correspondence(
     every = max(1, math.ceil(len(starts) / MOST_ARROWS))
     strength = np.clip(result.peak.values / max(float(result.peak.max()), 1e-9), 0.15, 1)
     what = "mean" if expected else "most attended"
+    layers = result.generation.layers
+    over = "" if layers == 1 else f" The tokens of {layers} layers lie over one another."
     left, right = style.panels(
         axes,
         2,
@@ -58,7 +61,7 @@ def plot_correspondence(
         title="Where each place looks in the reference",
         note=(
             f"Arrows lead to the {what} place of each token; strong ones have their attention "
-            "on few tokens. Dots: how many tokens look there."
+            f"on few tokens. Dots: how many tokens look there.{over}"
         ),
         selection=result.selection,
     )
@@ -82,7 +85,7 @@ def plot_correspondence(
     )
     places, counts = np.unique(ends.round(6), axis=0, return_counts=True)
     right.scatter(
-        places[:, 1], places[:, 0], s=14 * counts, color=style.BLUE, alpha=0.7, edgecolor="white"
+        places[:, 1], places[:, 0], s=14 * counts, color=style.BLUE, alpha=0.7, edgecolor=style.MARK
     )
     return style.figure_of(left)
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics.drift import Drift
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 TITLES = {"key": "Keys", "value": "Values", "output": "Attention output"}
 
 
-@style.house_style()
+@figure_function
 def plot_drift(
     result: Drift,
     source: int | None = None,
@@ -59,9 +60,7 @@ def plot_drift(
     image = None
     for panel, (name, title) in zip(drawn, TITLES.items(), strict=True):
         values = np.asarray(errors[name], np.float64).T
-        image = panel.imshow(
-            values, aspect="auto", origin="lower", vmin=0, vmax=top, cmap=style.heat_colours()
-        )
+        image = panel.imshow(values, aspect="auto", vmin=0, vmax=top, cmap=style.heat_colours())
         panel.set(title=title, xlabel="Step (noise to image)")
         panel.grid(False)
     drawn[0].set_ylabel("Block")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import seaborn as sns
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Entropy
 
 
-@style.house_style()
+@figure_function
 def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
     """Marginal and conditional entropy in bits over the steps, and every block's own.
 
@@ -32,7 +32,7 @@ def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
         ['Over the steps', 'In every block']
     """
     blocks = np.asarray(result.block_marginal["block"])
-    positions, label = _time_axis(result.marginal)
+    positions, label = _steps(result.marginal)
     curves, heat = style.panels(
         axes,
         2,
@@ -67,11 +67,12 @@ def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
     span = max(result.maximum - lowest, 0.5)
     lower, upper = lowest - 0.3 * span, result.maximum + 0.12 * span
     curves.set_ylim(lower, upper)
-    _point_forward(curves, positions)
     curves.set(xlabel=label, ylabel="Entropy (bits)")
     curves.yaxis.set_major_locator(MaxNLocator(6))
     if len(positions) == 1:
         curves.set_xticks(positions)
+    else:
+        curves.xaxis.set_major_locator(MaxNLocator(integer=True))
     curves.legend(loc="lower left")
     functions: Any = (np.exp2, _bits)
     tokens = curves.secondary_yaxis("right", functions=functions)
@@ -98,7 +99,7 @@ def plot_entropy(result: Entropy, *, axes: style.PanelAxes = None) -> Figure:
     every = max(1, round(len(blocks) / 12))
     heat.set_yticks(np.arange(0, len(blocks), every) + 0.5, blocks[::every], rotation=0)
     marks = np.unique(np.linspace(0, len(positions) - 1, min(6, len(positions))).astype(int))
-    heat.set_xticks(marks + 0.5, [f"{positions[mark]:.0f}" for mark in marks])
+    heat.set_xticks(marks + 0.5, positions[marks])
     heat.tick_params(length=0)
     heat.set(xlabel=label, ylabel="Block")
     heat.grid(False)
@@ -110,18 +111,10 @@ def _bits(tokens: np.ndarray) -> np.ndarray:
     return np.log2(np.maximum(tokens, 1e-12))
 
 
-def _time_axis(values: xr.DataArray) -> tuple[np.ndarray, str]:
-    """Positions and label for the steps of `values` (step, ...): timesteps where known."""
-    if "timestep" in values.coords:
-        return np.asarray(values["timestep"], dtype=float), "Timestep (noise to image)"
-    return np.asarray(values["step"], dtype=float), "Step (noise to image)"
-
-
-def _point_forward(axes: Axes, positions: np.ndarray) -> None:
-    """Let time run to the right although timesteps count down, with a little room at the ends."""
-    low, high = float(positions.min()), float(positions.max())
-    room = 0.03 * (high - low) or 1.0
-    if positions[0] > positions[-1]:
-        axes.set_xlim(high + room, low - room)
-    else:
-        axes.set_xlim(low - room, high + room)
+def _steps(values: xr.DataArray) -> tuple[np.ndarray, str]:
+    """The steps of `values` (step, ...), and a label that says their timesteps where known."""
+    steps, label = np.asarray(values["step"]), "Step (noise to image)"
+    if "timestep" in values.coords and len(steps) > 1:
+        first, last = np.asarray(values["timestep"], dtype=float)[[0, -1]]
+        label = f"Step (noise to image; timestep {first:.0f} to {last:.0f})"
+    return steps, label

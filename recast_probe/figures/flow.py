@@ -12,6 +12,7 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 from recast_probe.figures.overlay import draw_image, draw_map
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 COLOURS = {"text": style.ORANGE, "generation": style.GREY, "reference": style.BLUE}
 
 
-@style.house_style()
+@figure_function
 def plot_flow(
     result: Flow, image: Image.Image | None = None, *, axes: style.PanelAxes = None
 ) -> Figure:

@@ -81,4 +81,4 @@ def _mark(axes: Axes, table: xr.DataArray, marks: Sequence[tuple[int, int]]) -> 
     places = [(blocks.index(block) + 0.5, heads.index(head) + 0.5) for block, head in marks]
     if places:
         x, y = zip(*places, strict=True)
-        axes.plot(x, y, "o", color="white", markeredgecolor=style.INK, markersize=6)
+        axes.plot(x, y, "o", color=style.MARK, markeredgecolor=style.MARK_EDGE, markersize=6)

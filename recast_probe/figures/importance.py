@@ -14,13 +14,14 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 from recast_probe.figures.overlay import draw_image, draw_map
 
 if TYPE_CHECKING:
     from recast_probe.profiles.profile import AttentionProfile
 
 
-@style.house_style()
+@figure_function
 def plot_importance(
     profile: AttentionProfile,
     image: Image.Image | None = None,

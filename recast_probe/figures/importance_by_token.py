@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.profiles.profile import AttentionProfile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 WIDTH, STRIP, ROW = 6.4, 0.42, 0.2
 
 
-@style.house_style()
+@figure_function
 def plot_importance_by_token(profile: AttentionProfile, *, axes: style.PanelAxes = None) -> Figure:
     """Score (Eq. 2 and 3) of every reference token: the mean of the blocks, and one row a block.
 
@@ -101,4 +102,4 @@ def _strip(
     axes.set_facecolor(style.GREY)  # shows where there is no value
     axes.grid(False)
     for place in np.cumsum(sizes)[:-1]:
-        axes.axvline(place, color="white", linewidth=1.5)
+        axes.axvline(place, color=style.MARK, linewidth=1.5)

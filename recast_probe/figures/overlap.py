@@ -12,6 +12,7 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 from recast_probe.figures.overlay import draw_map
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ METRICS = {
 }
 
 
-@style.house_style()
+@figure_function
 def plot_overlap(
     result: Overlap,
     image: Image.Image | None = None,
@@ -72,7 +73,7 @@ def plot_overlap(
 
     draw_map(picture, score, image, Normalize(0, float(np.nanmax(score))))
     for start, end in outline(mask):
-        picture.plot(*zip(start, end, strict=True), color="white", linewidth=1.8)
+        picture.plot(*zip(start, end, strict=True), color=style.MARK, linewidth=1.8)
     picture.set_anchor("W")
     picture.set_title("Score, with the mask's outline")
 

@@ -13,12 +13,13 @@ from matplotlib.ticker import MultipleLocator
 from recast_probe.diagnostics.skew import top_words
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Skew
 
 
-@style.house_style()
+@figure_function
 def plot_skew(result: Skew | Mapping[str, Skew], *, axes: style.PanelAxes = None) -> Figure:
     """Lorenz curve of the mean score: the share of attention held by the most attended tokens.
 

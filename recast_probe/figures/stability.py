@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from recast_probe.errors import InputError
 from recast_probe.figures import style
+from recast_probe.figures.arguments import figure_function
 
 if TYPE_CHECKING:
     from recast_probe.diagnostics import Stability
@@ -24,7 +25,7 @@ METRICS = {
 }
 
 
-@style.house_style()
+@figure_function
 def plot_stability(
     result: Stability, metric: str = "spearman", *, axes: style.PanelAxes = None
 ) -> Figure:

@@ -31,11 +31,15 @@ INK = "#1f2430"
 SECONDARY = "#5b6370"
 HAIRLINE = "#c9ced6"
 GRID = "#eceef1"
+# marks on maps and pictures; a page that turns dark changes pure white and INK, not these
+MARK, MARK_EDGE = "#fffffe", "#1f2431"
 
 # Okabe and Ito's palette, which stays apart under the common colour-vision deficiencies.
 BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
 VERMILLION, SKY, GREY = "#d55e00", "#56b4e9", "#8c929c"
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY)
+# where a figure has more arms than that; of Tol's muted scheme
+MORE = ("#882255", "#44aa99", "#999933", "#6f4fb0", "#a0522d", "#5f7f95")
 
 ARM_COLOURS = {
     "full": INK,
@@ -118,10 +122,13 @@ def house_style() -> Iterator[None]:
 class Chart(Figure):
     """A matplotlib Figure outside pyplot's state that a notebook shows by itself.
 
-    `inside` is the room left for the plot: (left, top, width, height) in inches.
+    Attributes:
+        inside: the room left for the plot: (left, top, width, height) in inches.
+        words: title, note and selection, which stand around it.
     """
 
     inside: tuple[float, float, float, float]
+    words: dict[str, str]
 
     def place(self, left: float, top: float, width: float, height: float) -> Axes:
         """Axes at exact inches, counted from the upper left corner of the inside."""
@@ -166,9 +173,15 @@ def chart(
         "note": _wrapped(note, width * 15.2),
         "selection": _wrapped(selection[:1].upper() + selection[1:], width * 17),
     }
-    note_top = margin + 0.235 * len(lines["title"]) + (0.03 if note else 0)
-    top = note_top + 0.185 * len(lines["note"]) + (gap if title or note else 0)
-    bottom = margin + 0.155 * len(lines["selection"]) + (gap if selection else 0)
+    # inches of the first line, and of each further one at a line spacing of 1.25
+    pitch = {"title": (0.235, 0.275), "note": (0.185, 0.2), "selection": (0.155, 0.167)}
+    tall = {
+        name: first + further * (len(lines[name]) - 1) if lines[name] else 0
+        for name, (first, further) in pitch.items()
+    }
+    note_top = margin + tall["title"] + (0.03 if note else 0)
+    top = note_top + tall["note"] + (gap if title or note else 0)
+    bottom = margin + tall["selection"] + (gap if selection else 0)
     total_width, total_height = width + 2 * margin, top + height + bottom
 
     left, room = margin / total_width, (width / total_width, height / total_height)
@@ -177,6 +190,7 @@ def chart(
     )
     figure = Chart(figsize=(total_width, total_height), layout=None if exact else layout)
     figure.inside = (margin, top, width, height)
+    figure.words = {"title": title, "note": note, "selection": selection}
     texts: tuple[tuple[str, float, str, dict[str, Any]], ...] = (
         ("title", 1 - margin / total_height, "top", {"size": 13, "weight": "bold"}),
         ("note", 1 - note_top / total_height, "top", {"size": 9.5, "color": SECONDARY}),
@@ -261,7 +275,7 @@ def arm_colours(arms: Iterable[str]) -> dict[str, str]:
     """
     arms = list(arms)
     known = {arm: ARM_COLOURS.get(arm.split(",")[0].strip().lower()) for arm in arms}
-    left = [colour for colour in PALETTE if colour not in known.values()] or list(PALETTE)
+    left = [colour for colour in (*PALETTE, *MORE) if colour not in known.values()]
     chosen: dict[str, str] = {}
     taken = 0
     for arm in arms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,14 @@ def explained(name: str, value: Number | float | int | str | None) -> Number:
 def is_number(value: Any) -> bool:
     """True for integers and floats of Python and NumPy, not for True and False."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
+def reads_as_number(value: Any) -> bool:
+    """True for text that begins with a number, such as one with its interval, or says that there
+    is none."""
+    return (
+        isinstance(value, str) and re.match(r"[-+]?\d|not (defined|available)$", value) is not None
+    )
 
 
 def formatted(value: Any) -> str:

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
-from recast_probe.errors import InputError
 from recast_probe.files.atomic import write_bytes
-from recast_probe.files.input_files import read_bytes
-from recast_probe.report.numbers import Number, explained, formatted, is_number
+from recast_probe.report.links import relative
+from recast_probe.report.numbers import Number, explained, formatted, is_number, reads_as_number
+from recast_probe.report.pictures import Picture, embedded
 
 FONTS = Path(__file__).parents[1] / "figures" / "fonts"
-LARGEST_FIGURE = 2**28  # bytes
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-# Saved figures know their size; so their texts come out equally large beside each other.
-PIXELS_PER_INCH = 104
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a report says first: the answer in words, and the numbers that it rests on.
+
+    Examples:
+        >>> Verdict("Undecided with 4 subjects", "Difference 0.17 [-0.04, 0.39].").answer
+        'Undecided with 4 subjects'
+    """
+
+    answer: str
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
 class Section:
     """One part of a report.
 
-    `text` is plain; an empty line starts a new paragraph. `figures` are image files (PNG, JPEG,
-    WebP, GIF) or their bytes, `captions` their texts in the same order. `table` is a list of rows,
-    each from column name to value.
+    `text` is plain; an empty line starts a new paragraph. `table` is a list of rows, each from
+    column name to value; the first column names the row.
 
     Examples:
         >>> Section("Entropy", table=[{"step": 0, "bits": 11.2}]).title
@@ -40,9 +47,8 @@ class Section:
 
     title: str
     text: str = ""
-    figures: Sequence[Path | bytes] = ()
+    figures: Sequence[Picture] = ()
     table: Sequence[Mapping[str, Any]] = ()
-    captions: Sequence[str] = ()
 
 
 def write_report(
@@ -53,13 +59,18 @@ def write_report(
     sections: Sequence[Section],
     provenance: Mapping[str, Any],
     subtitle: str = "",
+    verdict: Verdict | None = None,
+    terms: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a self-contained HTML report and return its path.
 
     `summary` becomes cards with a number and its explanation: a `Number` brings its own, and the
-    names that diagnostics use in `.summary()` are explained already. `provenance` (anything JSON
-    can hold) stands folded at the end. All text is escaped. The file is written atomically.
-    Raises InputError for a figure that is missing or not an image.
+    names that diagnostics use in `.summary()` are explained already. `verdict` stands before them.
+    `terms` explains words at the end, `files` links raw numbers in the report's folder (from label
+    to relative path), and `provenance` (anything JSON can hold) stands folded below. All text is
+    escaped. The file is written atomically. Raises InputError for a figure that is missing or not
+    an image, and for a link that leads out of the folder.
 
     Examples:
         >>> import tempfile
@@ -71,7 +82,7 @@ def write_report(
         True
     """
     path = Path(path)
-    page = render(title, subtitle, summary, sections, provenance)
+    page = render(title, subtitle, summary, sections, provenance, verdict, terms, files)
     path.parent.mkdir(parents=True, exist_ok=True)
     # file names may hold bytes that are not text
     return write_bytes(path, page.encode("utf-8", "replace"))
@@ -83,61 +94,49 @@ def render(
     summary: Mapping[str, Number | float | int | str],
     sections: Sequence[Section],
     provenance: Mapping[str, Any],
+    verdict: Verdict | None = None,
+    terms: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> str:
     """The report as text of an HTML document."""
-    fonts = {"400": "Inter-Regular.ttf", "500 700": "Inter-SemiBold.ttf"}
     origin = json.dumps(provenance, indent=2, ensure_ascii=False, default=str)
     return PAGES.get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
+        verdict=verdict,
         numbers=[explained(name, value) for name, value in summary.items()],
         sections=sections,
+        terms=terms or {},
+        files={label: relative(place) for label, place in (files or {}).items()},
         provenance=origin if provenance else "",
-        fonts={weight: _base64((FONTS / file).read_bytes()) for weight, file in fonts.items()},
+        fonts=_fonts(),
         style=(HERE / "style.css").read_text(encoding="utf-8"),
     )
 
 
 def _figures(section: Section) -> Iterator[dict[str, Any]]:
     """Each figure as the page embeds it."""
-    for index, figure in enumerate(section.figures):
-        caption = section.captions[index] if index < len(section.captions) else ""
-        described = caption or f"{section.title}, figure {index + 1}"
-        yield {**_image(figure), "caption": caption, "described": described}
+    return map(embedded, section.figures)
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
-    """The columns of a table, and whether each holds numbers only."""
+    """The columns of a table, and whether each holds numbers only, or numbers with intervals."""
     names = dict.fromkeys(column for row in rows for column in row)
+    given = {name: [row[name] for row in rows if row.get(name) is not None] for name in names}
     return {
-        name: all(is_number(row[name]) for row in rows if row.get(name) is not None)
-        for name in names
+        name: all(is_number(value) or reads_as_number(value) for value in values)
+        for name, values in given.items()
     }
 
 
-def _image(figure: Path | bytes) -> dict[str, Any]:
-    if isinstance(figure, bytes):
-        content, name = figure, "A figure given as bytes"
-    else:
-        name = str(figure)
-        content = read_bytes(figure, "The figure", LARGEST_FIGURE)
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            kind, (width, height) = image.get_format_mimetype(), image.size
-            density = float(image.info.get("dpi", (0, 0))[0])
-    # what is damaged makes a decoder raise nearly anything
-    except Exception as error:
-        raise InputError(
-            f"{name} is not a PNG, JPEG, WebP or GIF image; give the PNG of a saved figure."
-        ) from error
-    if density >= 150:
-        scale = PIXELS_PER_INCH / density
-        width, height = round(width * scale), round(height * scale)
-    return {"kind": kind, "data": _base64(content), "width": width, "height": height}
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+@lru_cache(maxsize=1)
+def _fonts() -> dict[str, str]:
+    """The two fonts in base64, by weight."""
+    files = {"400": "Inter-Regular.ttf", "500 700": "Inter-SemiBold.ttf"}
+    return {
+        weight: base64.b64encode((FONTS / file).read_bytes()).decode("ascii")
+        for weight, file in files.items()
+    }
 
 
 HERE = Path(__file__).parent

@@ -11,7 +11,8 @@ from recast_probe import pocket
 from recast_probe.demo.agreement import TINTS, by_kind, paint_prompts
 from recast_probe.demo.arms import ARMS
 from recast_probe.demo.measure import SCORES, mean_of
-from recast_probe.demo.pages import _gain, words
+from recast_probe.demo.pages import _gain
+from recast_probe.demo.words import in_words
 from recast_probe.studies.reference_gain import UNDEFINED
 
 
@@ -61,9 +62,9 @@ def test_intervals_of_scores_stay_inside_the_possible(score):
 
 def test_words_of_numbers_that_cannot_be_told():
     known = {"mean": 0.5, "low": 0.4, "high": 0.6, "count": 4}
-    assert words(known) == "0.500 [0.400, 0.600, n=4]"
-    assert words(known | {"low": None, "high": None}) == "0.500 [cannot tell, n=4]"
-    assert words(known | {"mean": None}) == words(None) == "not defined"
+    assert in_words(known) == "0.500 [0.400, 0.600, n=4]"
+    assert in_words(known | {"low": None, "high": None}) == "0.500 [cannot tell, n=4]"
+    assert in_words(known | {"mean": None}) == in_words(None) == "not defined"
     assert _gain({"recast": known, "random": known}, "full") == "1"
     assert _gain({"recast": known, "random": known}, "none") == "0"
     assert _gain({"recast": known | {"mean": None}}, "recast") == UNDEFINED

@@ -19,11 +19,13 @@ from PIL import Image
 import recast_probe as rp
 from recast_probe import pocket
 from recast_probe.cli import main
-from recast_probe.demo import DemoSettings, arms, pages, run_demo
+from recast_probe.demo import DemoSettings, arms, drawing, pages, run_demo
+from recast_probe.demo.verdict import verdict
 from recast_probe.errors import InputError
 from recast_probe.files import atomic
 from recast_probe.files.envelope import file_digest, read_json, read_sealed
 from recast_probe.studies.comparison import Comparison
+from tests.browser import check, chromium
 
 SETTINGS = DemoSettings(references=2, prompts=2, steps=3, seed=1)
 
@@ -106,10 +108,56 @@ def test_figures_and_report_need_nothing_else(finished):
     assert {f"{name}.{kind}" for name in wanted for kind in ("png", "pdf")} <= names
     assert sum(name.startswith("grid-") and name.endswith(".png") for name in names) == 2
     page = (out / "report.html").read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
     assert "<script" not in page
-    assert page.count("data:image/png") == len(wanted) + 2
+    for address in re.findall(r'(?:src|href)="(?!data:|#)([^"]+)"', page):
+        assert (out / address).exists()
+    assert page.count("data:image/svg") == len(wanted) + 2
+    headings = re.findall(r"<h[12]>(.*?)</h", page) + re.findall(r'class="title">(.*?)</p', page)
+    # the same run is drawn in three places
+    assert len([each for each in headings if not each.startswith("One run")]) == len(
+        {each for each in headings if not each.startswith("One run")}
+    )
+    alts = re.findall(r' alt="([^"]+)"', page)
+    assert len(alts) == len(set(alts)) == len(wanted) + 2
+    assert all(re.search(r"\d", alt) for alt in alts), "a finding has numbers"
     assert "exactly as many tokens at each step" in page
+
+
+def test_axe_finds_nothing_serious_in_the_report(finished):
+    with chromium() as browser:
+        check(browser, finished[1] / "report.html")
+
+
+def compared(low, high, p_value, count):
+    mean = None if low is None else (low + high) / 2
+    found = {"mean": 0.2 if mean is None else mean, "low": low, "high": high}
+    return {
+        "identity_difference": {
+            "recast_minus_random": {**found, "p_value": p_value, "count": count}
+        },
+        "arms": {arm: {"identity": {"mean": 0.31}} for arm in ("recast", "random")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "count", "words"),
+    [
+        (0.1, 0.3, 0.01, 12, "more of the subject"),
+        (-0.3, -0.1, 0.01, 12, "less of the subject"),
+        (-0.1, 0.3, 0.2, 12, "Undecided with 12 subjects"),
+        # one of the two alone decides nothing
+        (0.1, 0.3, 0.12, 4, "Undecided with 4 subjects"),
+        (-0.1, 0.3, 0.04, 12, "Undecided with 12 subjects"),
+        (None, None, 0.5, 2, "Undecided with 2 subjects"),
+        (None, None, None, 1, "Undecided with 1 subject:"),
+    ],
+)
+def test_the_verdict_follows_interval_and_p_value(low, high, p_value, count, words):
+    found = verdict(compared(low, high, p_value, count))
+    assert words in found.answer
+    assert ("cannot decide it" in found.evidence) == (count < 6)
+    if low is not None:
+        assert f"[{low:.3f}, {high:.3f}, n={count}]" in found.evidence
 
 
 def test_overlap_stands_beside_what_position_alone_reaches(finished, probe):
@@ -176,7 +224,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(probe, tmp_path, monkeypatch, 
 
     monkeypatch.setattr(Comparison, "run", counted)
     # figures take seconds and are another test's matter
-    monkeypatch.setattr(pages, "draw", lambda *_: {})
+    monkeypatch.setattr(drawing, "draw", lambda *_: {})
     monkeypatch.setattr(pages, "write_page", lambda *_: None)
     settings = DemoSettings(references=1, prompts=2, steps=2)
     with pytest.raises(KeyboardInterrupt):
@@ -205,7 +253,18 @@ def test_a_full_disk_leaves_the_earlier_summary(probe, tiny_folder, tmp_path, mo
     (tmp_path / "summary.json").write_text("earlier")
     monkeypatch.setattr(atomic.os, "fsync", flush)
     with pytest.raises(SystemExit) as stop:
-        main(["demo", "--model", str(tiny_folder), "--steps", "2", "--out", str(tmp_path)])
+        main(
+            [
+                "demo",
+                "--model",
+                str(tiny_folder),
+                "--steps",
+                "2",
+                "--out",
+                str(tmp_path),
+                "--overwrite",
+            ]
+        )
     assert stop.value.code == 2
     assert "No space left on device" in capsys.readouterr().err
     assert (tmp_path / "summary.json").read_text() == "earlier"
@@ -216,7 +275,7 @@ def test_control_c_from_outside(tiny_folder, tmp_path):
     """A real interrupt in the middle of the runs: exit code 130, one place named, no traceback."""
     command = [sys.executable, "-m", "recast_probe.cli", "demo", "--model", str(tiny_folder)]
     with subprocess.Popen(
-        [*command, "--references", "24", "--steps", "200", "--out", str(tmp_path), "--json"],
+        [*command, "--references", "24", "--steps", "10", "--out", str(tmp_path), "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,6 +17,7 @@ from recast_probe.experiments.attribution_result import Attribution
 from recast_probe.figures.style import house_style
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.testing.planted_received import planted_received
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -81,6 +82,8 @@ def results() -> dict[str, diagnostics.Result]:
         diagnostics.copy_heads(profile, threshold=0.5, min_mass=0),
         diagnostics.flow(profile, made("text")),
         correspondence(),
+        diagnostics.alignment(correspondence()),
+        diagnostics.sinks([planted_received(seed, high=[0]) for seed in range(6)], draws=99),
         drift(),
         attribution("block", "head"),
     ]
@@ -95,6 +98,8 @@ PANELS = {
     "copy_heads": 1,
     "flow": 4,
     "correspondence": 2,
+    "alignment": 2,
+    "sinks": 2,
     "drift": 3,
     "attribution": 1,
 }

@@ -164,11 +164,10 @@ def test_entropy_draws_both_curves_the_maximum_and_every_block(profile, every_fi
     curves, heat = every_figure["entropy"].axes[:2]
     maximum, marginal, conditional = curves.lines[:3]
     assert set(maximum.get_ydata()) == {result.maximum}
-    assert marginal.get_xydata()[:, 0] == pytest.approx([1000, 750, 500, 250])
+    assert marginal.get_xydata()[:, 0] == pytest.approx([0, 1, 2, 3])
+    assert "timestep 1000 to 250" in curves.get_xlabel()
     assert marginal.get_ydata() == pytest.approx(np.asarray(result.marginal))
     assert conditional.get_ydata() == pytest.approx(np.asarray(result.conditional))
-    left, right = curves.get_xlim()
-    assert left > right, "time runs to the right while timesteps count down"
     cells = heat.collections[0].get_array()
     expected = np.asarray(result.block_marginal.transpose("block", "step"))
     assert np.asarray(cells).reshape(expected.shape) == pytest.approx(expected)
@@ -178,7 +177,7 @@ def test_entropy_of_a_single_step_can_be_drawn(profile):
     figure = figures.plot_entropy(diagnostics.entropy(profile.sel(steps=[2])))
     with house_style():
         figure.draw_without_rendering()
-    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["500"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["2"]
 
 
 def test_overlap_draws_measures_nulls_and_blocks(profile, mask, every_figure):
@@ -277,3 +276,45 @@ def test_image_grid_keeps_rows_and_columns_in_order(every_figure, picture):
     ):
         with pytest.raises(InputError):
             figures.plot_images(rows, prompts, selection="s")
+
+
+def test_lines_on_each_other_share_it_in_dashes_and_are_named():
+    tokens = {"full": [48] * 3, "ReCAST": [48, 6, 8], "random": [48, 6, 8], "none": [0] * 3}
+    figure = figures.plot_budgets(tokens, 48, selection="3 steps")
+    styles = [patch.get_linestyle() for patch in figure.axes[0].patches]
+    assert styles[0] == styles[3] == "solid"
+    (first, drawn), (second, same) = (
+        patch._unscaled_dash_pattern for patch in figure.axes[0].patches[1:3]
+    )
+    assert drawn == same == (3, 3)
+    assert second - first == 3, "one's dashes fill the other's gaps"
+    assert "ReCAST, random" in figure.words["note"]
+    assert "dashes" not in figures.plot_budgets({"full": [4]}, 4, selection="s").words["note"]
+
+
+def test_many_arms_stand_in_rows_each_in_its_own_colour(arms):
+    values, intervals = arms
+    names = [f"arm number {place}, of a longer name" for place in range(11)]
+    figure = figures.plot_arms(
+        dict.fromkeys(names, values["full"]),
+        dict.fromkeys(names, intervals["full"]),
+        metric="m",
+        selection="s",
+    )
+    with house_style():
+        figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert axes.yaxis_inverted()
+    means = [line for line in axes.lines if line.get_markersize() == 8.5]
+    assert [line.get_xdata()[0] for line in means] == pytest.approx([intervals["full"].mean] * 11)
+    assert len({line.get_color() for line in means}) == 11
+
+
+def test_block_0_is_on_top_of_every_map():
+    from recast_probe.diagnostics.drift import Drift
+
+    errors = {name: np.eye(2) for name in ("key", "value", "output")}
+    found = Drift.build({(0, "conditional"): errors}, [1000, 500], ["single"] * 2, "tiny model")
+    low, high = figures.plot_drift(found).axes[0].get_ylim()
+    assert low > high

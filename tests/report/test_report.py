@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,7 +18,8 @@ from recast_probe import diagnostics
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.report import Number, Section, write_report
+from recast_probe.report import Number, Picture, Section, Verdict, write_report
+from recast_probe.report.links import relative
 from recast_probe.report.numbers import explained, formatted
 from recast_probe.report.page import render
 
@@ -67,8 +68,7 @@ def everywhere(text: str, figures=()) -> str:
     section = Section(
         title=text,
         text=text,
-        figures=figures,
-        captions=[text] * len(figures),
+        figures=[Picture(figure, text, text, text, {text: "a b.png"}) for figure in figures],
         table=[{text: text, "tokens": 3}],
     )
     return render(
@@ -77,6 +77,9 @@ def everywhere(text: str, figures=()) -> str:
         {text: Number(text, 1.0, text, text, text)},
         [section] * 3,
         {text: [text, {text: 1}]},
+        Verdict(text, text),
+        {text: text},
+        {text: "runs/a:b.json"},
     )
 
 
@@ -93,6 +96,7 @@ def test_hostile_text_stays_text(tmp_path):
 
 
 @given(st.text(max_size=30))
+@settings(max_examples=40)
 def test_any_text_is_shown_unchanged(text):
     reader = Reader(render("t", "", {}, [Section(title="s", text="x" + text + "y")], {}))
     shown = reader.text.replace("\r", "").replace("\n", "")
@@ -109,7 +113,11 @@ def test_nothing_outside_the_file_is_asked_for():
         assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
         for name in ("src", "href", "srcset", "action"):
             value = attributes.get(name) or ""
-            assert value == "" or value.startswith(("data:image/", "#section-")), (tag, value)
+            assert (
+                value == ""
+                or value.startswith(("data:image/", "#section-", "#words"))
+                or value in ("a%20b.png", "runs/a%3Ab.json")
+            ), (tag, value)
     assert "@import" not in page
     assert set(re.findall(r"url\(\"([a-z]+:[a-z/]+);", page)) == {"data:font/ttf"}
     policy = [a["content"] for t, a in reader.tags if a.get("http-equiv")]
@@ -156,13 +164,25 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
 def test_images_are_embedded_and_dense_ones_shown_at_their_size():
     reader = Reader(
         render(
-            "t", "", {}, [Section("s", figures=[png(400, 200, dpi=(200, 200)), png(40, 20)])], {}
+            "t",
+            "",
+            {},
+            [
+                Section(
+                    "s",
+                    figures=[
+                        Picture(png(400, 200, dpi=(200, 200)), "A finding."),
+                        Picture(png(40, 20), "Another."),
+                    ],
+                )
+            ],
+            {},
         )
     )
     images = [attributes for tag, attributes in reader.tags if tag == "img"]
     assert [(image["width"], image["height"]) for image in images] == [("208", "104"), ("40", "20")]
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
-    assert [image["alt"] for image in images] == ["s, figure 1", "s, figure 2"]
+    assert [image["alt"] for image in images] == ["A finding.", "Another."]
 
 
 def test_unusable_figures_are_named(tmp_path):
@@ -171,9 +191,13 @@ def test_unusable_figures_are_named(tmp_path):
     target = tmp_path / "report.html"
     common = {"title": "t", "summary": {}, "provenance": {}}
     with pytest.raises(InputError, match=r"figure\.pdf is not a PNG"):
-        write_report(target, sections=[Section("s", figures=[vector])], **common)
+        write_report(target, sections=[Section("s", figures=[Picture(vector, "x")])], **common)
     with pytest.raises(InputError, match=r"there is no file .*missing\.png"):
-        write_report(target, sections=[Section("s", figures=[tmp_path / "missing.png"])], **common)
+        write_report(
+            target,
+            sections=[Section("s", figures=[Picture(tmp_path / "missing.png", "x")])],
+            **common,
+        )
     assert not target.exists()
 
 
@@ -198,10 +222,41 @@ def test_tables_align_numbers_and_keep_gaps():
     rows = [{"arm": "full", "identity": 0.91}, {"arm": "none", "identity": None, "note": "x"}]
     reader = Reader(render("t", "", {}, [Section("s", table=rows)], {}))
     heads = [attributes.get("class") for tag, attributes in reader.tags if tag == "th"]
-    assert heads == [None, "numeric", None]
-    assert reader.count("td") == 6
+    assert heads == [None, "numeric", None, None, None]
+    assert reader.count("td") == 4
+    scopes = [attributes.get("scope") for tag, attributes in reader.tags if tag == "th"]
+    assert scopes == ["col"] * 3 + ["row"] * 2
     assert "0.910" in reader.text
     assert "not available" in reader.text
+
+
+def test_numbers_with_intervals_stand_to_the_right():
+    rows = [{"arm": "a", "identity": "0.81 [0.79, 0.83, n=4]"}, {"arm": "b", "identity": "1"}]
+    reader = Reader(render("t", "", {}, [Section("s", table=rows)], {}))
+    cells = [attributes.get("class") for tag, attributes in reader.tags if tag == "td"]
+    assert cells == ["numeric", "numeric"]
+    mixed = [{"arm": "a", "identity": "0.81"}, {"arm": "b", "identity": "of two runs"}]
+    reader = Reader(render("t", "", {}, [Section("s", table=mixed)], {}))
+    assert not any(attributes.get("class") == "numeric" for _, attributes in reader.tags)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../other/a.json", "runs/../../a", ""])
+def test_links_lead_below_the_report_only(path):
+    with pytest.raises(InputError, match="its own folder"):
+        relative(path)
+    assert relative("javascript:alert(1)") == "javascript%3Aalert%281%29"
+
+
+def test_an_svg_is_an_image_of_its_own_size():
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 144 72"><script>x</script></svg>'
+    page = render("t", "", {}, [Section("s", figures=[Picture(svg, "A finding.")])], {})
+    ((_, image),) = [each for each in Reader(page).tags if each[0] == "img"]
+    assert (image["width"], image["height"]) == ("208", "104")
+    assert image["src"].startswith("data:image/svg+xml,")
+    assert "<script" not in page, "a browser runs nothing inside an image"
+    for odd in (b"<svg>", b"<svg \xff\xfe", b'<html><svg viewBox="0 0 1 1">'):
+        with pytest.raises(InputError, match="not a PNG"):
+            render("t", "", {}, [Section("s", figures=[Picture(odd, "x")])], {})
 
 
 @pytest.mark.parametrize(
