@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recast_probe._utils.ending import run_program
+from recast_probe._utils.ending import STOPS, run_program, stoppable_while_importing
 from recast_probe.studies import Outcome, Store, Unit, markdown, run_study, save_table
 
 UNITS = [Unit({"subject": f"s{number}", "prompt": "p"}, number) for number in range(12)]
@@ -71,7 +71,7 @@ class Trial:
     log: Path = field(init=False)
 
     def __post_init__(self) -> None:
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.log = self.folder / "log"
         self.log.touch()
 
@@ -95,11 +95,16 @@ class Trial:
 
     def start(self) -> int:
         """The study in a process of its own."""
+        # as a program does it; no signal may come before
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         process = os.fork()
         if process:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             return process
         code = 1
         try:
+            stoppable_while_importing()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             run_program(self.study, "study")
             code = 0
@@ -149,8 +154,7 @@ def stopped(kind: str, folder: Path, unbroken: bytes, moments: list[float]) -> R
         trial.study()
         row.trials += 1
         row.broken += code != 0
-        # before its handler is there, a signal ends a process in the system's own way
-        row.wrong_exit += code not in (0, wanted, -number)
+        row.wrong_exit += code not in (0, wanted)
         row.lost += trial.performed() - before - (RUNS - finished)
         row.same += trial.table() == unbroken
         row.stray += trial.stray()

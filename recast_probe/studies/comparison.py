@@ -11,13 +11,13 @@ from PIL import Image
 
 from recast_probe.datasets import Case, file_label
 from recast_probe.interventions.base import Intervention
-from recast_probe.interventions.methods import method
 from recast_probe.masks import MaskFinder, OncePerImage
 from recast_probe.metrics import IdentityScorer, Metric, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
 from recast_probe.studies.extra_metrics import measured
+from recast_probe.studies.named_method import named_method
 from recast_probe.studies.scored_area import scored_area
 from recast_probe.studies.store import Store, Writer
 
@@ -30,7 +30,7 @@ class Arm:
 
     Attributes:
         method: one of `interventions.METHODS`.
-        budget: tokens that stay from step 1 on; unused by "full" and "none".
+        budget: tokens that stay from step 1 on, see `named_method`; unused by "full" and "none".
         blocks: what rankings that ask the model average over.
         given: interventions in place of the method's own; `method` is a name only then.
         steps: denoising steps, where they are not the comparison's.
@@ -46,16 +46,7 @@ class Arm:
         """What is done to the run of one case."""
         if self.given is not None:
             return list(self.given)
-        # only the oracle's tokens need the mask; finding one can cost as much as a run
-        mask = case.reference_mask if self.method == "mask-oracle" else None
-        return method(
-            self.method,
-            self.budget,
-            probe.layout(case.reference),
-            blocks=self.blocks,
-            mask=None if mask is None else probe.reference_mask(mask, case.reference),
-            seed=case.seed,
-        )
+        return named_method(probe, self.method, self.budget, blocks=self.blocks)(case)
 
 
 @dataclass(frozen=True)
@@ -185,7 +176,7 @@ class Comparison:
             "colour": to_wanted["colour"],
             "identity_to_full": to_full["mobilenet"],
             "colour_to_full": to_full["colour"],
-            **_target_error(case.target, image, area.output),
+            **target_error(case.target, image, area.output),
             "token_steps": int(sum(result.reference_tokens_per_step)),
             "mean_budget": result.mean_budget,
             "reference_tokens_per_step": list(result.reference_tokens_per_step),
@@ -195,9 +186,15 @@ class Comparison:
         }
 
 
-def _target_error(
+def target_error(
     target: Image.Image | None, image: Image.Image, mask: np.ndarray | None
 ) -> dict[str, float]:
+    """Mean absolute distance of an output to its target inside a mask, as a fraction of the range;
+    nothing without a target.
+
+    Args:
+        mask: bool (height, width) of the output; None for the whole image.
+    """
     if target is None:
         return {}
     wanted = np.asarray(target.resize(image.size), np.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ def p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.{3 if value < 0.01 else 2}f}"
 
 
-def markdown(rows: list[Mapping[str, Any]]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as an aligned Markdown table; numbers to the right. Bars in cells are escaped.
 
     Examples:

@@ -108,12 +108,20 @@ def test_the_cost_is_printed_before_the_sweep_starts(probe, image, other, capsys
     assert f"{stated / 1000:.1f} kB of activations" in printed
 
 
+SWEEP = {**QUIET, **WINDOWS, "scores": {"red": redness}}
+
+
+@pytest.fixture(scope="module")
+def whole(probe, image, other):
+    """The map of a sweep that nothing interrupts."""
+    return causal_map(probe, image, "fox", other, **SWEEP)
+
+
 @pytest.mark.parametrize("interrupt_at", [0, 1, 2, 5])
 def test_an_interrupted_sweep_gives_the_same_map(
-    tmp_path, probe, image, other, monkeypatch, interrupt_at
+    tmp_path, probe, image, other, whole, monkeypatch, interrupt_at
 ):
-    settings = {**QUIET, **WINDOWS, "scores": {"red": redness}}
-    whole = causal_map(probe, image, "fox", other, **settings)
+    settings = SWEEP
     generate, made = type(probe).generate, []
 
     def counted(self, *arguments, **given):
