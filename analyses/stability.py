@@ -1,90 +1,9 @@
-"""Do rankings of one reference agree across prompts? 10 references x 15 prompts (Section 3.4)."""
+"""`recast-probe study stability` from a checkout; see recast_probe/recipes."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-
-import numpy as np
-
-from analyses.command import finish, open_store, parse
-from analyses.comparing import bench
 from recast_probe._utils.ending import run_program
-from recast_probe.commands.common import open_probe
-from recast_probe.datasets import Case, file_label
-from recast_probe.demo.agreement import by_kind
-from recast_probe.diagnostics import Stability, stability
-from recast_probe.diagnostics.stability import MEASURES
-from recast_probe.figures import plot_stability
-from recast_probe.studies import Outcome, Unit, markdown, run_study
-from recast_probe.studies.resampling import bootstrap
+from recast_probe.commands.study import script
 
-BLOCKS = "paper"
-KINDS = {"same_kind": "spearman_same_category", "other_kind": "spearman_other_category"}
-
-
-def main(arguments: list[str] | None = None) -> dict:
-    """Profile step 0 of what is missing, print the table, write everything to --out."""
-    chosen = parse(__doc__, "stability", arguments, {"subjects": (10, 2), "prompts": (15, 3)})
-    probe = open_probe(chosen.model, chosen.dtype, chosen.device)
-    store = open_store(chosen, probe, blocks=BLOCKS, prompts=chosen.prompts)
-
-    def compared(cases: Sequence[Case]) -> Stability:
-        # the same noise for all prompts of a reference, so that only the prompts differ
-        profiles = [
-            probe.profile(
-                case.reference,
-                case.prompt,
-                chosen.steps,
-                cases[0].seed,
-                profile_steps=0,
-                mass_table="queried",
-                progress=False,
-            ).sel(BLOCKS)
-            for case in cases
-        ]
-        return stability(profiles, [str(i) for i in range(len(cases))])
-
-    def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
-        found = compared(unit.payload)
-        values = {name: getattr(found, f"mean_{name}").mean for name in MEASURES}
-        kinds = by_kind(found.spearman.values, [case.category for case in unit.payload])
-        values |= {name: kinds[pairs] for pairs, name in KINDS.items()}
-        yield Outcome(arms[0], values)
-
-    references: dict[str, list[Case]] = {}
-    for case in bench(chosen):
-        references.setdefault(case.subject, []).append(case)
-    alone = [name for name, cases in references.items() if len(cases) < 2]
-    if alone:
-        print(f"Left out, with one prompt there is nothing to compare: {', '.join(alone)}.")
-    references = {name: cases for name, cases in references.items() if name not in alone}
-    units = [
-        Unit({"subject": name, **file_label(cases)}, cases) for name, cases in references.items()
-    ]
-    table = run_study(units, ["rankings"], perform, store)
-    rows, measured = [], {}
-    for name in (*MEASURES, *KINDS.values()):
-        if table[name].isna().any():
-            continue  # too few prompts for pairs of this kind
-        found = bootstrap(
-            [np.array([value]) for value in table[name]], seed=chosen.seed, within=(-1, 1)
-        )
-        if name.startswith("spearman"):
-            measured[name] = found.to_dict()
-        rows.append(
-            {
-                "measure": name.replace("_", " "),
-                "mean over references": str(found),
-                "lowest": float(table[name].min()),
-                "highest": float(table[name].max()),
-            }
-        )
-    print(markdown(rows))
-    summary = {"table": rows, "measured": measured}
-    chart = plot_stability(compared(units[0].payload))
-    finish(chosen, store, {"references": table}, summary, {"first_reference": chart})
-    return {"table": rows}
-
+main = script("stability")
 
 if __name__ == "__main__":
     run_program(main, "stability")

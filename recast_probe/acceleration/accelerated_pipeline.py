@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 
-from recast_probe._utils.checks import share_of
+from recast_probe._utils.suggestions import did_you_mean
 from recast_probe.acceleration.fp8 import use_fp8_linears
 from recast_probe.acceleration.image_observer import ImageObserver
 from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
-from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.base import Intervention, as_interventions
 from recast_probe.interventions.methods import METHODS, REUSING, WITHOUT_BUDGET
 from recast_probe.interventions.methods import method as named
-from recast_probe.interventions.prune import as_budget
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.pipelines import find_family
 from recast_probe.runs.attach_hooks import OTHER_TRANSFORMER, HookedCalls
 from recast_probe.runs.callers import OneThread, calling_pipeline
 from recast_probe.runs.pipeline_check import check_pipeline
-from recast_probe.selection.budgets import Adaptive, Aligned, Fixed
+from recast_probe.selection.budget_language import budget_of
+from recast_probe.selection.budgets import Aligned
 from recast_probe.selection.mass import MassShare
 
 # by default, keys and values are computed again every so many steps
@@ -61,6 +61,12 @@ class Acceleration:
     ) -> None:
         self.pipe, self.family = pipe, find_family(pipe, traced=False)
         self._choose, self._name = choose, name
+        if name in REUSING and self.family.caches_reference:
+            raise UnsupportedPipelineError(
+                f"{self.family.name} computes its reference tokens once and reuses their keys and "
+                f"values by itself, so method={name!r} has nothing to do; choose another one, such "
+                "as method='recast'."
+            )
         check_pipeline(self.family, "hooks")
         self._session: ImageObserver | None = None
         self._timesteps: torch.Tensor | None = None
@@ -136,6 +142,11 @@ class Acceleration:
         """Blocks whose attention is read or changed in this call."""
         return () if self._session is None else self._session.blocks()
 
+    def operations(self, block: int) -> tuple[str, ...]:
+        """Where attention of a block of ``blocks`` is found in this call."""
+        assert self._session is not None
+        return self._session.operations(block)
+
     def only_stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Keys and values of an earlier step, where a block needs nothing else."""
         return None if self._session is None else self._session.only_stored_keys(block)
@@ -185,7 +196,7 @@ def accelerate(
     align: int | None = None,
     blocks: Any = "paper",
     seed: int = 0,
-    interventions: Sequence[Intervention] | None = None,
+    interventions: Intervention | Sequence[Intervention] | None = None,
     fp8: bool = False,
 ) -> Acceleration:
     """Make a pipeline faster in place, by hooks and attention processors alone.
@@ -201,14 +212,14 @@ def accelerate(
 
     By default all reference tokens stay, and their keys and values are computed in every fourth
     step only. On Pocket Kontext that keeps 98 % of the subject's identity, and reuse that is never
-    refreshed 81 %; see "Quality against speed" in docs/findings.md.
+    refreshed 81 %; see "Quality against speed" in docs/findings-first-edition.md.
 
     Args:
         pipe: a built diffusers pipeline of a family whose attention can be hooked.
         method: one of ``METHODS`` that needs no mask.
-        budget: how many reference tokens are attended to from step 1 on: a number of tokens, a
-            share between 0 and 1 of the reference, or a budget. None: all of them for the methods
-            that reuse, Eq. 4 scaled to the reference for the others.
+        budget: how many reference tokens are attended to from step 1 on: 64, 0.25, "25%",
+            "eq4:256:1024:2", or another budget of ``recast_probe.budget``. None: all of them for
+            the methods that reuse, Eq. 4 scaled to the reference for the others.
         refresh: for the methods that reuse: store keys and values again in these steps, or every so
             many steps; 0 never does. None: every 4 steps.
         computed: for "reuse+step-cache": see ``StepCache``.
@@ -233,17 +244,14 @@ def accelerate(
         Acceleration(FluxKontextPipeline, reuse, restored)
     """
     if interventions is not None:
-        given = tuple(interventions)
-        for each in given:
-            if not isinstance(each, Intervention):
-                raise InputError(f"{each!r} is not an intervention, such as ReuseReference(...).")
+        given = as_interventions(interventions)
         return Acceleration(pipe, lambda layout: given, f"{len(given)} interventions", fp8)
     if method not in METHODS or method == "mask-oracle":
         known = ", ".join(name for name in METHODS if name != "mask-oracle")
-        raise InputError(f"There is no method {method!r} for accelerate; there is {known}.")
-    share = isinstance(budget, float)
-    if share and not 0 < budget <= 1:
-        raise InputError(f"A share of the reference lies between 0 and 1, not {budget}.")
+        raise InputError(
+            f"There is no method {method!r} for accelerate; there is {known}."
+            f"{did_you_mean(method, METHODS)}"
+        )
 
     def choose(layout: TokenLayout) -> list[Intervention]:
         chosen = _budget_for(budget, layout.reference_tokens, align, method)
@@ -271,12 +279,10 @@ def _budget_for(budget: Any, tokens: int, align: int | None, method: str) -> Any
     if budget is None:
         if method in (*REUSING, *WITHOUT_BUDGET):
             return None
-        budget = Adaptive.paper(tokens)
-    if isinstance(budget, float):
-        budget = Fixed(share_of(tokens, budget))
-    budget = as_budget(budget, ranked=True)
-    if align is None:
-        return budget
+        budget = "eq4"
     if isinstance(budget, MassShare):
-        raise InputError(f"{budget!r} is not known before the run, so it cannot be aligned.")
-    return Aligned(budget, align, tokens)
+        if align is not None:
+            raise InputError(f"{budget!r} is not known before the run, so it cannot be aligned.")
+        return budget
+    found = budget_of(budget, tokens)
+    return found if align is None else Aligned(found, align, tokens)

@@ -50,7 +50,9 @@ class ImageObserver(RunObserver):
         schedule = replace(
             whole, timesteps=whole.timesteps[self._first :], sigmas=whole.sigmas[self._first :]
         )
-        prompts = len(inputs["hidden_states"])
+        rows = family.rows_now()
+        prompts = len(inputs["hidden_states"]) // len(rows)
+        branches = rows if family.batched else BRANCHES
         run = RunContext(
             layout=layout,
             timesteps=schedule.timesteps,
@@ -58,9 +60,12 @@ class ImageObserver(RunObserver):
             block_kinds=family.block_kinds,
             prompts=prompts,
             heads=family.heads,
+            batched=len(rows) > 1,
         )
         request = PipelineCall(("",) * prompts, (), 0, {}, layout, schedule)
-        needs, recorder = prepare_run(family, request, None, interventions, run, BRANCHES[:1])
+        needs, recorder = prepare_run(
+            family, request, None, interventions, run, BRANCHES[:1], mass_table="queried"
+        )
         self._stack = ExitStack()
         hooks = [self._stack.enter_context(each.attached(family, run)) for each in interventions]
         self._interventions = list(interventions)
@@ -68,11 +73,10 @@ class ImageObserver(RunObserver):
             family=family,
             run=run,
             schedule=schedule,
-            branches=dict.fromkeys(BRANCHES),
+            branches=dict.fromkeys(branches),
             needs=needs,
             hooks=hooks,
             recorder=recorder,
-            mass_table="queried",
         )
         self._calls_of_step = 0
         self._calls_of_first_step = 0
@@ -84,7 +88,7 @@ class ImageObserver(RunObserver):
         if step == 0:
             self._calls_of_first_step = self._calls_of_step
         follows = step in (self.step, self.step + 1) and step < self.run.steps
-        if not follows or self._calls_of_step > len(BRANCHES):
+        if not follows or self._calls_of_step > len(self.calls_of_step):
             raise VerificationError(
                 f"The transformer was called for step {step} of {self.run.steps} after step "
                 f"{self.step}, {self._calls_of_step} times in it; the accelerated pipeline does "
@@ -97,18 +101,23 @@ class ImageObserver(RunObserver):
         return
 
     def _check_layout(self, inputs: Mapping[str, Any]) -> None:
-        if inputs["hidden_states"].shape != self._shape:
+        shape = inputs["hidden_states"].shape
+        # a model with a cache of its reference computes it in the first step alone
+        later = self.family.caches_reference and self.step > 0
+        if shape != self._shape if not later else shape[0] != self._shape[0]:
             raise VerificationError(
-                f"The transformer was given tokens of shape {tuple(inputs['hidden_states'].shape)} "
-                f"in an image that began with {tuple(self._shape)}."
+                f"The transformer was given tokens of shape {tuple(shape)} in an image "
+                f"that began with {tuple(self._shape)}."
             )
         # a negative prompt may have another length, which is not known before its first call
-        text = int(inputs["encoder_hidden_states"].shape[1])
-        self.run.layouts[self.branch] = replace(self.run.layout, text=text)
+        text = self.family.observed_text(inputs)
+        for branch in self._rows:
+            self.run.layouts[branch] = replace(self.run.layout, text=text)
 
-    def _which_branch(self, order: int, inputs: Mapping[str, Any]) -> str:
-        self._seen.add(BRANCHES[order])
-        return BRANCHES[order]
+    def _which_branches(self, order: int, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+        rows = self.calls_of_step[order]
+        self._seen.update(rows)
+        return rows
 
     def end(self) -> bool:
         """Let go of all that was kept once the image's last call is done."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import Json, Steps, emit, transformer_config
+from recast_probe.commands.common import transformer_config
+from recast_probe.commands.options import Steps
+from recast_probe.commands.output import emit
 from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
 
@@ -19,6 +22,13 @@ USUAL_TOKENS = {
     "pocket": (32, 256, 256),
     # the text is 37 x 37 tokens of a square picture and a short prompt
     "qwen-image-edit": (1400, 4096, 4096),
+    "qwen-image-edit-inpaint": (1400, 4096, 4096),
+    "qwen-image-edit-2509": (1400, 4096, 4096),
+    "qwen-image-edit-2511": (1400, 4096, 4096),
+    # a picture of half the size is 18 x 18 tokens, between two more; the prompt is padded to 512
+    "longcat-image-edit": (838, 4096, 4096),
+    # the whole picture and 4 layers of 640 x 640 pixels are generated
+    "qwen-image-layered": (512, 5 * 1600, 1600),
 }
 MEGAPIXEL_TOKENS = (512, 4096, 4096)
 
@@ -27,22 +37,28 @@ def bound(
     model: Annotated[
         str,
         typer.Option(
-            help="'flux-kontext', 'flux2-dev', 'flux2-klein-4b', 'flux2-klein-9b' or "
-            "'qwen-image-edit' (published configs), 'pocket', a folder or a hub repository; only "
-            "the transformer's config is read."
+            help="A published config ('flux-kontext', 'flux2-dev', 'flux2-klein-4b', "
+            "'flux2-klein-9b', 'joyimage-edit', 'longcat-image-edit', 'qwen-image-edit', "
+            "'qwen-image-edit-2509', 'qwen-image-edit-2511', 'qwen-image-layered'; with '-inpaint' "
+            "behind the name where there is such a pipeline), 'pocket', 'tiny:FAMILY', a folder or "
+            "a hub repository; only the transformer's config is read."
         ),
     ] = "flux-kontext",
     tokens: Annotated[
         str | None,
-        typer.Option(help="Text, generation and reference tokens, such as 512,4096,4096."),
+        typer.Option(
+            help="Text, generation and reference tokens, such as 512,4096,4096.",
+            show_default="the model's usual ones",
+        ),
     ] = None,
     steps: Steps = 28,
     done: Annotated[
         list[str] | None,
         typer.Option(
             "--with",
-            help="What is done to the run; repeat for several: none, prune=600, eq4=256:1024:2, "
-            "reuse=1, compute=20, fp8, read=0. A table of usual ones by default.",
+            help="What is done to the run; repeat for several: none, prune=BUDGET (600, 25%, "
+            "eq4:256:1024:2), reuse=1, compute=20, fp8, read=0.",
+            show_default="a table of usual ones",
         ),
     ] = None,
     device: Annotated[
@@ -80,14 +96,14 @@ def bound(
             metavar=WHOLE,
         ),
     ] = 1,
-    as_json: Json = False,
 ) -> None:
-    """Print FLOP, bytes, the least time on a device, and the most that something can speed it up.
+    """FLOP, bytes, the least time of a run, and the most that something can speed it up.
 
     Speed-ups assume that all FLOP take the same time, or attention's the stated multiple of it.
     They hold for the transformer; text encoders and autoencoder come on top in every arm.
     """
-    from recast_probe.cost_model import RunPlan, readout_work
+    from recast_probe.blocks import select_blocks
+    from recast_probe.cost_model import PUBLISHED, SOURCES, RunPlan, readout_work
     from recast_probe.cost_model import bound as bound_of
     from recast_probe.cost_model.plan_parser import paper_rows, planned
 
@@ -105,10 +121,15 @@ def bound(
         name: bound_of(config, plan, limits, attention_slowdown=attention_slowdown)
         for name, plan in plans.items()
     }
+    kinds = ["double"] * config.double_blocks + ["single"] * config.single_blocks
+    ranking = len(select_blocks("paper", kinds))
     readout = readout_work(config, generation, reference)
+    table = readout_work(config, generation, reference, text=text, mass_table="all")
+    read = {"flop": readout, "ranking": ranking * readout / len(kinds), "mass_table": table}
     step = full.step_work(config, full.steps[0])
     facts: dict[str, Any] = {
         "model": model,
+        "config": SOURCES[PUBLISHED[model]] if model in PUBLISHED else None,
         "parameters": config.parameters,
         "tokens": {"text": text, "generation": generation, "reference": reference},
         "steps": steps,
@@ -120,16 +141,15 @@ def bound(
             "modulation": step.modulation,
             "total": step.total,
         },
-        "readout": {
-            "flop": readout,
+        "readout": read
+        | {
+            "ranking_blocks": ranking,
             "share_of_step": readout / step.total * calls,
             "share_of_run": readout * calls / (step.total * steps),
         },
     }
-    if as_json:
-        emit(facts | {"bounds": {name: each.to_dict() for name, each in found.items()}}, True)
-        return
-    _print(config, facts, found, limits)
+    bounds = {name: each.to_dict() for name, each in found.items()}
+    emit(facts | {"bounds": bounds}, _lines(config, facts, found, limits))
 
 
 def _tokens(text: str | None, model: str) -> tuple[int, int, int]:
@@ -165,40 +185,45 @@ def _fits(words: list[str], steps: int) -> bool:
     return steps > 1 or not words if not counts else min(counts) <= steps
 
 
-def _print(
+def _lines(
     config: TransformerConfig,
     facts: dict[str, Any],
     found: dict[str, Bound],
     limits: DeviceLimits | None,
-) -> None:
+) -> Iterator[str]:
     tokens, step, readout = facts["tokens"], facts["full_step"], facts["readout"]
-    print(
+    yield (
         f"{facts['model']}: {config.parameters:,} parameters; {tokens['text']:,} text, "
         f"{tokens['generation']:,} generation and {tokens['reference']:,} reference tokens; "
         f"{facts['steps']} steps"
     )
-    print(
+    yield (
         f"a full step: {_tera(step['total'])} TFLOP ({_tera(step['linear'])} linear, "
         f"{_tera(step['attention'])} attention, {_tera(step['modulation'])} modulation)"
     )
-    print(
+    yield (
         f"reading attention to the reference in every block: {_tera(readout['flop'])} TFLOP, "
-        f"{readout['share_of_step']:.2%} of a step, {readout['share_of_run']:.3%} of the run"
+        f"{readout['share_of_step']:.2%} of a step, {readout['share_of_run']:.3%} of the run; in "
+        f"the {readout['ranking_blocks']} blocks that ReCAST ranks by: "
+        f"{_tera(readout['ranking'])} TFLOP; between all token groups: "
+        f"{_tera(readout['mass_table'])} TFLOP"
     )
+    if facts["config"] is not None:
+        yield f"the config is {facts['config']}"
     if limits is not None:
-        print(
+        yield (
             f"{limits.name}: {limits.bfloat16 / 1e12:.1f} TFLOP/s, "
             f"{limits.bandwidth / 1e12:.3f} TB/s ({limits.source})"
         )
     columns = f"{'':28} {'TFLOP':>10} {'linear':>10} {'attention':>10} {'GB':>9} {'at most':>8}"
-    print(columns + ("" if limits is None else f" {'at least':>10}"))
+    yield columns + ("" if limits is None else f" {'at least':>10}")
     for name, each in found.items():
         row = f"{name:28} {_tera(each.total):>10} {_tera(each.linear):>10} "
         row += f"{_tera(each.attention):>10} "
         row += f"{(each.weight_bytes + each.activation_bytes) / 1e9:9,.4g} {each.speed_up:7.3f}x"
         if each.least_seconds is not None:
             row += f" {each.least_seconds:8.4g} s, {each.limited_by}-bound"
-        print(row)
+        yield row
 
 
 def _tera(flop: float) -> str:

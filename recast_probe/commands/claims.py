@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import Json, emit, transformer_config
-from recast_probe.errors import InputError
+from recast_probe.commands.common import transformer_config
+from recast_probe.commands.output import emit
+
+if TYPE_CHECKING:
+    from recast_probe.paper_claims.verdict import Verdict
 
 
 def claims(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Folder or repository whose transformer's config is read; FLUX.1 Kontext dev's "
-            "by default."
+            help="Folder or repository whose transformer's config is read.",
+            show_default="FLUX.1 Kontext dev's",
         ),
     ] = None,
     measured: Annotated[
@@ -26,9 +31,8 @@ def claims(
     markdown: Annotated[
         bool, typer.Option(help="Print the table of the findings alone, in Markdown.")
     ] = False,
-    as_json: Json = False,
 ) -> None:
-    """Print each claim of the paper: its number, what arithmetic allows, what was measured."""
+    """Each claim of the paper: its number, what arithmetic allows, what was measured."""
     from recast_probe.cost_model.work import step_work
     from recast_probe.paper_claims import (
         GENERATION,
@@ -42,11 +46,6 @@ def claims(
     config = transformer_config(model or "flux-kontext")
     numbers = collect(measured or [])
     found = check_claims(config, numbers)
-    if markdown and as_json:
-        raise InputError("Choose one of --markdown and --json.")
-    if markdown:
-        print(markdown_table(found, numbers.get("model")))
-        return
     steps = {
         str(TEXT + GENERATION + reference): step_work(config, TEXT, GENERATION, reference).total
         for reference in (REFERENCE, 600, 0)
@@ -56,17 +55,30 @@ def claims(
         "flop_per_step": steps,
         "measured_on": numbers.get("model"),
     }
-    if as_json:
-        emit(facts | {"claims": [each.to_dict() for each in found]}, as_json)
-        return
-    print(f"{config.parameters:,} parameters")
+    listed = {"claims": [each.to_dict() for each in found]}
+    if markdown:
+        emit(facts | listed, [markdown_table(found, numbers.get("model"))])
+    else:
+        emit(facts | listed, _lines(found, config.parameters, steps, numbers.get("model")))
+
+
+def _lines(
+    found: list[Verdict], parameters: int, steps: dict[str, float], model: str | None
+) -> Iterator[str]:
+    counts = Counter(each.verdict for each in found)
+    yield f"{len(found)} claims: {', '.join(f'{n} {verdict}' for verdict, n in counts.items())}."
+    if model is None:
+        yield (
+            "Nothing was measured: give --measured a summary.json of the demo or of an analysis."
+        )
+    else:
+        yield f"Measured on {model}, not on the paper's 12 B model."
+    yield f"{parameters:,} parameters"
     for tokens, flop in steps.items():
-        print(f"{flop / 1e12:.2f} TFLOP a step at {int(tokens):,} tokens")
-    if "model" in numbers:
-        print(f"Measured on {numbers['model']}, not on the paper's 12 B model")
+        yield f"{flop / 1e12:.2f} TFLOP a step at {int(tokens):,} tokens"
     for each in found:
-        print(f"\n{each.verdict.upper()}: {each.claim}")
-        print(f"  paper     {each.paper}")
+        yield f"\n{each.verdict.upper()}: {each.claim}"
+        yield f"  paper     {each.paper}"
         for name in ("allowed", "measured", "test", "rests_on"):
             if getattr(each, name) != "-":
-                print(f"  {name.replace('_', ' '):9} {getattr(each, name)}")
+                yield f"  {name.replace('_', ' '):9} {getattr(each, name)}"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import (
-    Blocks,
-    Json,
-    MaskInside,
+from recast_probe.commands.inputs import check_same_picture, mask_source, parse_blocks, read_image
+from recast_probe.commands.options import Blocks, MaskInside, Overwrite
+from recast_probe.commands.output import (
+    check_output,
     emit,
+    names_and_values,
     note,
+    number,
     output_folder,
-    parse_blocks,
 )
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import without_nan, write_json
@@ -46,6 +47,16 @@ def numbers(found: Sequence[Result]) -> dict[str, Any]:
     return {"selection": found[0].selection, **{each.name: each.summary() for each in found}}
 
 
+def lines(found: Sequence[Result]) -> list[str]:
+    """The same for people, by their labels."""
+    said = {}
+    for each in found:
+        for one in each.numbers():
+            unit = f" {one.unit}" if one.unit else ""
+            said[f"  {one.label or one.name}"] = f"{number(one.value)}{unit}"
+    return names_and_values(said)
+
+
 def diagnose(
     profiles: Annotated[list[Path], typer.Argument(help="Profile files (.nc).")],
     out: Annotated[Path, typer.Option(help="Folder for figures and report.")],
@@ -55,22 +66,26 @@ def diagnose(
     mask: Annotated[Path | None, typer.Option(help="Foreground mask of the reference.")] = None,
     mask_inside: MaskInside = None,
     blocks: Blocks = "all",
-    as_json: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Skew, entropy, overlap with a mask, and agreement between several profiles."""
+    check_output(out, ("report.html", "diagnostics.json"), overwrite)
     from recast_probe.diagnostics import mask_to_grid, stability
-    from recast_probe.images.loading import check_same_shape, load_image, read_mask
+    from recast_probe.images.loading import check_same_shape, read_mask
     from recast_probe.images.mask_values import check_divides
     from recast_probe.profiles.profile import AttentionProfile
+    from recast_probe.report.diagnosis import write_diagnosis
 
     loaded = [AttentionProfile.load(path) for path in profiles]
     chosen = parse_blocks(blocks)
-    picture = None if image is None else load_image(image)
+    picture = None if image is None else read_image(image)
     if picture is not None:
         _check_aspect(f"The image {image}", picture.size, loaded[0])
+        for each in loaded:
+            check_same_picture(f"The image {image}", picture, each)
     grid_mask = None
     if mask is not None:
-        values = read_mask(mask, mask_inside)
+        values = read_mask(mask_source(mask), mask_inside)
         _check_aspect(f"The mask {mask}", values.shape[::-1], loaded[0])
         if picture is not None:
             check_same_shape(values, picture)
@@ -94,8 +109,13 @@ def diagnose(
     folder = output_folder(out)
     stored = sealed(found, "Diagnostics")
     write_json(folder / "diagnostics.json", stored)
-    _report(folder, loaded[0], shown, drawn)
-    emit(stored if as_json else found | {"profiles": dict(enumerate(found["profiles"]))}, as_json)
+    write_diagnosis(folder, loaded[0], shown, drawn)
+    said = []
+    for path, of_one in zip(profiles, of_each, strict=True):
+        said += [f"{path}: {of_one[0].selection}", *lines(of_one)]
+    if len(loaded) > 1:
+        said += [f"Between the {len(loaded)} profiles:", *lines([agreement])]
+    emit(stored, said)
     note(f"Report: {folder / 'report.html'}")
 
 
@@ -129,32 +149,4 @@ def _importance(profile: AttentionProfile, image: Image.Image | None) -> Figure:
     raise InputError(
         "The reference tokens of this profile have no places in the image, so nothing can be "
         "drawn on it; leave --image out."
-    )
-
-
-def _report(
-    folder: Path, profile: AttentionProfile, found: Sequence[Result], drawn: Mapping[str, Figure]
-) -> None:
-    """Figures by the name of what they show, and the page, whose cards are the highlights."""
-    from recast_probe.figures import save_figure
-    from recast_probe.report import Section, write_report
-
-    titles = {each.name: each.title for each in found}
-    titles["importance"] = "Where the generation looks"
-    sections = [
-        Section(titles[name], figures=[save_figure(figure, folder / name)[0]])
-        for name, figure in drawn.items()
-    ]
-    cards = {
-        f"{each.name}_{name}": number
-        for each in found
-        for name, number in each.highlighted().items()
-    }
-    write_report(
-        folder / "report.html",
-        title="Attention to the reference image",
-        subtitle=str(profile.provenance.get("prompt", "")),
-        summary=cards,
-        sections=sections,
-        provenance=profile.provenance,
     )

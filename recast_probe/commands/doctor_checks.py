@@ -8,13 +8,14 @@ from importlib import metadata
 from typing import Any
 
 from recast_probe._utils.optional import OPTIONAL, PACKAGES, is_installed
+from recast_probe.commands.inputs import SAMPLE, sample_names
 
 # what results are stored and drawn with
 FOR_RESULTS = ("xarray", "h5netcdf", "matplotlib")
 
 
 def examine() -> dict[str, Any]:
-    """Versions, device, attention backend, the bundled model, and what is missing for what."""
+    """Versions, device, attention backend, what is bundled, and what is missing for what."""
     import torch
 
     import recast_probe
@@ -46,11 +47,21 @@ def examine() -> dict[str, Any]:
         "memory_gib": round(_memory() / 2**30, 1),
         "attention_backend": _backend(),
         "bundled_model": model,
+        "samples": [f"{SAMPLE}{name}" for name in sample_names()],
+        "tiny_models": _tiny_models() if broken is None else [],
         "missing": missing,
         "metrics": {name: _readiness(lacking(name)) for name in ENTRIES},
         "problems": problems,
         "healthy": not problems,
     }
+
+
+def _tiny_models() -> list[str]:
+    """What ``--model`` takes besides, without a download; building one needs all of diffusers."""
+    from recast_probe.probe import TINY_PREFIX
+    from recast_probe.testing.tiny_pipelines import TINY
+
+    return [f"{TINY_PREFIX}{name}" for name in TINY]
 
 
 def _readiness(lack: str | None) -> str:

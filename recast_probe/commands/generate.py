@@ -1,121 +1,115 @@
-"""`recast-probe generate`: an image with all, some or no reference tokens, by a named method."""
+"""`recast-probe generate`: images with all, some or no reference tokens, by named methods."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import re
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import (
+from recast_probe._utils.suggestions import did_you_mean
+from recast_probe.commands.common import check_model, memory_noted, open_probe
+from recast_probe.commands.inputs import (
+    check_blocks,
+    check_same_picture,
+    mask_source,
+    output_size,
+    parse_blocks,
+    read_image,
+    read_mask_of,
+    references,
+    repainted,
+)
+from recast_probe.commands.options import (
     Blocks,
+    Computed,
     CpuOffload,
     DataType,
     Device,
+    FrameIndex,
+    Height,
     ImageEncoder,
     IPAdapter,
-    Json,
+    MaskImage,
     MaskInside,
     Model,
     NegativePrompt,
+    NumFrames,
+    Overwrite,
     References,
+    Refresh,
     Seed,
     Steps,
     TrueCfgScale,
-    check_mask_of,
-    emit,
-    memory_noted,
-    note,
-    open_probe,
-    output_folder,
-    parse_blocks,
+    Width,
 )
-from recast_probe.commands.values import MOST_STEPS, NUMBER, WHOLE, decimal, whole
+from recast_probe.commands.output import check_output, emit, note, output_folder, table
+from recast_probe.errors import InputError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
-class Method(StrEnum):
-    """What is done to the reference tokens."""
+    from recast_probe.interventions.base import Intervention
+    from recast_probe.layout import TokenLayout
+    from recast_probe.selection.rankings import Ranking
 
-    full = "full"
-    recast = "recast"
-    self_attention = "self-attention"
-    cosine = "cosine"
-    merge = "merge"
-    random = "random"
-    random_per_step = "random-per-step"
-    uniform = "uniform"
-    mask_oracle = "mask-oracle"
-    reversed = "reversed"
-    reuse = "reuse"
-    reuse_step_cache = "reuse+step-cache"
-    step_cache = "step-cache"
-    none = "none"
-
-
-class Clock(StrEnum):
-    """What Eq. 4's t / T is."""
-
-    step = "step"
-    sigma = "sigma"
+RANKED = "ranking"
+METHODS = (
+    *("full", "recast", "self-attention", "cosine", "merge", "random", "random-per-step"),
+    *("uniform", "mask-oracle", "reversed", "reuse", "reuse+step-cache", "step-cache", "none"),
+    RANKED,
+)
+LONGEST_WORDS = 40
 
 
 def generate(
     image: References,
     prompt: Annotated[list[str], typer.Option(help="A prompt; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Folder for the images.")],
-    method: Annotated[Method, typer.Option(help="Which reference tokens stay.")] = Method.full,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Which reference tokens stay; several with commas between them, such as "
+            f"full,recast,random: {', '.join(METHODS)}.",
+            show_default="full, or ranking with --ranking",
+            autocompletion=lambda: list(METHODS),
+        ),
+    ] = "",
     budget: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="The same number of tokens in every step.",
-            parser=whole("--budget", 1),
-            metavar=WHOLE,
+            help="How many stay from step 1 on: 64 (tokens), 0.25 or 25% (of the reference), "
+            "eq4:MIN:MAX:GAMMA (Eq. 4, in tokens; ':sigma' behind it for that clock), or eq4 (the "
+            "paper's, scaled). Step 0 has all of them.",
+            show_default="eq4; all of them for the methods that reuse",
         ),
     ] = None,
-    minimum: Annotated[
-        int | None,
+    ranking: Annotated[
+        Path | None,
         typer.Option(
-            help="Eq. 4: tokens at the highest noise.", parser=whole("--minimum", 1), metavar=WHOLE
+            help="For the method ranking: a stored profile (.nc) of the same picture, whose "
+            "cross-image attention in step 0 says which tokens stay."
         ),
     ] = None,
-    maximum: Annotated[
-        int | None,
-        typer.Option(
-            help="Eq. 4: tokens at the lowest noise.", parser=whole("--maximum", 1), metavar=WHOLE
-        ),
-    ] = None,
-    gamma: Annotated[
-        float,
-        typer.Option(
-            help="Eq. 4: exponent.", parser=decimal("--gamma", 0, above=True), metavar=NUMBER
-        ),
-    ] = 2.0,
-    clock: Annotated[Clock, typer.Option(help="Eq. 4: clock.")] = Clock.step,
-    refresh: Annotated[
-        int | None,
-        typer.Option(
-            help="Reuse: store keys and values every so many steps.",
-            parser=whole("--refresh", 1, MOST_STEPS),
-            metavar=WHOLE,
-        ),
-    ] = None,
-    computed: Annotated[
-        int | None,
-        typer.Option(
-            help="Step cache: how many steps are computed.",
-            parser=whole("--computed", 1, MOST_STEPS),
-            metavar=WHOLE,
-        ),
-    ] = None,
+    refresh: Refresh = None,
+    computed: Computed = None,
     blocks: Blocks = "paper",
     model: Model = "pocket",
     mask: Annotated[
         Path | None, typer.Option(help="Where the subject is, to score its identity.")
     ] = None,
     mask_inside: MaskInside = None,
+    mask_image: MaskImage = None,
     steps: Steps = 28,
     seed: Seed = 0,
+    height: Height = None,
+    width: Width = None,
+    num_frames: NumFrames = None,
+    frame_index: FrameIndex = None,
     negative_prompt: NegativePrompt = None,
     true_cfg_scale: TrueCfgScale = None,
     dtype: DataType = "auto",
@@ -123,105 +117,208 @@ def generate(
     cpu_offload: CpuOffload = False,
     ip_adapter: IPAdapter = None,
     image_encoder: ImageEncoder = None,
-    as_json: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Generate; the image and its provenance are written beside each other.
+    """An image with all, some or no reference tokens, by one method or several.
 
-    With --mask the subject's identity is scored as if it stood in the same place in the output.
+    All share seed and noise. Image and provenance are written beside each other, named by method,
+    budget, prompt and seed. With --mask the subject's identity is scored as if it stood in the same
+    place in the output.
     """
-    from recast_probe.errors import InputError
-    from recast_probe.images.loading import load_image, load_mask_of
-    from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
-    from recast_probe.interventions.methods import method as named
-
-    if budget is not None and (minimum is not None or maximum is not None):
-        raise InputError("Give either --budget or --minimum and --maximum.")
-    if (minimum is None) != (maximum is None):
-        raise InputError("Eq. 4 needs both --minimum and --maximum.")
-    scheduled = budget is not None or minimum is not None
-    if scheduled and method.value in WITHOUT_BUDGET:
-        raise InputError(f"--method {method.value} takes no budget; it keeps all tokens or none.")
+    methods = _methods(method, ranking)
+    reference, picture = references(image, mask), read_image(image[0])
+    said = _budgets(budget, methods)
+    given = {"refresh": refresh, "computed": computed}
+    _check_settings(given, methods)
+    stems = {
+        (each, number): "-".join(part for part in (each, said[each], words, f"seed{seed}") if part)
+        for each in methods
+        for number, words in enumerate(_distinct(prompt))
+    }
+    files = [f"{stem}{kind}" for stem in stems.values() for kind in (".png", ".json", ".nc")]
+    check_output(out, files, overwrite)
     chosen_blocks = parse_blocks(blocks)
-    check_mask_of(image, mask)
-    picture, *others = (load_image(each) for each in image)
-    reference = [picture, *others] if others else picture
-    subject = None
-    if mask is not None:
-        subject = load_mask_of(picture, mask, mask_inside)
+    subject = read_mask_of(picture, mask, mask_inside)
+    if subject is None and "mask-oracle" in methods:
+        raise InputError("The mask oracle needs the subject's mask; give --mask.")
+    own = repainted(mask_image, mask_inside)
+    own |= output_size(height, width, num_frames, frame_index)
+    check_model(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
+    check_blocks(chosen_blocks, model, ip_adapter is not None)
+    stored = None if ranking is None else _stored_ranking(ranking, image, chosen_blocks)
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
-    tokens = probe.layout(reference).reference_tokens
-    schedule = None
-    if scheduled or method.value not in REUSING:
-        schedule = _schedule(budget, minimum, maximum, gamma, clock.value, tokens)
-    interventions = named(
-        method.value,
-        schedule,
-        probe.layout(reference),
-        blocks=chosen_blocks,
-        mask=None if mask is None else _oracle(probe, method, mask, picture, mask_inside),
-        seed=seed,
-        refresh=refresh,
-        computed=computed,
-    )
+    layout = probe.layout(reference, **own)
+    oracle = None
+    if mask is not None and "mask-oracle" in methods:
+        oracle = probe.reference_mask(mask_source(mask), picture, mask_inside, **own)
+    settings = {"blocks": chosen_blocks, "mask": oracle, "seed": seed, **given}
+    arms = {each: _arm(each, budget, layout, stored, settings) for each in methods}
     folder = output_folder(out)
-    rows = []
-    for number, text in enumerate(prompt):
+    rows: list[dict[str, Any]] = []
+    for (name, number), stem in stems.items():
         try:
             with memory_noted(probe, device):
                 result = probe.generate(
                     reference,
-                    text,
+                    prompt[number],
                     steps=steps,
                     seed=seed,
-                    interventions=interventions,
+                    interventions=arms[name],
                     negative_prompt=negative_prompt,
                     true_cfg_scale=true_cfg_scale,
+                    **own,
                 )
         except KeyboardInterrupt:
-            note(f"Interrupted: {number} of {len(prompt)} images are done and lie in {folder}.")
+            note(f"Interrupted: {len(rows)} of {len(stems)} images are done and lie in {folder}.")
             raise
-        identity = None if subject is None else _identity(result.image, picture, subject)
-        stem = f"{method.value}-{number:02d}-seed{seed}"
         (file,) = result.save(folder / f"{stem}.png")
         row: dict[str, Any] = {
             "file": str(file),
-            "prompt": text,
+            "method": name,
+            "prompt": prompt[number],
+            "reference_tokens_per_step": list(result.reference_tokens_per_step),
             "mean_budget": result.mean_budget,
             "seconds": result.seconds,
         }
         if result.profile is not None:
             row["profile"] = str(result.profile.save(folder / f"{stem}.nc"))
-        if identity is not None:
-            row["identity"] = identity
+        if subject is not None:
+            row["identity"] = _identity(result.image, picture, subject)
         rows.append(row)
-    facts = {"model": probe.name, "method": method.value, "seed": seed, "steps": steps}
-    emit(facts | {"images": rows if as_json else dict(enumerate(rows))}, as_json)
+    facts = {
+        "model": probe.name,
+        "seed": seed,
+        "steps": steps,
+        "reference_tokens": layout.reference_tokens,
+    }
+    emit(facts | {"images": rows}, _lines(rows, layout.reference_tokens))
 
 
-def _schedule(
-    budget: int | None,
-    minimum: int | None,
-    maximum: int | None,
-    gamma: float,
-    clock: Any,
-    tokens: int,
-) -> Any:
-    from recast_probe.selection import Adaptive, Fixed
+def _methods(text: str, ranking: Path | None) -> list[str]:
+    """The methods that are named, in their order.
 
-    if budget is not None:
-        return Fixed(budget)
-    if minimum is not None and maximum is not None:
-        return Adaptive(minimum, maximum, gamma, clock)
-    paper = Adaptive.paper(tokens, clock)
-    return Adaptive(paper.minimum, paper.maximum, gamma, clock)
+    Raises:
+        InputError: one that there is not, one named twice, or a stored ranking without a use.
+    """
+    chosen = [part.strip() for part in text.split(",") if part.strip()]
+    chosen = chosen or [RANKED if ranking is not None else "full"]
+    for each in chosen:
+        if each not in METHODS:
+            raise InputError(
+                f"There is no --method {each[:60]!r}; there is {', '.join(METHODS)}."
+                f"{did_you_mean(each, METHODS)}"
+            )
+        if chosen.count(each) > 1:
+            raise InputError(f"--method names {each} twice; its image would be the same.")
+    if ranking is None and RANKED in chosen:
+        raise InputError("--method ranking needs --ranking, a stored profile (.nc).")
+    if ranking is not None and RANKED not in chosen:
+        raise InputError("--ranking is for the method ranking; name it in --method, too.")
+    return chosen
 
 
-def _oracle(probe: Any, method: Method, mask: Path, image: Any, inside: str | None) -> Any:
-    """The mask on the reference's grid, where the method asks for it."""
-    return probe.reference_mask(mask, image, inside) if method is Method.mask_oracle else None
+def _budgets(budget: str | None, methods: Sequence[str]) -> dict[str, str]:
+    """What file names call each method's budget; empty for those that have none.
+
+    Raises:
+        InputError: no budget, or one that no method has a use for.
+    """
+    from recast_probe.interventions.methods import REUSING, WITHOUT_BUDGET
+    from recast_probe.selection.budget_language import as_budget
+
+    without = (*WITHOUT_BUDGET, *(REUSING if budget is None else ()))
+    if budget is not None and set(methods) <= set(WITHOUT_BUDGET):
+        raise InputError(
+            f"--method {','.join(methods)} takes no budget; it keeps all tokens or none."
+        )
+    as_budget(budget or "eq4")
+    said = re.sub(r"[\s:]+", "-", (budget or "eq4").strip().lower()).replace("-%", "%")
+    return {each: "" if each in without else said.replace("%", "percent") for each in methods}
 
 
-def _identity(output: Any, reference: Any, mask: Any) -> dict[str, float]:
+def _check_settings(given: dict[str, int | None], methods: Sequence[str]) -> None:
+    for name, value in given.items():
+        if value is not None and not any(_takes(name, each) for each in methods):
+            raise InputError(f"--{name} {value} is of no use to --method {','.join(methods)}.")
+
+
+def _takes(setting: str, method: str) -> bool:
+    return ("reuse" if setting == "refresh" else "step-cache") in method
+
+
+def _distinct(prompts: Sequence[str]) -> list[str]:
+    """The beginning of each prompt as part of a file's name, with a number where two are alike."""
+    words: list[str] = []
+    for text in prompts:
+        plain = re.sub(r"\W+", "-", text.lower()).strip("-_")
+        short = plain[: LONGEST_WORDS + 1]
+        if len(plain) > LONGEST_WORDS:
+            short = short.rpartition("-")[0] or plain[:LONGEST_WORDS]
+        words.append(short or "prompt")
+    before = [words[:place].count(each) for place, each in enumerate(words)]
+    return [
+        f"{each}-{count + 1}" if count else each for each, count in zip(words, before, strict=True)
+    ]
+
+
+def _stored_ranking(path: Path, images: Sequence[Path], blocks: Any) -> Ranking:
+    from recast_probe.profiles.profile import AttentionProfile
+    from recast_probe.selection.rankings import cross_image
+
+    profile = AttentionProfile.load(path)
+    for each in images:
+        check_same_picture(f"The image {each}", read_image(each), profile)
+    return cross_image(profile, blocks)
+
+
+def _arm(
+    name: str, budget: str | None, layout: TokenLayout, stored: Ranking | None, settings: Any
+) -> list[Intervention]:
+    from recast_probe.interventions.methods import REUSING
+    from recast_probe.interventions.methods import method as named
+    from recast_probe.interventions.prune import Prune
+    from recast_probe.selection.budget_language import budget_of
+
+    chosen: Any = None
+    if budget is not None or name not in REUSING:
+        chosen = budget_of(budget or "eq4", layout.reference_tokens)
+    if name == RANKED:
+        assert stored is not None
+        return [Prune(stored, chosen, start=1)]
+    own = {
+        key: value
+        for key, value in settings.items()
+        if key not in ("refresh", "computed") or _takes(key, name)
+    }
+    return named(name, chosen, layout, **own)
+
+
+def _lines(rows: Sequence[dict[str, Any]], tokens: int) -> list[str]:
+    shown = []
+    for row in rows:
+        counts = [count for count, _ in groupby(row["reference_tokens_per_step"])]
+        later = counts[1:]
+        said = [f"{counts[0]}"]
+        if later:
+            low, high = min(later), max(later)
+            said.append(f"then {low}" if low == high else f"then {low} to {high}")
+        shown.append(
+            {
+                "method": row["method"],
+                "tokens by step": ", ".join(said),
+                "mean": row["mean_budget"],
+                "seconds": round(row["seconds"], 1),
+                **{f"identity ({name})": value for name, value in row.get("identity", {}).items()},
+                "file": row["file"],
+            }
+        )
+    first = f"The reference has {tokens} tokens."
+    if any(len(set(row["reference_tokens_per_step"])) > 1 for row in rows):
+        first += " Step 0 runs with all of them, and the mean counts it."
+    return [first, *table(shown)]
+
+
+def _identity(output: Image.Image, reference: Image.Image, mask: np.ndarray) -> dict[str, float]:
     from recast_probe.images.loading import fit_mask
     from recast_probe.metrics import IdentityScorer
 

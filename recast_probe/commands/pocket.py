@@ -9,16 +9,26 @@ import sys
 import tempfile
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recast_probe.commands.common import Json, Seed, Steps, emit, note
+from recast_probe.commands.common import check_model, open_probe
+from recast_probe.commands.options import Overwrite, Seed, Steps
+from recast_probe.commands.output import check_output, emit, names_and_values, note, table
 from recast_probe.commands.values import NUMBER, WHOLE, decimal, whole
 from recast_probe.errors import InputError
 from recast_probe.files.input_files import is_file, opened
 
-app = typer.Typer(help="Train and evaluate Pocket Kontext.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from recast_probe.pocket.evaluate import Evaluation
+
+app = typer.Typer(
+    help="Train and evaluate Pocket Kontext.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 FLUENT = "@lobehub/fluent-emoji-3d@1.1.0"
 NAMES = "unicode-emoji-json@0.9.0"
 # as the registry publishes them, there in base 64: `npm view PACKAGE dist.integrity`
@@ -44,10 +54,58 @@ class Precision(Enum):
     BFLOAT16 = "bfloat16"
 
 
+Pack = Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")]
+FullSamples = Annotated[
+    int,
+    typer.Option(
+        help="Samples on which the whole model trains.",
+        parser=whole("--full-samples"),
+        metavar=WHOLE,
+    ),
+]
+Rate = Annotated[
+    float,
+    typer.Option(
+        help="Scales the learning rates; about 0.4 to go on from trained weights.",
+        parser=decimal("--rate", 0, above=True),
+        metavar=NUMBER,
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        help="Stop after so many minutes; call again to go on.",
+        parser=decimal("--minutes", 0, above=True),
+        metavar=NUMBER,
+        show_default="when it is done",
+    ),
+]
+TrainingDevice = Annotated[str, typer.Option(help="cpu or cuda.")]
+MatrixPrecision = Annotated[
+    Precision | None,
+    typer.Option(help="Of matrix products.", show_default="bfloat16 on CUDA, float32 on a CPU"),
+]
+Compiled = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", show_default="on CUDA only")
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="Processes that draw scenes; 0 for none.",
+        parser=whole("--workers", 0, 256),
+        metavar=WHOLE,
+    ),
+]
+
+
 @app.command()
 def evaluate(
     model: Annotated[
-        Path | None, typer.Option(help="A pipeline folder; the shipped model by default.")
+        str | None,
+        typer.Option(
+            help="A pipeline folder, or tiny:flux-kontext for a trial.",
+            show_default="the shipped one",
+        ),
     ] = None,
     subjects: Annotated[
         int,
@@ -62,18 +120,46 @@ def evaluate(
             "training and in most benchmarks; or anywhere, moved and resized."
         ),
     ] = Domain.MIDDLE,
+    ip_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="Show the reference through an IP-Adapter instead: pocket, the shipped one, or a "
+            "folder that train-adapter wrote."
+        ),
+    ] = None,
+    ip_adapter_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="What its part is multiplied by.",
+            show_default="1",
+            parser=decimal("--ip-adapter-scale", 0),
+            metavar=NUMBER,
+        ),
+    ] = None,
     steps: Steps = 28,
     seed: Seed = 0,
-    as_json: Json = False,
 ) -> None:
     """Does the model copy subjects it never saw? Retrieval, removal and swap."""
     from tqdm import tqdm
 
     from recast_probe import pocket
-    from recast_probe.pipelines.loading import load_pipeline
+    from recast_probe.pocket import adapter
     from recast_probe.pocket.evaluate import evaluate as run
 
-    pipeline = pocket.load() if model is None else load_pipeline(model)
+    if ip_adapter is None and ip_adapter_scale is not None:
+        raise InputError(
+            f"--ip-adapter-scale {ip_adapter_scale} is of an IP-Adapter; name it with --ip-adapter."
+        )
+    facts: dict[str, object] = {}
+    if model is not None:
+        check_model(model)
+    pipeline = pocket.load() if model is None else open_probe(model).pipe
+    if ip_adapter is not None:
+        shipped = str(ip_adapter) == "pocket"
+        pipeline = adapter.load_into(pipeline, adapter.folder() if shipped else ip_adapter)
+        scale = 1.0 if ip_adapter_scale is None else ip_adapter_scale
+        pipeline.set_ip_adapter_scale(scale)
+        facts = {"ip_adapter": str(ip_adapter), "ip_adapter_scale": scale}
     with tqdm(total=3 * subjects, desc="Images", file=sys.stderr) as bar:
 
         def progress(done: int, _: int) -> None:
@@ -88,25 +174,46 @@ def evaluate(
             progress=progress,
             announce=lambda text: bar.write(text, file=sys.stderr),
         )
-    emit(result.summary(), as_json)
+    emit(result.summary() | facts, _evaluation(result))
+
+
+def _evaluation(found: Evaluation) -> list[str]:
+    rows = [
+        {
+            "arm": arm,
+            "finds the right subject": share,
+            "low": found.intervals.get(arm, (None, None))[0],
+            "high": found.intervals.get(arm, (None, None))[1],
+        }
+        for arm, share in found.retrieval.items()
+    ]
+    return [
+        f"{found.subjects} held-out subjects among 150, {found.steps} steps: the share of images "
+        "whose nearest subject is the right one, with 95 % intervals (Wilson).",
+        *table(rows),
+        f"With another subject's reference {found.swap_follows:.0%} of the images follow it.",
+        f"{found.seconds:.0f} s, {found.seconds_per_image:.2f} s an image.",
+    ]
 
 
 @app.command()
 def assets(
     out: Annotated[Path, typer.Option(help="Folder for subjects.npz.")],
     fluent: Annotated[
-        Path | None, typer.Option(help=f"Tarball of {FLUENT}; fetched with npm by default.")
+        Path | None, typer.Option(help=f"Tarball of {FLUENT}.", show_default="fetched with npm")
     ] = None,
     names: Annotated[
-        Path | None, typer.Option(help=f"Tarball of {NAMES}; fetched with npm by default.")
+        Path | None, typer.Option(help=f"Tarball of {NAMES}.", show_default="fetched with npm")
     ] = None,
     noto: Annotated[
         Path | None, typer.Option(help="NotoColorEmoji.ttf, for a second drawing style.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make the training pack of drawn subjects."""
     from recast_probe.pocket.subjects import build_pack
 
+    check_output(out, ["subjects.npz"], overwrite)
     for path in (fluent, names, noto):
         if path is not None and not is_file(path):
             raise InputError(f"There is no file {str(path)[:300]}.")
@@ -128,7 +235,7 @@ def assets(
 
 @app.command()
 def train(
-    pack: Annotated[Path, typer.Option(help="subjects.npz made by `pocket assets`.")],
+    pack: Pack,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the model.")],
     small_samples: Annotated[
         int,
@@ -136,51 +243,18 @@ def train(
             help="Samples on the 64-pixel grid.", parser=whole("--small-samples"), metavar=WHOLE
         ),
     ] = 128_000,
-    full_samples: Annotated[
-        int,
-        typer.Option(
-            help="Samples on the 128-pixel grid.", parser=whole("--full-samples"), metavar=WHOLE
-        ),
-    ] = 146_000,
+    full_samples: FullSamples = 146_000,
     init: Annotated[
         Path | None,
         typer.Option(help="Weights to go on from: safetensors, every name with model/ before it."),
     ] = None,
-    rate: Annotated[
-        float,
-        typer.Option(
-            help="Scales the learning rates; about 0.4 to go on from trained weights.",
-            parser=decimal("--rate", 0, above=True),
-            metavar=NUMBER,
-        ),
-    ] = 1.0,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            help="Stop after so many minutes; call again to go on.",
-            parser=decimal("--minutes", 0, above=True),
-            metavar=NUMBER,
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Of matrix products; by default bfloat16 on CUDA, float32 on a CPU."),
-    ] = None,
-    compiled: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="By default on CUDA only."),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            help="Processes that draw scenes; 0 for none.",
-            parser=whole("--workers", 0, 256),
-            metavar=WHOLE,
-        ),
-    ] = 0,
+    rate: Rate = 1.0,
+    minutes: Minutes = None,
+    device: TrainingDevice = "cpu",
+    precision: MatrixPrecision = None,
+    compiled: Compiled = None,
+    workers: Workers = 0,
     seed: Seed = 0,
-    as_json: Json = False,
 ) -> None:
     """Train Pocket Kontext, or go on from the checkpoint in --out."""
     import torch
@@ -204,7 +278,59 @@ def train(
         seed=seed,
         log=note,
     )
-    emit(progress | {"model": str(out / "model")}, as_json)
+    facts = progress | {"model": str(out / "model")}
+    emit(facts, names_and_values(facts))
+
+
+@app.command()
+def train_adapter(
+    pack: Pack,
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the adapter.")],
+    imitated_samples: Annotated[
+        int,
+        typer.Option(
+            help="Samples on which the blocks imitate what a reference does to them.",
+            parser=whole("--imitated-samples"),
+            metavar=WHOLE,
+        ),
+    ] = 60_000,
+    full_samples: FullSamples = 140_000,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="The pipeline folder it is made for.", show_default="the shipped one"),
+    ] = None,
+    rate: Rate = 1.0,
+    minutes: Minutes = None,
+    device: TrainingDevice = "cpu",
+    precision: MatrixPrecision = None,
+    compiled: Compiled = None,
+    workers: Workers = 0,
+    seed: Seed = 0,
+) -> None:
+    """Train Pocket's IP-Adapter, or go on from the checkpoint in --out."""
+    import torch
+
+    from recast_probe import pocket
+    from recast_probe._utils.devices import known_device
+    from recast_probe.pipelines.loading import load_pipeline
+    from recast_probe.pocket.adapter.train import standard_plan
+    from recast_probe.pocket.adapter.train import train_adapter as run
+
+    known_device(device)
+    progress = run(
+        pack,
+        pocket.load() if model is None else load_pipeline(model),
+        out,
+        standard_plan(imitated_samples, full_samples, seed, rate),
+        device=device,
+        precision=None if precision is None else getattr(torch, precision.value),
+        compiled=compiled,
+        minutes=minutes,
+        workers=workers,
+        log=note,
+    )
+    facts = progress | {"adapter": str(out / "adapter")}
+    emit(facts, names_and_values(facts))
 
 
 def _check_tarball(path: Path, package: str) -> None:

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import (
+from recast_probe.commands.common import check_model, memory_noted, open_probe
+from recast_probe.commands.inputs import (
+    check_blocks,
+    check_steps,
+    mask_source,
+    output_size,
+    parse_blocks,
+    parse_steps,
+    read_image,
+    read_mask_of,
+    references,
+    repainted,
+)
+from recast_probe.commands.options import (
     Blocks,
     CpuOffload,
     DataType,
     Device,
+    FrameIndex,
+    Height,
     ImageEncoder,
     IPAdapter,
-    Json,
+    MaskImage,
     MaskInside,
     Model,
     NegativePrompt,
+    NumFrames,
+    Overwrite,
     References,
     Seed,
     Steps,
     TrueCfgScale,
-    check_mask_of,
-    emit,
-    memory_noted,
-    note,
-    open_probe,
-    output_folder,
-    parse_blocks,
+    Width,
 )
+from recast_probe.commands.output import check_output, emit, note, output_folder
 from recast_probe.files.atomic import without_nan
 
 
@@ -43,11 +54,17 @@ def profile(
         Path | None, typer.Option(help="Foreground mask of the reference, for overlap.")
     ] = None,
     mask_inside: MaskInside = None,
+    mask_image: MaskImage = None,
     steps: Steps = 28,
     seed: Seed = 0,
+    height: Height = None,
+    width: Width = None,
+    num_frames: NumFrames = None,
+    frame_index: FrameIndex = None,
     blocks: Blocks = "all",
     profile_steps: Annotated[
-        str, typer.Option(help="Step indices to record, such as 0,13,27; all by default.")
+        str,
+        typer.Option(help="Step indices to record, such as 0,13,27.", show_default="all"),
     ] = "",
     negative_prompt: NegativePrompt = None,
     true_cfg_scale: TrueCfgScale = None,
@@ -56,22 +73,28 @@ def profile(
     cpu_offload: CpuOffload = False,
     ip_adapter: IPAdapter = None,
     image_encoder: ImageEncoder = None,
-    as_json: Json = False,
+    overwrite: Overwrite = False,
 ) -> None:
-    """Record how much attention each reference token gets; one run and one profile a prompt."""
-    from recast_probe.commands.diagnose import numbers, results
+    """Record how much attention each reference token gets; one run and profile a prompt."""
+    from recast_probe.commands.diagnose import lines, numbers, results
     from recast_probe.errors import InputError
 
-    named = [part.strip() for part in profile_steps.split(",") if part.strip()]
-    if not all(re.fullmatch("[0-9]{1,9}", part) for part in named):
-        raise InputError(
-            f"--profile-steps takes indices such as 0,13,27, not {profile_steps[:60]!r}."
-        )
-    chosen = [int(part) for part in named] or None
-    check_mask_of(image, mask)
+    names = [f"profile-{number:02d}.nc" for number in range(len(prompt))]
+    check_output(out, names, overwrite)
+    chosen = parse_steps(profile_steps)
+    check_steps(chosen, steps)
     chosen_blocks = parse_blocks(blocks)
+    reference = references(image, mask)
+    read_mask_of(read_image(image[0]), mask, mask_inside)
+    own = repainted(mask_image, mask_inside)
+    own |= output_size(height, width, num_frames, frame_index)
+    check_model(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
+    check_blocks(chosen_blocks, model, ip_adapter is not None)
     probe = open_probe(model, dtype, device, ip_adapter, image_encoder, cpu_offload)
-    grid_mask = None if mask is None else probe.reference_mask(mask, image[0], mask_inside)
+    grid_mask = None
+    if mask is not None:
+        drawn = mask_source(mask)
+        grid_mask = probe.reference_mask(drawn, read_image(image[0]), mask_inside, **own)
     if grid_mask is not None and grid_mask.all():
         raise InputError(
             f"The mask {mask} covers every reference token, so there is nothing to compare; a "
@@ -83,26 +106,25 @@ def profile(
         "blocks": chosen_blocks,
         "negative_prompt": negative_prompt,
         "true_cfg_scale": true_cfg_scale,
+        **own,
     }
-    reference: Any = image if len(image) > 1 else image[0]
-    folder = output_folder(out)
     found: list[dict[str, Any]] = []
-    for number, text in enumerate(prompt):
+    said: list[str] = []
+    folder = output_folder(out)
+    for name, text in zip(names, prompt, strict=True):
         try:
             with memory_noted(probe, device):
                 each = probe.profile(reference, text, profile_steps=chosen, **settings)
         except KeyboardInterrupt:
-            note(f"Interrupted: {number} of {len(prompt)} profiles are done and lie in {out}.")
+            note(f"Interrupted: {len(found)} of {len(prompt)} profiles are done and lie in {out}.")
             raise
-        summaries = numbers(results(each, grid_mask))
-        file = each.save(folder / f"profile-{number:02d}.nc")
-        found.append({"file": str(file), "prompt": text, **summaries})
-    emit(
-        without_nan(
-            {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed, "profiles": found}
-            if as_json
-            else dict(enumerate(found))
-        ),
-        as_json,
-    )
-    note(f"{len(found)} profile(s) in {out}; look at them with `recast-probe diagnose`.")
+        of_each = results(each, grid_mask)
+        file = each.save(folder / name)
+        tokens = each.layout.reference_tokens
+        row = {"file": str(file), "prompt": text, "reference_tokens": tokens, **numbers(of_each)}
+        found.append(row)
+        said += [f"{file}: {text}", f"  {tokens} reference tokens; {each.selection_text()}"]
+        said += lines(of_each)
+    facts = {"model": probe.name, "fingerprint": probe.fingerprint, "seed": seed}
+    emit(without_nan(facts | {"profiles": found}), said)
+    note(f"Look at it with `recast-probe diagnose {found[0]['file']} --out FOLDER`.")

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from recast_probe.commands.common import Device, Json, MaskInside, emit
+from recast_probe.commands.inputs import mask_source, read_image
+from recast_probe.commands.options import Device, MaskInside
+from recast_probe.commands.output import emit, names_and_values
 from recast_probe.errors import InputError
 from recast_probe.files.atomic import without_nan
 from recast_probe.files.input_files import is_folder
@@ -35,13 +37,13 @@ def score(
         typer.Option(
             help="Names, such as dinov2,clip-i,clip-t,auraface,ssim; dinov2=FOLDER takes the "
             "weights from a folder, dinov2-whole ignores the masks. `recast-probe doctor` lists "
-            "all. By default mobilenet,colour, or kid for folders."
+            "all.",
+            show_default="mobilenet,colour; kid for folders",
         ),
     ] = "",
     device: Device = "cpu",
-    as_json: Json = False,
 ) -> None:
-    """Score an image against its reference or prompt, or one folder of images against another."""
+    """Score an image against its reference or prompt, or one folder against another."""
     sets = is_folder(image)
     if sets and (mask or reference_mask or prompt):
         raise InputError("Folders are compared as whole images; leave masks and --prompt out.")
@@ -57,7 +59,7 @@ def score(
     else:
         found = _of_images(chosen, image, reference, mask, reference_mask, mask_inside, prompt)
     facts = [each.provenance() for each in chosen]
-    emit(without_nan({"scores": found, "metrics": facts} if as_json else found), as_json)
+    emit(without_nan({"scores": found, "metrics": facts}), names_and_values(without_nan(found)))
 
 
 def _of_images(
@@ -69,13 +71,13 @@ def _of_images(
     mask_inside: str | None,
     prompt: str | None,
 ) -> dict[str, float]:
-    from recast_probe.images.loading import fit_mask, load_image, load_mask_of
+    from recast_probe.images.loading import fit_mask, load_mask_of
     from recast_probe.metrics import ImageMetric, TextMetric
 
     def marked(source: Path | None, picture: Any) -> Any:
         if source is None:
             return None
-        return fit_mask(load_mask_of(picture, source, mask_inside), picture)
+        return fit_mask(load_mask_of(picture, mask_source(source), mask_inside), picture)
 
     for each in metrics:
         if not isinstance(each, ImageMetric | TextMetric):
@@ -84,8 +86,8 @@ def _of_images(
             raise InputError(f"{each.name} compares the image with a text; give --prompt.")
         if isinstance(each, ImageMetric) and reference is None:
             raise InputError(f"{each.name} compares the image with another; give --reference.")
-    picture = load_image(image)
-    other = None if reference is None else load_image(reference)
+    picture = read_image(image)
+    other = None if reference is None else read_image(reference)
     if other is None and reference_mask is not None:
         raise InputError("--reference-mask needs --reference, the image that it belongs to.")
     masks = marked(mask, picture), marked(reference_mask, other)

@@ -44,7 +44,7 @@ def budget(found: Measured) -> list[Verdict]:
             "Eq. 4 rises while entropy falls (Section 2.4)",
             f"{PAPER_BUDGET.minimum} to {PAPER_BUDGET.maximum} tokens as entropy falls",
             found.text("adaptive_above_flat", "+.3f"),
-            *difference(found, "adaptive_above_flat", "analyses.table_1"),
+            *difference(found, "adaptive_above_flat", "table_1"),
             "equal token-steps: the growing budget against the same total spread evenly",
         ),
         Verdict(

@@ -24,7 +24,7 @@ from recast_probe.paper_claims.verdict import (
 TOP = REFERENCE // 4
 PAPER_SHARE, PAPER_BITS, PAPER_LAST_BITS = 0.8, 11.2, 8.4
 PAPER_AGREEMENT, AGREEMENT = 0.912, 0.9  # of rankings; asked for is a little less
-COMMAND = "analyses.concentration"
+COMMAND = "concentration"
 
 
 def concentration(found: Measured) -> list[Verdict]:
@@ -81,7 +81,7 @@ def concentration(found: Measured) -> list[Verdict]:
             f"Spearman {PAPER_AGREEMENT} (Section 3.4)",
             "-1 to 1",
             found.text("spearman"),
-            *level(found, "spearman", AGREEMENT, "analyses.stability", ".1f"),
+            *level(found, "spearman", AGREEMENT, "stability", ".1f"),
             _mix(found),
         ),
     ]
@@ -115,7 +115,7 @@ def _fall(found: Measured) -> str:
 def _entropy_falls(found: Measured) -> Judged:
     """Judge the paired difference, and whether it is as large a share of the maximum as stated."""
     if found.get("entropy_fall") is None and found.get("entropy_last") is not None:
-        return UNDECIDED, f"the pairs were not compared; python -m {COMMAND} does it"
+        return UNDECIDED, f"the pairs were not compared; recast-probe study {COMMAND} does it"
     verdict, test = difference(found, "entropy_fall", COMMAND)
     if verdict != HOLDS:
         return verdict, test
@@ -145,7 +145,7 @@ def _on_the_foreground(found: Measured) -> Judged:
         return unmeasured(COMMAND)
     missing = [name for name in nulls if found.get(name) is None]
     if missing:
-        return UNDECIDED, f"its nulls were not compared; python -m {COMMAND} does it"
+        return UNDECIDED, f"its nulls were not compared; recast-probe study {COMMAND} does it"
     return all_of(*(difference(found, name, COMMAND) for name in nulls))
 
 

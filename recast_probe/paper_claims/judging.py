@@ -76,7 +76,7 @@ def either_way(*judged: Judged) -> Judged:
 
 def unmeasured(command: str) -> Judged:
     """Nothing was given, and what would give it."""
-    return UNMEASURED, f"python -m {command} measures it; give its summary with --measured"
+    return UNMEASURED, f"recast-probe study {command} measures it; give its summary with --measured"
 
 
 def _by_interval(value: Quantity, least: float) -> str:

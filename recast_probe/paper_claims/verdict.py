@@ -70,6 +70,7 @@ MEASURED = TESTED | {
     "ip_adapter_tokens": "image tokens of the adapter",
     "ip_adapter_top25": "attention on the top 25 % of an adapter's tokens, of the mean score",
     "ip_adapter_retention": "identity with half of an adapter's tokens over that with all",
+    "ip_adapter_above_none": "difference of identity with an adapter's tokens to that without any",
 }
 """What may be measured; every number may come with its interval, see `Quantity.read`."""
 

@@ -224,7 +224,7 @@ def test_what_cannot_be(pipeline, adapter_pipeline, image, call):
     before = state(pipeline)
     with pytest.raises(InputError, match="no method 'fast' for accelerate; there is full"):
         accelerate(pipeline, "fast")
-    with pytest.raises(InputError, match=r"lies between 0 and 1, not 1\.5"):
+    with pytest.raises(InputError, match=r"up to 1, not 1\.5"):
         accelerate(pipeline, "reuse", budget=1.5)
     with pytest.raises(InputError, match="cannot be aligned"):
         accelerate(pipeline, "recast", budget=MassShare(0.5), align=64)

@@ -7,18 +7,17 @@ import json
 import pandas as pd
 import pytest
 
-from analyses import acceleration
+from analyses.acceleration import main
 from recast_probe.cost_model import FluxConfig, RunPlan
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
+from recast_probe.recipes import acceleration
 
 LAYOUT = TokenLayout(32, Grid(16, 16), (Grid(16, 16),))
 
 
 def test_every_arm_runs_and_is_set_beside_its_bound(tmp_path, capsys):
-    found = acceleration.main(
-        ["--quick", "--subjects", "1", "--steps", "8", "--out", str(tmp_path)]
-    )
+    found = main(["--quick", "--subjects", "1", "--steps", "8", "--out", str(tmp_path)])
     rows = {row["arm"]: row for row in found["table"]}
     assert list(rows) == list(acceleration.arms_for(256, 8))
     assert rows["full"]["speed-up by FLOP"] == 1
@@ -38,7 +37,7 @@ def test_every_arm_runs_and_is_set_beside_its_bound(tmp_path, capsys):
 
 def test_few_steps_have_no_arms_of_their_own(tmp_path):
     with pytest.raises(InputError, match="--steps 8 or more"):
-        acceleration.main(["--steps", "4", "--out", str(tmp_path)])
+        main(["--steps", "4", "--out", str(tmp_path)])
 
 
 def test_bounds_are_those_of_the_plans():

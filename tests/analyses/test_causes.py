@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analyses import causal_map, faithfulness
+from recast_probe.recipes.faithfulness import RANKINGS
 
 
 def test_the_map_of_a_subject_swap(tmp_path, capsys, monkeypatch):
@@ -35,7 +36,7 @@ def test_curves_of_every_ranking(tmp_path, capsys, monkeypatch):
     arguments = ["--quick", "--subjects", "1", "--steps", "2", "--out", str(tmp_path)]
     found = faithfulness.main(arguments)
     rows = {row["ranking"]: row for row in found["table"]}
-    assert list(rows) == list(faithfulness.RANKINGS)
+    assert list(rows) == list(RANKINGS)
     printed = capsys.readouterr().out
     assert all(f"| {name} " in printed for name in rows)
     runs = pd.read_parquet(tmp_path / "runs.parquet").set_index("arm")

@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from analyses import schedules, stability
-from analyses.command import parse
-from analyses.comparing import one_table, summarise
 from recast_probe import metrics
 from recast_probe.commands.common import open_probe
 from recast_probe.errors import InputError
 from recast_probe.metrics import ImageMetric
 from recast_probe.pocket.bench import pocket_bench
+from recast_probe.recipes.arguments import parse
+from recast_probe.recipes.comparing import one_table, summarise
+from recast_probe.recipes.recipe import Recipe
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.extra_metrics import complete, extra_columns, measured
 from recast_probe.studies.scored_area import scored_area
@@ -34,10 +35,14 @@ def named(tmp_path_factory):
     return f"dinov2={dino},dinov2-whole={dino},clip-t={clip},ssim,kid"
 
 
-def two_arms(arguments: list[str]) -> dict:
-    chosen = parse("", "two_arms", arguments, metrics=True)
+def run_two_arms(chosen, probe) -> dict:
     arms = {"full": Arm("full"), "random": Arm("random", 32)}
-    return one_table(chosen, open_probe(chosen.model, chosen.dtype, chosen.device), arms, "full")
+    return one_table(chosen, probe, arms, "full", "Two arms", "", {"random": "Random tokens"})
+
+
+def two_arms(arguments: list[str]) -> dict:
+    chosen = parse("two_arms", Recipe(run_two_arms, metrics=True), arguments)
+    return run_two_arms(chosen, open_probe(chosen.model, chosen.dtype, chosen.device))
 
 
 @pytest.fixture(scope="module")

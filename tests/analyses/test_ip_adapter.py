@@ -9,6 +9,7 @@ import pytest
 
 from analyses import ip_adapter
 from recast_probe.errors import InputError
+from recast_probe.paper_claims.measurements import collect
 
 
 def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
@@ -41,6 +42,43 @@ def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
 
 
 def test_what_is_missing_is_said(tmp_path):
-    for arguments in ([], ["--model", "some/model"]):
-        with pytest.raises(InputError, match=r"No trained IP-Adapter ships.*--ip-adapter"):
-            ip_adapter.main([*arguments, "--out", str(tmp_path)])
+    with pytest.raises(InputError, match=r"needs an IP-Adapter.*--ip-adapter"):
+        ip_adapter.main(["--model", "some/model", "--out", str(tmp_path)])
+
+
+def test_pockets_own_adapter_gives_page_and_claim(tmp_path, capsys):
+    evaluation = {
+        "retrieval": {"full": 0.25, "none": 0.01},
+        "swap_follows": 0.75,
+        "intervals": {"full": [0.2, 0.3], "none": [0.0, 0.03], "swap": [0.7, 0.8]},
+        **{"references": "middle", "subjects": 150, "steps": 28, "ip_adapter_scale": 1.0},
+    }
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    asked = [
+        *("--subjects", "2", "--prompts", "2", "--steps", "2", "--out", str(tmp_path / "out")),
+        *("--evaluations", str(tmp_path / "evaluation.json")),
+        *("--markdown", str(tmp_path / "page.md"), "--measured", str(tmp_path / "claim.json")),
+    ]
+    found = ip_adapter.main(asked)
+    printed = capsys.readouterr().out
+    assert "128 image tokens, 64 kept" in printed
+    assert "Scores are of the subjects" in printed
+    rows = {row["arm"]: row for row in found["table"]}
+    assert {arm: row["token-steps"] for arm, row in rows.items()} == {
+        **{"full": 256, "none": 0},
+        **dict.fromkeys(("recast", "random", "reversed"), 128 + 64),
+    }
+    page = (tmp_path / "page.md").read_text()
+    for part in ("25.0% [20.0%, 30.0%]", "75.0% [70.0%, 80.0%]", "4 runs of 2 steps", "own image"):
+        assert part in page
+    assert "--subjects 2 --prompts 2 --steps 2 --seed 0 --evaluations" in page
+    measured = collect([tmp_path / "claim.json"])
+    assert measured["model"] == "pocket-kontext"
+    assert measured["ip_adapter_tokens"] == 128
+    runs = pd.read_parquet(tmp_path / "out" / "runs.parquet").set_index("arm")
+    by_arm = runs.groupby(["arm", "subject"])["identity"].mean()
+    kept = by_arm["recast"].mean() / by_arm["full"].mean()
+    assert measured["ip_adapter_retention"]["mean"] == pytest.approx(kept)
+    (tmp_path / "evaluation.json").write_text(json.dumps({"retrieval": {}}))
+    with pytest.raises(InputError, match="An evaluation has no 'full'"):
+        ip_adapter.main(asked)

@@ -9,7 +9,7 @@ import pytest
 
 from analyses import budget_sweep, concentration, schedules, stability, table_2
 
-SMALL = ["--quick", "--subjects", "2", "--prompts", "1", "--steps", "3"]
+SMALL = ["--quick", "--subjects", "1", "--prompts", "1", "--steps", "3"]
 
 
 @pytest.fixture

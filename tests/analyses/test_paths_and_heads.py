@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from analyses import heads, paths
+from analyses.heads import main as run_heads
+from analyses.paths import main as run_paths
+from recast_probe.recipes import heads, paths
 
 
 def test_paths_are_cut_and_compared_in_pairs(tmp_path, capsys, monkeypatch):
     few = ("reference to generation", "both to reference", paths.EVERYTHING)
     monkeypatch.setattr(paths, "PATHS", {name: paths.PATHS[name] for name in few})
-    small = ["--quick", "--subjects", "2", "--steps", "2", "--out", str(tmp_path)]
-    found = paths.main(small)
+    small = ["--quick", "--subjects", "2", "--steps", "1", "--out", str(tmp_path)]
+    found = run_paths(small)
     printed = capsys.readouterr().out
     rows = {row["cut"]: row for row in found["table"]}
     assert list(rows) == ["nothing", *paths.PATHS]
@@ -37,7 +39,7 @@ def test_paths_are_cut_and_compared_in_pairs(tmp_path, capsys, monkeypatch):
     assert stored["shares"] == found["shares"]
     assert stored["arms"]["both to reference"]["knockouts"][1]["from_group"] == "text"
     assert (tmp_path / "paths.png").stat().st_size > 0
-    assert paths.main(small) == found
+    assert run_paths(small) == found
 
 
 def test_blocks_and_heads_are_attributed_and_related(tmp_path, capsys, monkeypatch):
@@ -47,7 +49,7 @@ def test_blocks_and_heads_are_attributed_and_related(tmp_path, capsys, monkeypat
         heads, "attribution", lambda *given, **named: whole(*given, blocks=[0, 2], **named)
     )
     small = ["--quick", "--subjects", "2", "--steps", "1", "--out", str(tmp_path)]
-    found = heads.main(small)
+    found = run_heads(small)
     printed = capsys.readouterr().out
     assert {row["block"] for row in found["blocks"]} == {0, 2}
     assert len(found["heads"]) == 8
@@ -57,7 +59,7 @@ def test_blocks_and_heads_are_attributed_and_related(tmp_path, capsys, monkeypat
     for name in ("blocks.png", "heads.png", "head.parquet", "reading.parquet"):
         assert (tmp_path / name).stat().st_size > 0
     monkeypatch.setattr(heads, "attribution", None)
-    assert heads.main(small) == found
+    assert run_heads(small) == found
 
 
 def test_columns_come_back_as_labels():

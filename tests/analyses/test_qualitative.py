@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analyses import qualitative
+from analyses.qualitative import main
+from recast_probe.recipes import qualitative
 from tests.analyses.conftest import SMALL
 
 
@@ -13,7 +14,7 @@ def test_pictures_of_table_1(whole, tmp_path, monkeypatch, capsys):
     table, _ = whole
     monkeypatch.setattr("recast_probe.probe.Probe.generate", None)  # nothing runs again
     out = tmp_path / "made" / "here"
-    shown = qualitative.main([*SMALL, "--table", str(table), "--out", str(out)])["table"]
+    shown = main([*SMALL, "--table", str(table), "--out", str(out)])["table"]
     assert "| background change " in capsys.readouterr().out
     runs = pd.read_parquet(table / "runs.parquet")
     identity = runs.pivot(index="subject", columns="arm", values="identity")

@@ -7,16 +7,16 @@ import json
 import pandas as pd
 import pytest
 
-from analyses import amortisation, sensitivity
+from analyses.amortisation import main as run_amortisation
+from analyses.sensitivity import main as run_sensitivity
 from recast_probe.budget import Adaptive
 from recast_probe.cost_model import flux_kontext_dev, run_work
 from recast_probe.errors import InputError
+from recast_probe.recipes import amortisation, sensitivity
 
 
 def test_a_ranking_is_reused_at_equal_token_steps(tmp_path, capsys):
-    found = amortisation.main(
-        ["--quick", "--subjects", "2", "--steps", "2", "--out", str(tmp_path)]
-    )
+    found = run_amortisation(["--quick", "--subjects", "2", "--steps", "2", "--out", str(tmp_path)])
     assert "| reused ranking " in capsys.readouterr().out
     rows = {row["arm"]: row for row in found["table"]}
     assert rows["recast"]["token-steps"] == rows["reused ranking"]["token-steps"] == 256 + 64
@@ -81,14 +81,19 @@ def test_what_a_ranking_was_made_and_used_for():
 
 def test_one_prompt_has_nothing_to_reuse_a_ranking_for(tmp_path):
     with pytest.raises(InputError, match="--prompts 2"):
-        amortisation.main(["--prompts", "1", "--out", str(tmp_path)])
+        run_amortisation(["--prompts", "1", "--out", str(tmp_path)])
+
+
+def test_other_blocks_are_those_that_the_model_has():
+    assert sensitivity.other_blocks(["double", "single"]) == ["single", "double", "all"]
+    assert sensitivity.other_blocks(["double", "double"]) == ["double", "all"]
 
 
 def test_steps_and_blocks_at_equal_token_steps(tmp_path, capsys):
     # one subject has no intervals, and a table all the same
-    found = sensitivity.main(["--quick", "--subjects", "1", "--steps", "3", "--out", str(tmp_path)])
+    found = run_sensitivity(["--quick", "--subjects", "1", "--steps", "3", "--out", str(tmp_path)])
     printed = capsys.readouterr().out
-    names = sensitivity.names([0, 1, 2])
+    names = sensitivity.names([0, 1, 2], ["double", "single"])
     assert [row["arm"] for row in found["table"]] == ["full", *names, "random"]
     assert all(f"| {name} " in printed for name in names)
     runs = pd.read_parquet(tmp_path / "runs.parquet")

@@ -66,8 +66,8 @@ def earlier(tmp_path: Path) -> Path:
     """A folder for results that holds results of before."""
     folder = tmp_path / "out"
     folder.mkdir()
-    names = ("profile-00.nc", "full-00-seed0.png", "full-00-seed0.json", "summary.json")
-    for name in (*names, "recast-00-seed0.png", "diagnostics.json", "report.html"):
+    names = ("profile-00.nc", "full-a-seed0.png", "full-a-seed0.json", "summary.json")
+    for name in (*names, "recast-eq4-a-seed0.png", "diagnostics.json", "report.html"):
         (folder / name).write_bytes(b"earlier " + name.encode())
     return folder
 

@@ -67,7 +67,10 @@ def test_bad_values(command, spoiled, earlier, tiny_folder, kind, options, words
         if name in given:
             given[name] = spoiled / str(given[name])
     before = contents(earlier)
-    refused(command(kind, *(part for pair in given.items() for part in pair), "--json"), *words)
+    refused(
+        command(kind, *(part for pair in given.items() for part in pair), "--overwrite", "--json"),
+        *words,
+    )
     assert contents(earlier) == before
 
 
@@ -77,10 +80,11 @@ def test_bad_values(command, spoiled, earlier, tiny_folder, kind, options, words
         (("--budget", 0), ["1"]),
         (("--budget", -3), ["-3"]),
         (("--budget", 17), ["17", "16"]),
-        (("--minimum", 4, "--maximum", 99), ["16"]),
-        (("--minimum", 9, "--maximum", 4), ["9", "4"]),
-        (("--minimum", 4), ["--maximum"]),
-        (("--budget", 4, "--minimum", 2, "--maximum", 4), ["--budget"]),
+        (("--budget", "eq4:4:99"), ["16"]),
+        (("--budget", "eq4:9:4"), ["9", "4"]),
+        (("--budget", "eq4:4"), ["eq4:MINIMUM:MAXIMUM"]),
+        (("--budget", "110%"), ["share"]),
+        (("--budget", "most"), ["most", "eq4"]),
     ],
 )
 @pytest.mark.parametrize("method", ["recast", "random"])
@@ -88,7 +92,7 @@ def test_budgets_that_do_not_fit(command, files, earlier, tiny_folder, method, o
     before = contents(earlier)
     outcome = command(
         *("generate", "--model", tiny_folder, "--image", files / "image.png", "--prompt", "a"),
-        *("--steps", 3, "--method", method, "--out", earlier, *options),
+        *("--steps", 3, "--method", method, "--overwrite", "--out", earlier, *options),
     )
     refused(outcome, *words)
     assert contents(earlier) == before
@@ -96,7 +100,9 @@ def test_budgets_that_do_not_fit(command, files, earlier, tiny_folder, method, o
 
 def test_a_budget_without_a_use_is_refused(command, files, earlier, tiny_folder):
     common = ("--model", tiny_folder, "--image", files / "image.png", "--prompt", "a")
-    outcome = command("generate", *common, "--method", "none", "--budget", 4, "--out", earlier)
+    outcome = command(
+        "generate", *common, "--method", "none", "--budget", 4, "--overwrite", "--out", earlier
+    )
     refused(outcome, "none", "all tokens or none")
 
 
@@ -105,7 +111,7 @@ def test_masks_that_divide_nothing(command, spoiled, earlier, tiny_folder, mask)
     before = contents(earlier)
     outcome = command(
         *("profile", "--model", tiny_folder, "--image", spoiled / "image.png", "--prompt", "a"),
-        *("--steps", 2, "--mask", spoiled / f"{mask}.png", "--out", earlier),
+        *("--steps", 2, "--mask", spoiled / f"{mask}.png", "--overwrite", "--out", earlier),
     )
     refused(outcome, "mask", "every" if mask == "whole" else "no")
     assert contents(earlier) == before
@@ -115,7 +121,7 @@ def test_a_mask_without_a_subject(command, spoiled, earlier, tiny_folder):
     before = contents(earlier)
     outcome = command(
         *("generate", "--model", tiny_folder, "--image", spoiled / "image.png", "--prompt", "a"),
-        *("--steps", 1, "--mask", spoiled / "empty.png", "--out", earlier),
+        *("--steps", 1, "--mask", spoiled / "empty.png", "--overwrite", "--out", earlier),
     )
     refused(outcome, "empty.png", "no pixel")
     assert contents(earlier) == before
@@ -125,17 +131,21 @@ def test_diagnosing_with_another_image(command, spoiled, earlier, tmp_path, prob
     profile = probe.profile(image, "a", steps=1, progress=False).save(tmp_path / "a.nc")
     before = contents(earlier)
     for option in ("--mask", "--image"):
-        outcome = command("diagnose", profile, option, spoiled / "wide.png", "--out", earlier)
+        outcome = command(
+            "diagnose", profile, option, spoiled / "wide.png", "--overwrite", "--out", earlier
+        )
         refused(outcome, "64 x 32", "64 x 64")
     assert contents(earlier) == before
 
 
-@pytest.mark.parametrize("options", [("--gamma", "nan"), ("--gamma", -1), ("--seed", 2**70)])
+@pytest.mark.parametrize(
+    "options", [("--budget", "eq4:2:4:nan"), ("--budget", "eq4:2:4:-1"), ("--seed", 2**70)]
+)
 def test_numbers_out_of_reach(command, files, earlier, tiny_folder, options):
     before = contents(earlier)
     outcome = command(
         *("generate", "--model", tiny_folder, "--image", files / "image.png", "--prompt", "a"),
-        *("--steps", 2, "--method", "recast", "--out", earlier, *options),
+        *("--steps", 2, "--method", "recast", "--overwrite", "--out", earlier, *options),
     )
     refused(outcome)
     assert contents(earlier) == before
@@ -145,7 +155,9 @@ def test_numbers_out_of_reach(command, files, earlier, tiny_folder, options):
 def test_profile_steps_outside_the_run(command, files, earlier, tiny_folder, steps):
     before = contents(earlier)
     common = ("--model", tiny_folder, "--image", files / "image.png", "--prompt", "a")
-    outcome = command("profile", *common, "--steps", 3, "--profile-steps", steps, "--out", earlier)
+    outcome = command(
+        "profile", *common, "--steps", 3, "--profile-steps", steps, "--overwrite", "--out", earlier
+    )
     refused(outcome)
     assert contents(earlier) == before
 
@@ -154,7 +166,15 @@ def test_profile_steps_outside_the_run(command, files, earlier, tiny_folder, ste
 def test_an_empty_list_of_prompts(command, files, earlier, tiny_folder, kind):
     before = contents(earlier)
     outcome = command(
-        kind, "--model", tiny_folder, "--image", files / "image.png", "--out", earlier, "--json"
+        kind,
+        "--model",
+        tiny_folder,
+        "--image",
+        files / "image.png",
+        "--overwrite",
+        "--out",
+        earlier,
+        "--json",
     )
     assert (outcome.code, outcome.out) == (2, "")
     assert "--prompt" in outcome.err
@@ -166,13 +186,13 @@ def test_a_pipeline_of_another_class(command, files, earlier, tiny_folder, tmp_p
     shutil.copytree(tiny_folder, other)
     index = json.loads((other / "model_index.json").read_text())
     (other / "model_index.json").write_text(json.dumps(index | {"_class_name": "SanaPipeline"}))
-    common = ("--image", files / "image.png", "--prompt", "a", "--out", earlier)
+    common = ("--image", files / "image.png", "--prompt", "a", "--overwrite", "--out", earlier)
     refused(command("profile", "--model", other, *common), "SanaPipeline", "FluxKontextPipeline")
 
 
 def test_models_that_are_not_there(command, files, earlier, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    common = ("--image", files / "image.png", "--prompt", "a", "--out", earlier)
+    common = ("--image", files / "image.png", "--prompt", "a", "--overwrite", "--out", earlier)
     refused(command("profile", "--model", tmp_path, *common), "model_index.json")
     outcome = command("profile", "--model", "nobody/no-such-model", *common)
     refused(outcome, "nobody/no-such-model", "huggingface-cli login")
@@ -194,8 +214,8 @@ def test_damaged_profiles(command, earlier, tmp_path, probe, image, damage):
     bad = tmp_path / "bad.nc"
     bad.write_bytes(damage(good.read_bytes()))
     before = contents(earlier)
-    refused(command("diagnose", good, bad, "--out", earlier, "--json"), "bad.nc")
-    refused(command("diagnose", tmp_path / "none.nc", "--out", earlier), "none.nc")
+    refused(command("diagnose", good, bad, "--overwrite", "--out", earlier, "--json"), "bad.nc")
+    refused(command("diagnose", tmp_path / "none.nc", "--overwrite", "--out", earlier), "none.nc")
     assert contents(earlier) == before
 
 
@@ -206,7 +226,7 @@ def test_profiles_that_do_not_go_together(command, earlier, tmp_path, probe, ima
         for number, picture in enumerate((image, tall))
     ]
     before = contents(earlier)
-    refused(command("diagnose", *profiles, "--out", earlier))
+    refused(command("diagnose", *profiles, "--overwrite", "--out", earlier))
     assert contents(earlier) == before
 
 

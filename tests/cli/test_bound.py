@@ -37,10 +37,19 @@ def test_other_models_devices_and_sizes(command, tiny_folder):
     assert "full" in command("bound", "--model", "pocket", "--steps", 1).out
 
 
+def test_the_config_says_where_it_is_from(command):
+    found = json.loads(command("bound", "--model", "longcat-image-edit", "--json").out)
+    assert found["parameters"] == 6_270_668_864
+    assert found["tokens"] == {"text": 838, "generation": 4096, "reference": 4096}
+    assert "meituan-longcat/LongCat-Image" in found["config"]
+    assert "Qwen/Qwen-Image-Layered" in command("bound", "--model", "qwen-image-layered").out
+    assert json.loads(command("bound", "--model", "pocket", "--json").out)["config"] is None
+
+
 def test_bad_input(command, tmp_path):
     refused(command("bound", "--model", tmp_path), "No transformer config")
     refused(command("bound", "--tokens", "512,4096"), "such as 512,4096,4096")
     refused(command("bound", "--device", "tpu"), "device table")
     refused(command("bound", "--peak-tflops", "5"), "together")
-    refused(command("bound", "--with", "prune=x"), "prune=N")
+    refused(command("bound", "--with", "prune=x"), "A budget is")
     refused(command("bound", "--device", "a100", "--with", "fp8"), "8-bit")

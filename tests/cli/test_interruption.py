@@ -27,7 +27,7 @@ def test_a_full_disk(command, files, earlier, tiny_folder, full_disk, kind):
     before = contents(earlier)
     outcome = command(
         *(kind, "--model", tiny_folder, "--image", files / "image.png", "--prompt", "a"),
-        *("--steps", 1, "--out", earlier, "--json"),
+        *("--steps", 1, "--overwrite", "--out", earlier, "--json"),
     )
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.message.startswith("recast-probe: No space left on device")
@@ -43,7 +43,7 @@ def test_a_full_disk_while_diagnosing(command, earlier, tmp_path, probe, image, 
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    outcome = command("diagnose", profile, "--out", earlier)
+    outcome = command("diagnose", profile, "--overwrite", "--out", earlier)
     monkeypatch.undo()
     assert outcome.code == 2
     assert "No space left on device" in outcome.message
@@ -71,4 +71,4 @@ def test_interrupting_generate_keeps_finished_images(
     assert "1 of 3 images are done" in outcome.err
     assert str(out) in outcome.err
     assert "Traceback" not in outcome.err
-    assert set(contents(out)) == {"full-00-seed0.png", "full-00-seed0.json"}
+    assert set(contents(out)) == {"full-a-seed0.png", "full-a-seed0.json"}

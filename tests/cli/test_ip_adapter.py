@@ -54,7 +54,7 @@ def test_generate(command, tiny_adapter, common, tmp_path, method):
     outcome = command("generate", *tiny_adapter, *common, "--method", method, "--json", *budget)
     assert outcome.code == 0, outcome.err
     (row,) = json.loads(outcome.out)["images"]
-    assert (tmp_path / f"{method}-00-seed0.png").is_file()
+    assert list(tmp_path.glob(f"{method}-*-seed0.png"))
     # step 0 has all 4 tokens
     assert row["mean_budget"] == (0 if method == "none" else 3)
 
@@ -64,7 +64,7 @@ def test_an_adapter_where_there_should_be_none_or_one(
 ):
     adapter = ("--ip-adapter", adapter_folders.adapter)
     for model, message in (
-        ((), "The bundled model takes no IP-Adapter"),
+        ((), "The bundled model has one IP-Adapter"),
         (("--model", tiny_folder), "FluxKontextPipeline takes no ip_adapter"),
     ):
         outcome = command("profile", *model, *adapter, *common)
@@ -73,3 +73,60 @@ def test_an_adapter_where_there_should_be_none_or_one(
     outcome = command("profile", *tiny_adapter[:2], *common)
     assert outcome.code == 2
     assert "no reference tokens until an IP-Adapter is loaded" in outcome.err
+
+
+def test_pockets_own_adapter(command, common, tmp_path):
+    outcome = command("profile", "--ip-adapter", "pocket", *common, "--json")
+    assert outcome.code == 0, outcome.err
+    (row,) = json.loads(outcome.out)["profiles"]
+    assert AttentionProfile.load(row["file"]).layout.reference_tokens == 128
+    for given in (
+        ("--ip-adapter", "other"),
+        ("--ip-adapter", "pocket", "--image-encoder", "other"),
+    ):
+        outcome = command("profile", *given, *common, "--overwrite")
+        assert outcome.code == 2
+        assert "'other'" in outcome.err
+        assert "--ip-adapter pocket" in outcome.err
+
+
+def test_an_evaluation_through_an_adapter(command, monkeypatch):
+    from recast_probe.pocket import evaluate
+
+    scales = []
+
+    def found(pipeline, **settings):
+        (block, _) = pipeline.transformer.transformer_blocks
+        scales.append(block.attn.processor.scale)
+        return evaluate.Evaluation({}, {}, 0.5, {}, "middle", 5, 2, 0, 1.0, 1.0)
+
+    monkeypatch.setattr(evaluate, "evaluate", found)
+    asked = ("pocket", "evaluate", "--ip-adapter", "pocket", "--json")
+    summary = json.loads(command(*asked, "--ip-adapter-scale", "0.5").out)
+    assert summary["ip_adapter_scale"] == 0.5
+    assert json.loads(command(*asked).out)["ip_adapter_scale"] == 1.0
+    assert scales == [[0.5], [1.0]]
+    outcome = command("pocket", "evaluate", "--ip-adapter-scale", "0.5")
+    assert outcome.code == 2
+    assert "--ip-adapter-scale 0.5" in outcome.err
+
+
+def test_training_of_an_adapter(command, tmp_path, monkeypatch):
+    from recast_probe.pocket.adapter import train
+
+    called = {}
+    monkeypatch.setattr(
+        train,
+        "train_adapter",
+        lambda pack, base, out, plan, **settings: (
+            called.update(settings, plan=plan) or {"steps": 1}
+        ),
+    )
+    asked = ("--pack", "p.npz", "--out", tmp_path, "--rate", 2, "--minutes", 3)
+    samples = ("--imitated-samples", 320, "--full-samples", 640)
+    outcome = command(
+        "pocket", "train-adapter", *asked, *samples, "--precision", "bfloat16", "--json"
+    )
+    assert json.loads(outcome.out) == {"steps": 1, "adapter": str(tmp_path / "adapter")}
+    assert called["plan"] == train.standard_plan(320, 640, 0, 2.0)
+    assert (str(called["precision"]), called["minutes"]) == ("torch.bfloat16", 3)

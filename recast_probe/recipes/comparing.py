@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analyses.benchmark import cases_of, finder_of
-from analyses.command import finish, open_store
-from recast_probe.datasets import Case
 from recast_probe.diagnostics import Interval
+from recast_probe.errors import InputError
 from recast_probe.figures import plot_arms
 from recast_probe.metrics import Metric, metrics_of
 from recast_probe.probe import Probe
+from recast_probe.recipes.benchmark import bench, finder_of
+from recast_probe.recipes.page import Page, Section, higher
+from recast_probe.recipes.results import finish, open_store
 from recast_probe.studies import (
     Outcome,
     Store,
@@ -29,8 +30,11 @@ from recast_probe.studies import (
     retention,
     run_study,
 )
+from recast_probe.studies.arm_language import TextArm, own_arms
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
+from recast_probe.studies.engine_options import end_of_shard, engine_options
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
+from recast_probe.studies.named_method import ORACLE
 from recast_probe.studies.reference_gain import UNDEFINED
 from recast_probe.studies.scored_area import (
     changes_subject,
@@ -42,11 +46,6 @@ from recast_probe.studies.tables import p_value, row_interval
 
 SCORES = ("identity", "identity_to_full", "colour")
 GAIN = "of what the reference adds"
-
-
-def bench(chosen: Any) -> list[Case]:
-    """The benchmark in the size that was asked for."""
-    return cases_of(chosen)
 
 
 def run_arms(
@@ -62,7 +61,10 @@ def run_arms(
         more: further columns of the table, of a case and what an arm gave.
         folder: of another script whose runs are taken and added to; its own by default.
     """
-    cases = bench(chosen)
+    cases, own = bench(chosen), chosen_arms(chosen)
+    if twice := next((name for name in own if name in arms), None):
+        raise InputError(f"The study has the arm {twice!r} itself; leave --arm {twice} out.")
+    arms = {**arms, **{name: arm.planned(probe) for name, arm in own.items()}}
     check_oracle(cases, {name: getattr(arm, "method", None) for name, arm in arms.items()})
     metrics = further_metrics(chosen)
     stored = [each.provenance() for each in per_run(metrics)]
@@ -80,7 +82,29 @@ def run_arms(
             found = {} if more is None else more(unit.payload, outcome)
             yield replace(outcome, values={**outcome.values, **found})
 
-    return run_study(units(cases), list(arms), perform, store), store
+    table = run_study(units(cases), list(arms), perform, store, **engine_options(chosen))
+    end_of_shard(chosen, store)
+    return table, store
+
+
+def chosen_arms(chosen: Any) -> dict[str, TextArm]:
+    """The arms of `--arm` by their names, where the study takes them.
+
+    Raises:
+        InputError: one that cannot be read, or one that is there twice.
+    """
+    return own_arms(getattr(chosen, "arm", ()))
+
+
+def check_own_arms(chosen: Any) -> None:
+    """Check the arms of `--arm` without a model.
+
+    Raises:
+        InputError: as `chosen_arms`; one ranks by a mask that is not there.
+    """
+    oracles = {name: ORACLE for name, arm in chosen_arms(chosen).items() if arm.needs_mask}
+    if oracles:
+        check_oracle(bench(chosen), oracles)
 
 
 def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, Any]]:
@@ -142,7 +166,7 @@ def mean_of_complete(table: pd.DataFrame, name: str, seed: int) -> tuple[str, pd
 
 
 def further_metrics(chosen: Any) -> list[Metric]:
-    """What `--metrics` names, where the script takes it."""
+    """What `--metrics` names, where the study takes it."""
     return list(_loaded(getattr(chosen, "metrics", ""), chosen.device))
 
 
@@ -161,16 +185,67 @@ def add_set_distances(rows: list[dict[str, Any]], chosen: Any, store: Store) -> 
 
 
 def one_table(
-    chosen: Any, probe: Probe, arms: Mapping[str, Arm | PlannedArm], baseline: str
+    chosen: Any,
+    probe: Probe,
+    arms: Mapping[str, Arm | PlannedArm],
+    baseline: str,
+    title: str,
+    text: str,
+    compared: Mapping[str, str],
+    measured: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Run the arms, print their table, write it and its figure to `--out`."""
+    """Run the arms, print their table, write it, its figure and its page to `--out`.
+
+    Args:
+        title, text: of the page.
+        compared: arms that the page holds against the baseline in words, and what it calls them.
+        measured: names of differences for `recast-probe claims`, each of two arms.
+    """
     table, store = run_arms(chosen, probe, arms)
     found = {"table": summarise(table, baseline, chosen.seed)}
     add_set_distances(found["table"], chosen, store)
     print(markdown(found["table"]))
     chart = figure(table, probe.name, chosen.seed, "equal token-steps")
-    finish(chosen, store, {"runs": table}, found, {"identity": chart})
+    apart = compare(table, "identity", baseline, seed=chosen.seed)
+    says = [higher(words, baseline, corrected_row(apart, arm)) for arm, words in compared.items()]
+    section = Section(
+        text=f"{counted(table)} {text} {TABLE}",
+        rows=found["table"],
+        figure="identity",
+        alt=f"Identity of every arm of {title[0].lower()}{title[1:]}",
+        says=says,
+    )
+    summary = found | {
+        "measured": {
+            name: difference(table, *pair, chosen.seed) for name, pair in (measured or {}).items()
+        }
+    }
+    finish(chosen, store, {"runs": table}, summary, {"identity": chart}, Page(title, [section]))
     return found
+
+
+TABLE = (
+    "Pruned arms see all reference tokens in step 0. Identity is the masked cosine of MobileNetV2 "
+    "features to the reference (of a local edit: to its true target), colour the likeness of "
+    'colour histograms, "to full" the identity to the full run\'s image. Retention is the share of '
+    "the full run's identity; as a run without the reference keeps a part of it, the share of what "
+    "the reference adds stands beside it where such runs were made. p-values are corrected after "
+    "Holm. Seconds are the middle of the runs' and depend on what else the machine did."
+)
+
+
+def counted(table: pd.DataFrame) -> str:
+    """Subjects, cases and runs of a table in a sentence."""
+    arms, subjects = table["arm"].nunique(), table["subject"].nunique()
+    cases = len(table) // arms
+    return f"{subjects} subjects, {cases} cases, {arms} arms, {len(table):,} runs."
+
+
+def corrected_row(compared: pd.DataFrame, arm: str) -> dict[str, float]:
+    """A row of `compare` as a finding: mean, low, high and the corrected p-value."""
+    row = compared.loc[arm]
+    names = {"mean": "difference", "low": "low", "high": "high", "p_value": "p_holm"}
+    return {name: float(row[column]) for name, column in names.items()}
 
 
 def difference(
