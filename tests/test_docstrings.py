@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib
 import pkgutil
 
 import pytest
 
 import recast_probe as rp
+from recast_probe.testing import conformance
 
 # a kernel that needs Triton, and programs
 LEFT_OUT = ("recast_probe.attention.triton_sums", "__main__")
@@ -17,6 +19,15 @@ MODULES = [
     for module in pkgutil.walk_packages(rp.__path__, "recast_probe.")
     if not module.name.endswith(LEFT_OUT)
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cases_once():
+    """The examples of the conformance suite share their pipelines, and the runs of these alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        once = functools.cache(conformance.supported_cases)
+        patched.setattr(conformance, "supported_cases", once)
+        yield
 
 
 @pytest.mark.parametrize("name", MODULES)

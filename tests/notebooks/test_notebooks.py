@@ -6,18 +6,39 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+# notebook 02 runs ten studies, of which each has its own tests
+SIZES = {"STEPS": 2, "SUBJECTS": 1, "PROMPTS": 1, "MODEL": "tiny:flux-kontext"}
+# no name and no module of ours outlives a notebook; torch and diffusers take seconds to import
+FRESH = """
+%reset -f
+import sys
+for _name in [each for each in sys.modules if each.split(".")[0] in ("analyses", "recast_probe")]:
+    del sys.modules[_name]
+%reset -f
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """One process for all notebooks."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, size in SIZES.items():
+            patched.setenv(f"RECAST_PROBE_{name}", str(size))
+        manager = KernelManager(kernel_name="python3")
+        manager.start_kernel()
+        yield manager
+        manager.shutdown_kernel(now=True)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, monkeypatch):
-    sizes = {"STEPS": 3, "SUBJECTS": 1, "PROMPTS": 1}
-    for name, size in sizes.items():
-        monkeypatch.setenv(f"RECAST_PROBE_{name}", str(size))
+def test_notebook_runs(path, kernel):
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(FRESH))
+    NotebookClient(notebook, km=kernel, timeout=300).execute()
     outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
     pictures = [out for out in outputs if "image/png" in out.get("data", {})]
     assert len(pictures) >= 3
