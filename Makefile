@@ -13,23 +13,25 @@ GPU_PYTHON ?= python3
 DEVICE ?= cuda
 FULL_SIZE ?= out/full-size
 MEASURED ?= out/measured
+DOCS ?= out/docs
 
-.PHONY: demo test test-minimum quick coverage crash fuzz lint types train-pocket measure-gpu clean
+.PHONY: demo test test-minimum quick coverage crash fuzz families lint types docs docs-links train-pocket train-adapter measure-gpu clean
 
 # torch is named with its version: a looser requirement may fetch gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "recast_probe needs Python 3.11 or newer; set PYTHON=..."'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,notebooks,metrics,masks]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs,notebooks,metrics,masks]'
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/recast-probe demo --out $(OUT)
+	$(BIN)/recast-probe demo --out $(OUT) --overwrite
 
-# one thread a worker: programs of several threads starve each other on few cores
+# one thread a worker: programs of several threads starve each other on few cores; who is done first
+# takes tests of the other, from the end, so that files stay together and both end together
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # the same with the oldest versions that pyproject.toml allows, in an environment of its own
 test-minimum:
@@ -37,23 +39,29 @@ test-minimum:
 	$(VENV)-minimum/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(VENV)-minimum/bin/uv pip install --python $(VENV)-minimum/bin/python --resolution lowest-direct \
 		--torch-backend cpu -e '.[dev,notebooks,metrics,masks]'
-	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest -n $(WORKERS) --dist worksteal
 
 # the loop of about a minute; see tests/slow.py for what it leaves out
 quick: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 # which lines no test runs, in the terminal and in out/coverage
 coverage: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-report=html:out/coverage
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html:out/coverage
 
-# studies killed, stopped and run twice at once, at 100 random moments each
+# studies killed, stopped and run twice at once, at 100 random moments each; and on Ray, at 30
 crash: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash
+	OMP_NUM_THREADS=1 RECAST_PROBE_CRASH=1 $(BIN)/python -m pytest tests/studies/test_ray.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash_ray
 
 # 10,000 damaged and hostile inputs; fails where one is answered wrongly, hangs or ends in a traceback
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.fuzz --seed $(FUZZ_SEED) --inputs $(FUZZ_INPUTS) --lanes $(WORKERS)
+
+# the table of pipelines in README.md, after examining each for every property; takes minutes
+families: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m recast_probe.testing.conformance --write README.md
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -64,9 +72,21 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
+# the site of the documentation; a warning is an error, and so is a link to nothing inside it
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -E -a -W --keep-going -b html docs $(DOCS)
+
+# links to other sites as well; needs a network
+docs-links: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -b linkcheck docs $(DOCS)-links
+
 train-pocket: $(READY)
 	$(BIN)/recast-probe pocket assets --out $(POCKET)
 	$(BIN)/recast-probe pocket train --pack $(POCKET)/subjects.npz --out $(POCKET)
+
+train-adapter: $(READY)
+	$(BIN)/recast-probe pocket assets --out $(POCKET)
+	$(BIN)/recast-probe pocket train-adapter --pack $(POCKET)/subjects.npz --out $(POCKET)/ip_adapter
 
 # Every row of docs/performance.md that needs a GPU, and the commands at full size; takes a Python
 # with a CUDA build of torch and this package, 34 GB of disk and 40 GB of GPU memory.
@@ -79,7 +99,7 @@ measure-gpu:
 	$(GPU_PYTHON) -m benchmarks.peers --device $(DEVICE) --model $(FULL_SIZE) --repeats 3 --out $(MEASURED)/peers.json
 	for more in "" --cpu-offload; do for command in profile "generate --method recast"; do \
 		$(GPU_PYTHON) -m recast_probe $$command --model $(FULL_SIZE) --device $(DEVICE) $$more \
-			--image docs/images/paths.png --prompt "on the beach" --out $(MEASURED)/full-size || exit 1; \
+			--image docs/images/paths.png --prompt "on the beach" --overwrite --out $(MEASURED)/full-size || exit 1; \
 	done; done
 
 clean:

@@ -5,6 +5,10 @@ CLIP-L and autoencoder of the published configs in sharded safetensors, and stan
 the right classes and numbers of words that split text into letters. Speed and memory do not depend
 on the values of weights. About 34 GB; parts are built, saved and let go one after the other, on
 the GPU where there is one. --scale divides widths, depths and the image's side, for tests.
+
+--tied lets all double-stream blocks share the weights of one, and all single-stream blocks those of
+another; text encoders keep their width and have two layers. Blocks are separate modules, and a step
+does the same work, with 3 GB of weights: it runs in 24 GiB of memory.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import re
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +32,10 @@ from benchmarks.readout import fill
 from recast_probe._utils.ending import run_program
 from recast_probe.cost_model.published_configs import CONFIGS
 from recast_probe.files.atomic import write_json
+from recast_probe.pipelines.whole_weights import SHARED
 
 CLIP_WORDS, T5_WORDS, T5_EXTRA = 49_408, 32_000, 100
+FEW = 2  # layers of the text encoders beside tied blocks
 HEAD = 64  # channels of a head in both text encoders
 
 
@@ -40,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tied", action="store_true", help="blocks of a kind share their weights")
     parser.add_argument("--shard-size", default="5GB", help="largest file of weights")
     options = parser.parse_args(arguments)
     return write_pipeline(
@@ -49,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> Path:
         torch.device(options.device),
         options.seed,
         options.shard_size,
+        options.tied,
     )
 
 
@@ -59,6 +68,7 @@ def write_pipeline(
     device: torch.device | str = "cpu",
     seed: int = 0,
     shard_size: str = "5GB",
+    tied: bool = False,
 ) -> Path:
     """The folder, with every part of the pipeline in it."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +82,15 @@ def write_pipeline(
         "text_encoder_2": lambda: T5EncoderModel(t5_config(scale, text_width)),
         "vae": lambda: AutoencoderKL(**autoencoder_config(scale)),
     }
+    if tied:
+        parts |= {
+            "text_encoder": lambda: CLIPTextModel(clip_config(scale, pooled_width, FEW)),
+            "text_encoder_2": lambda: T5EncoderModel(t5_config(scale, text_width, FEW)),
+        }
+        del parts["transformer"]
+        write_tied(
+            folder / "transformer", transformer_config(scale, text_width, pooled_width), dtype
+        )
     for name, build in parts.items():
         model = _random(build, dtype, device)
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
@@ -85,6 +104,28 @@ def write_pipeline(
     return folder
 
 
+def write_tied(folder: Path, config: dict[str, Any], dtype: torch.dtype) -> None:
+    """A transformer whose blocks of a kind are one block in the file."""
+    once = config | {"num_layers": 1, "num_single_layers": 1}
+    model = _random(lambda: FluxTransformer2DModel.from_config(once), dtype, "cpu")
+    model.save_pretrained(folder)
+    with torch.device("meta"):
+        whole = FluxTransformer2DModel.from_config(config)
+    whole.save_config(folder)
+    held = set(model.state_dict())
+    same = {
+        name: re.sub(r"^((single_)?transformer_blocks)\.\d+\.", r"\1.0.", name)
+        for name in whole.state_dict()
+        if name not in held
+    }
+    write_json(folder / SHARED, same)
+    print(
+        f"transformer: {sum(p.numel() for p in whole.parameters()):,} parameters, of which "
+        f"{sum(p.numel() for p in model.parameters()):,} are held",
+        flush=True,
+    )
+
+
 def transformer_config(scale: int, text_width: int, pooled_width: int) -> dict[str, Any]:
     """FLUX.1 Kontext dev's, divided; heads keep their width."""
     config = json.loads((CONFIGS / "flux_kontext_dev.json").read_text())
@@ -93,14 +134,14 @@ def transformer_config(scale: int, text_width: int, pooled_width: int) -> dict[s
     return config | {"joint_attention_dim": text_width, "pooled_projection_dim": pooled_width}
 
 
-def clip_config(scale: int, width: int) -> CLIPTextConfig:
+def clip_config(scale: int, width: int, layers: int = 12) -> CLIPTextConfig:
     """The text part of CLIP ViT-L/14."""
     return CLIPTextConfig(
         vocab_size=CLIP_WORDS,
         hidden_size=width,
         intermediate_size=4 * width,
         projection_dim=width,
-        num_hidden_layers=max(1, 12 // scale),
+        num_hidden_layers=max(1, layers // scale),
         num_attention_heads=width // HEAD,
         max_position_embeddings=77,
         hidden_act="quick_gelu",
@@ -110,14 +151,14 @@ def clip_config(scale: int, width: int) -> CLIPTextConfig:
     )
 
 
-def t5_config(scale: int, width: int) -> T5Config:
+def t5_config(scale: int, width: int, layers: int = 24) -> T5Config:
     """T5 v1.1 XXL."""
     return T5Config(
         vocab_size=32_128,
         d_model=width,
         d_kv=HEAD,
         d_ff=width * 5 // 2,
-        num_layers=max(1, 24 // scale),
+        num_layers=max(1, layers // scale),
         num_heads=width // HEAD,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,

@@ -1,8 +1,10 @@
 """Steps of a random transformer with and without readout: `python -m benchmarks.readout`.
 
 The transformer has FLUX.1 Kontext's published size on CUDA and a small one elsewhere. Attention in
-every block is what an arm says it is; everything else is the same. Three blocks are also read in
-double precision, as a check, and twice, to see that two runs give the same bits.
+every block is what an arm says it is; everything else is the same. Arms that name a form are the
+two ways in which PyTorch can sum up scores, of which the readout takes the one that is faster on a
+device. Three blocks are also read in double precision, as a check, and twice, to see that two runs
+give the same bits.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import torch
 from diffusers import FluxTransformer2DModel
@@ -22,12 +25,16 @@ from torch.nn import functional
 from benchmarks.command import finish, kernels, limits, parser
 from benchmarks.timing import alternate
 from recast_probe._utils.ending import run_program
-from recast_probe.attention import attend, attention_with_log_sum_exp, dense_attention
+from recast_probe.attention import attend, dense_attention, sums
 from recast_probe.cost_model import FluxConfig, flux_kontext_dev, readout_work, step_work
 from recast_probe.layout import Grid, TokenLayout
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 PAIR = ("generation", "reference")
+ARMS = (
+    *("plain step", "scores", "scores and entropies", "whole mass table"),
+    *("scores by a fused call", "scores tile by tile", "materialised softmax"),
+)
 SMALL = FluxConfig(1, 2, 2, 128, 64, 256, 64, guidance=True)
 
 
@@ -43,6 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     found.add_argument("--heads", type=int)
     found.add_argument("--dim", type=int, help="channels of a head")
     found.add_argument("--dtype", default="bfloat16" if cuda else "float32")
+    found.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=ARMS, help="all by default, and always plain"
+    )
     options = found.parse_args(arguments)
 
     start = flux_kontext_dev() if options.device.startswith("cuda") else SMALL
@@ -68,17 +78,19 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return run
 
     forms: dict[str, Attention] = {
-        "plain step": plain,
-        "profiled step": lambda q, k, v: attend(q, k, v, layout, mass_table="queried").output,
-        "profiled step, whole mass table": lambda q, k, v: attend(q, k, v, layout).output,
-        "transposed log-sum-exp": lambda q, k, v: transposed(q, k, v, layout)[0],
+        ARMS[0]: plain,
+        "scores": profiled(layout, "scores"),
+        "scores and entropies": profiled(layout, "queried"),
+        "whole mass table": profiled(layout, "all"),
+        "scores by a fused call": profiled(layout, "scores", fused=True),
+        "scores tile by tile": profiled(layout, "scores", fused=False),
         "materialised softmax": lambda q, k, v: materialised(q, k, v, layout)[0],
     }
     rows = alternate(
-        {name: step(form) for name, form in forms.items()},
+        {name: step(forms[name]) for name in ARMS if name in {ARMS[0], *options.arms}},
         options.repeats,
         options.device,
-        "plain step",
+        ARMS[0],
         least_work(config, layout),
     )
     known = limits(options.device)
@@ -88,13 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "tokens": layout.total,
         "parameters": config.parameters,
         "kernels": kernels(config.heads, config.head_dim, dtype, options.device),
-        "flop_per_second": full.total / rows["plain step"]["median_seconds"],
+        "flop_per_second": full.total / rows[ARMS[0]]["median_seconds"],
         "least_seconds": None if known is None else full.total / known.bfloat16,
         "checks": checked(model, call, layout, options.seed),
         "layout": layout.to_dict(),
         "arms": rows,
     }
-    return finish(options, facts, "plain step")
+    return finish(options, facts, ARMS[0])
 
 
 def random_transformer(
@@ -184,6 +196,32 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(*heads_first).permute(0, 2, 1, 3)
 
 
+def profiled(
+    layout: TokenLayout,
+    mass_table: Literal["all", "queried", "scores"],
+    fused: bool | None = None,
+) -> Attention:
+    """Attention that is read: as the readout does it, or scores in one of PyTorch's forms."""
+
+    def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if fused is None:
+            return attend(query, key, value, layout, mass_table=mass_table).output
+        with scores_by(fused):
+            return attend(query, key, value, layout, mass_table=mass_table).output
+
+    return attention
+
+
+@contextmanager
+def scores_by(fused: bool) -> Iterator[None]:
+    """PyTorch sums up scores by a fused call, or tile by tile; Triton has no part in it."""
+    with (
+        mock.patch.object(sums, "reader", return_value="torch"),
+        mock.patch.object(sums, "fused_is_faster", return_value=fused),
+    ):
+        yield
+
+
 def materialised(
     query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout
 ) -> tuple[Tensor, Tensor]:
@@ -194,44 +232,21 @@ def materialised(
     return (probability @ v).permute(0, 2, 1, 3), block.mean(-2, dtype=torch.float32)
 
 
-def transposed(
-    query: Tensor, key: Tensor, value: Tensor, layout: TokenLayout
-) -> tuple[Tensor, Tensor]:
-    """A second attention call with the reference keys as queries.
-
-    Its keys are the generation queries, and minus their row log-sum-exp comes in through further
-    channels of the heads; its own log-sum-exp then is the logarithm of the summed probabilities.
-    Half-precision log-sum-exps are split over three channels, which together hold 24 bits or more.
-    """
-    output, lse, _ = attention_with_log_sum_exp(query, key, value)
-    rows, columns = layout.span("generation"), layout.span("reference")
-    scale, width = 1 / math.sqrt(query.shape[-1]), query.shape[-1]
-    rest = (-lse[:, :, rows] / scale).permute(0, 2, 1)[..., None]
-    parts = []
-    for _ in range(3):
-        parts.append(rest.to(query.dtype))
-        rest = rest - parts[-1].float()
-    padding = torch.zeros_like(parts[0]).expand(*parts[0].shape[:-1], 5)
-    keys = torch.cat([query[:, rows], *parts, padding], dim=-1)
-    ones = torch.zeros(*key[:, columns].shape[:-1], 8, dtype=key.dtype, device=key.device)
-    ones[..., :3] = 1
-    queries = torch.cat([key[:, columns], ones], dim=-1)
-    assert keys.shape[-1] == queries.shape[-1] == width + 8
-    _, sums, _ = attention_with_log_sum_exp(queries, keys, keys, scale)
-    return output, sums.exp() / (rows.stop - rows.start)
-
-
 def least_work(config: FluxConfig, layout: TokenLayout) -> dict[str, float]:
     """FLOP of each arm that no implementation of it can do without."""
     generation, reference = layout.generation.size, layout.reference_tokens
     full = step_work(config, layout.text, generation, reference).total
-    reading = readout_work(config, generation, reference)
-    table = config.blocks * 2.0 * config.width * layout.total**2
+    scores, queried, table = (
+        full + readout_work(config, generation, reference, text=layout.text, mass_table=each)
+        for each in ("scores", "queried", "all")
+    )
     return {
         "plain step": full,
-        "profiled step": full + reading,
-        "profiled step, whole mass table": full + table,
-        "transposed log-sum-exp": full + 2 * reading,
+        "scores": scores,
+        "scores and entropies": queried,
+        "whole mass table": table,
+        "scores by a fused call": 2 * scores - full,
+        "scores tile by tile": scores,
         "materialised softmax": full,
     }
 
@@ -254,18 +269,24 @@ def checked(
     with torch.no_grad(), attention_of(keep):
         model(**call)
     found: dict[str, Any] = {"blocks": sorted(chosen), "bit_identical": True}
-    errors: dict[str, list[float]] = {"readout": [], "transposed": []}
+    errors: dict[str, list[float]] = {}
     for q, k, v in held.values():
-        first, again = (attend(q, k, v, layout, mass_table="queried").pairs[PAIR] for _ in range(2))
-        found["bit_identical"] &= bool(torch.equal(first.score, again.score))
-        other = transposed(q, k, v, layout)[1]
+        first, again = (attend(q, k, v, layout).pairs[PAIR].score for _ in range(2))
+        found["bit_identical"] &= bool(torch.equal(first, again))
+        scores = {"readout": first}
+        for name, fused in (("fused_call", True), ("tiles", False)):
+            with scores_by(fused):
+                read = attend(q, k, v, layout, mass_table="scores")
+            scores[name] = read.pairs[PAIR].score
         for head in range(q.shape[2]):
             one = [x[:, :, head : head + 1] for x in (q, k, v)]
             truth = dense_attention(*one, layout).pairs[PAIR].score[:, 0]
-            for name, score in (("readout", first.score), ("transposed", other)):
-                error = (score[:, head].double() - truth).abs() / truth
-                errors[name].append(float(error.max()))
-    return found | {f"relative_error_{name}": max(values) for name, values in errors.items()}
+            for name, score in scores.items():
+                error = (score[:, head].double() - truth).abs()
+                errors.setdefault(f"relative_error_{name}", []).append(float((error / truth).max()))
+                share = float((error / truth.sum(-1, keepdim=True)).max())
+                errors.setdefault(f"error_of_sum_{name}", []).append(share)
+    return found | {name: max(values) for name, values in errors.items()}
 
 
 if __name__ == "__main__":

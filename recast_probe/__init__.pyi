@@ -48,6 +48,10 @@ from . import (
 )
 from .acceleration.accelerated_pipeline import Acceleration as Acceleration
 from .acceleration.accelerated_pipeline import accelerate as accelerate
+from .attention.plain import read_attention as read_attention
+from .diagnostics import (
+    Alignment as Alignment,
+)
 from .diagnostics import (
     CopyHeads as CopyHeads,
 )
@@ -70,6 +74,9 @@ from .diagnostics import (
     PairedDifference as PairedDifference,
 )
 from .diagnostics import (
+    Sinks as Sinks,
+)
+from .diagnostics import (
     Skew as Skew,
 )
 from .diagnostics import (
@@ -77,6 +84,9 @@ from .diagnostics import (
 )
 from .diagnostics import (
     Survey as Survey,
+)
+from .diagnostics import (
+    alignment as alignment,
 )
 from .diagnostics import (
     bootstrap_mean as bootstrap_mean,
@@ -101,6 +111,9 @@ from .diagnostics import (
 )
 from .diagnostics import (
     paired_difference as paired_difference,
+)
+from .diagnostics import (
+    sinks as sinks,
 )
 from .diagnostics import (
     skew as skew,
@@ -135,9 +148,14 @@ from .errors import (
 from .errors import (
     VerificationError as VerificationError,
 )
+from .errors import (
+    WorkerLostError as WorkerLostError,
+)
 from .experiments.drift import drift as drift
 from .experiments.path_profiles import path_profiles as path_profiles
+from .experiments.received_attention import received_attention as received_attention
 from .experiments.text_lens import text_lens as text_lens
+from .explorer import explore as explore
 from .interventions import (
     Intervention as Intervention,
 )
@@ -182,9 +200,13 @@ from .interventions import (
 )
 from .layout import Grid as Grid
 from .layout import TokenLayout as TokenLayout
+from .pipelines.flux.redux_pipeline import FluxReduxPipeline as FluxReduxPipeline
 from .probe import Probe as Probe
 from .profiles.activations import Activations as Activations
+from .profiles.maps import AttentionMaps as AttentionMaps
 from .profiles.profile import AttentionProfile as AttentionProfile
+from .profiles.profile_store import ProfileStore as ProfileStore
+from .profiles.received import ReceivedAttention as ReceivedAttention
 from .runs.result import RunResult as RunResult
 from .selection import (
     Adaptive as Adaptive,

@@ -11,8 +11,11 @@ import numpy as np
 from recast_probe._utils.checks import share_of
 from recast_probe.errors import InputError
 
-Blocks = str | int | Iterable[str | int]
+Blocks = str | int | slice | Iterable[str | int]
 """A choice of blocks; see `select_blocks`."""
+
+MODULE_LISTS = {"transformer_blocks": "double", "single_transformer_blocks": "single"}
+"""diffusers' names of a FLUX transformer's lists of blocks."""
 
 # FLUX.1 has 38 single-stream blocks, 19..56 counted from 0; the paper averages 20..56, which are
 # all but the first if it counts so too, and all but the last if it counts from 1
@@ -26,7 +29,9 @@ def select_blocks(selection: Blocks, kinds: Sequence[str]) -> list[int]:
         selection: "all", "double", "single", "paper" (Eq. 3: the single-stream blocks but the
             first of every 38, at least one; 20..56 in FLUX.1; all blocks where only double-stream
             blocks attend to the reference, as with an IP-Adapter and in Qwen-Image-Edit), a block
-            index, "double.0" or "single.3" (counted within the kind), or a sequence of these.
+            index, "double.0" or "single.3" (counted within the kind; diffusers' own names
+            "transformer_blocks.0" and "single_transformer_blocks.3" mean the same), a slice of all
+            blocks, or a sequence of these.
         kinds: kind of every block of the model, "double" or "single", by global index.
 
     Raises:
@@ -36,9 +41,16 @@ def select_blocks(selection: Blocks, kinds: Sequence[str]) -> list[int]:
         >>> kinds = ["double", "double", "single", "single"]
         >>> select_blocks("single", kinds), select_blocks(["double.1", 3], kinds)
         ([2, 3], [1, 3])
+        >>> select_blocks("single_transformer_blocks.0", kinds), select_blocks(slice(1, 3), kinds)
+        ([2], [1, 2])
     """
     if isinstance(selection, str | int | np.integer):
         chosen = _one(selection, kinds)
+    elif isinstance(selection, slice):
+        try:
+            chosen = list(range(len(kinds))[selection])
+        except (TypeError, ValueError):
+            raise _unknown(selection, kinds) from None
     elif isinstance(selection, Iterable):
         chosen = [block for part in selection for block in _one(part, kinds)]
     else:
@@ -46,6 +58,31 @@ def select_blocks(selection: Blocks, kinds: Sequence[str]) -> list[int]:
     if not chosen:
         raise InputError(f"blocks={selection!r} selects no block. {_available(kinds)}")
     return sorted(set(chosen))
+
+
+def group_of(selection: Blocks, kinds: Sequence[str]) -> str:
+    """The name of a group of blocks as results say it: "paper" is "all" where it means all.
+
+    Returns:
+        The name as it was given otherwise; empty for a choice that is no name.
+
+    Examples:
+        >>> group_of("paper", ["double", "single"]), group_of("paper", ["double", "double"])
+        ('paper', 'all')
+    """
+    if not isinstance(selection, str):
+        return ""
+    return "all" if selection == "paper" and "single" not in kinds else selection
+
+
+def single_or_all(kinds: Sequence[str]) -> str:
+    """The single-stream blocks where a model has any, and all blocks where it has none.
+
+    Examples:
+        >>> single_or_all(["double", "single"]), single_or_all(["double", "double"])
+        ('single', 'all')
+    """
+    return "single" if "single" in kinds else "all"
 
 
 def _one(selection: Any, kinds: Sequence[str]) -> list[int]:
@@ -64,6 +101,10 @@ def _one(selection: Any, kinds: Sequence[str]) -> list[int]:
         skipped = share_of(len(single), Fraction(1, PAPER_SINGLE_BLOCKS))
         return single[skipped:] if len(single) > skipped else single
     kind, _, number = selection.partition(".")
+    if kind in MODULE_LISTS and "double" in kinds:
+        kind = MODULE_LISTS[kind]
+    elif kind == "transformer_blocks":  # the only list of LTX and Qwen-Image 2.1
+        kind = "single"
     members = [block for block, each in enumerate(kinds) if each == kind]
     if kind not in ("double", "single"):
         raise _unknown(selection, kinds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ class Grid:
         rows, columns: at least 1.
         placed: each token stands for a place of the image. False for tokens that all come from the
             whole image, as an IP-Adapter's do; their one row is a numbering and not a picture.
+        layers: so many pictures of this size, the layers of an image or the frames of a video;
+            their tokens follow one another, layer by layer.
 
     Raises:
         InputError: fewer than 1 x 1 tokens.
@@ -29,25 +31,51 @@ class Grid:
         >>> grid = Grid(2, 3)
         >>> grid.size, str(grid)
         (6, '2 x 3')
+        >>> Grid(2, 3, layers=4).size
+        24
     """
 
     rows: int
     columns: int
     placed: bool = True
+    layers: int = 1
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
+        if min(self.rows, self.columns, self.layers) < 1:
             raise InputError(f"A token grid needs at least 1 x 1 tokens, got {self}.")
 
     @property
     def size(self) -> int:
         """Number of tokens."""
-        return self.rows * self.columns
+        return self.rows * self.columns * self.layers
+
+    def coordinates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Layer, row and column of every token, each int64 (token,).
+
+        Examples:
+            >>> layer, row, column = Grid(1, 2, layers=2).coordinates()
+            >>> layer, column
+            (array([0, 0, 1, 1]), array([0, 1, 0, 1]))
+        """
+        layer, place = np.divmod(np.arange(self.size), self.rows * self.columns)
+        return layer, *np.divmod(place, self.columns)
 
     def __str__(self) -> str:
         if not self.placed:
             return f"{self.size} tokens without places"
-        return f"{self.rows} x {self.columns}"
+        layers = "" if self.layers == 1 else f"{self.layers} layers of "
+        return f"{layers}{self.rows} x {self.columns}"
+
+    def to_list(self) -> list[int]:
+        """The arguments that make it, without defaults at the end.
+
+        Examples:
+            >>> Grid(2, 3).to_list(), Grid(2, 3, layers=4).to_list()
+            ([2, 3], [2, 3, True, 4])
+        """
+        if self.layers > 1:
+            return [self.rows, self.columns, self.placed, self.layers]
+        return [self.rows, self.columns] if self.placed else [self.rows, self.columns, False]
 
 
 @dataclass(frozen=True)
@@ -58,12 +86,12 @@ class TokenLayout:
     reference image, `references` is empty and the reference group spans no position.
 
     Attributes:
-        text: number of text tokens.
-        generation: grid of the generated image.
-        references: one grid for each reference image.
+        text: number of text tokens; 0 for a model that attends to its text elsewhere.
+        generation: grid of the generated image, or of the layers of one or the frames of a video.
+        references: one grid for each reference image; the frames of a video are so many of them.
 
     Raises:
-        InputError: a negative number of text tokens.
+        InputError: a negative number of text tokens, or a reference of several layers.
 
     Examples:
         >>> layout = TokenLayout(12, Grid(4, 4), (Grid(4, 4),))
@@ -79,6 +107,11 @@ class TokenLayout:
         if self.text < 0:
             raise InputError(f"A layout cannot have {self.text} text tokens.")
         object.__setattr__(self, "references", tuple(self.references))
+        layered = [grid for grid in self.references if grid.layers > 1]
+        if layered:
+            raise InputError(
+                f"A reference is one picture, and {layered[0]} are several; give one grid for each."
+            )
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -140,6 +173,17 @@ class TokenLayout:
         image, row, column = np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
         return image, row, column
 
+    def in_one_row(self, tokens: int) -> TokenLayout:
+        """The same text and generation, with so many reference tokens in one row: what is left of
+        references is no grid any more.
+
+        Examples:
+            >>> layout = TokenLayout(12, Grid(4, 4), (Grid(2, 2), Grid(2, 3)))
+            >>> layout.in_one_row(3).references, layout.in_one_row(0).references
+            ((Grid(rows=1, columns=3, placed=True, layers=1),), ())
+        """
+        return replace(self, references=(Grid(1, tokens),) if tokens else ())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, for JSON; the inverse of `from_dict`.
 
@@ -149,11 +193,8 @@ class TokenLayout:
         """
         return {
             "text": self.text,
-            "generation": [self.generation.rows, self.generation.columns],
-            "references": [
-                [grid.rows, grid.columns] if grid.placed else [grid.rows, grid.columns, False]
-                for grid in self.references
-            ],
+            "generation": self.generation.to_list(),
+            "references": [grid.to_list() for grid in self.references],
         }
 
     @classmethod

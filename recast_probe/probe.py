@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -21,7 +22,7 @@ from recast_probe.images.loading import (
     load_mask_of,
 )
 from recast_probe.images.mask_values import Inside
-from recast_probe.interventions.base import Intervention
+from recast_probe.interventions.base import Intervention, as_interventions
 from recast_probe.interventions.recast import RankingFunction, Recast
 from recast_probe.interventions.record import LIMIT, Record
 from recast_probe.layout import TokenLayout
@@ -36,13 +37,14 @@ from recast_probe.runs.execute import run, run_context
 from recast_probe.runs.recording_plan import Selection
 from recast_probe.runs.result import RunResult
 from recast_probe.runs.verification import Certificate, verify_run
-from recast_probe.selection.budgets import Adaptive
 
 if TYPE_CHECKING:
     from recast_probe.profiles.activations import Activations
 
-MassTable = Literal["all", "queried"]
+MassTable = Literal["all", "queried", "scores"]
 Attachment = Literal["nnsight", "hooks"]
+TINY_PREFIX = "tiny:"
+"""What the names of tiny models begin with, in results and on the command line."""
 
 
 class Probe:
@@ -59,6 +61,8 @@ class Probe:
     Attributes:
         pipe, name: as given.
         family: the family that the pipeline belongs to.
+        reopen: opens the same probe again in another process, as workers of a study do; None
+            where the pipeline was built here, see ``from_function``.
 
     Raises:
         UnsupportedPipelineError: the pipeline's class is not known, or its parts are unusual.
@@ -73,18 +77,84 @@ class Probe:
     def __init__(self, pipe: Any, name: str | None = None) -> None:
         self.family = find_family(pipe, model=name)
         self.pipe, self.name = pipe, self.family.model
+        self.reopen: Callable[[], Probe] | None = None
 
     @classmethod
-    def pocket(cls) -> Probe:
+    def pocket(cls, *, ip_adapter: bool = False) -> Probe:
         """The bundled Pocket Kontext on the CPU; needs no download.
+
+        Args:
+            ip_adapter: its text-to-image pipeline with the bundled IP-Adapter in its place: the
+                image is no part of the sequence, but 128 tokens beside the double-stream blocks.
 
         Examples:
             >>> rp.Probe.pocket().heads
             4
+            >>> rp.Probe.pocket(ip_adapter=True).block_kinds
+            ['double', 'double']
         """
         from recast_probe.pocket import load
 
-        return cls(load(), name="pocket-kontext")
+        if ip_adapter:
+            from recast_probe.pocket.adapter import load as load_with_adapter
+
+            probe = cls(load_with_adapter(), name="pocket-kontext")
+        else:
+            probe = cls(load(), name="pocket-kontext")
+        probe.reopen = partial(cls.pocket, ip_adapter=ip_adapter)
+        return probe
+
+    @classmethod
+    def tiny(cls, name: str) -> Probe:
+        """A family's pipeline at a tiny size with random weights on the CPU; needs no download.
+
+        Its images mean nothing. Everything else is as with published weights: the class of every
+        part, the order of the tokens, the arguments of a call. So examples can be tried on it,
+        and results call it "tiny:NAME". The same name gives the same weights every time.
+
+        Args:
+            name: of the family: "flux-kontext", "flux2", "flux2-klein", "qwen-image-edit", ...;
+                ``testing.tiny_pipelines.TINY`` has them all. Pipelines that repaint a part of an
+                image ("flux-kontext-inpaint", ...) need ``mask_image=`` in every call as well.
+
+        Raises:
+            InputError: there is none of this name; the message has all names.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> probe = rp.Probe.tiny("flux2-klein")
+            >>> probe.profile(tiny.tiny_image(), "a red fox", steps=2, progress=False).score.sizes
+            Frozen({'step': 2, 'block': 5, 'head': 2, 'token': 16})
+            >>> probe = rp.Probe.tiny("flux-kontext-inpaint")
+            >>> probe.layout(tiny.tiny_image(), mask_image=tiny.tiny_mask()).reference_tokens
+            16
+        """
+        from recast_probe.testing.tiny_pipelines import tiny_pipeline
+
+        probe = cls(tiny_pipeline(name), name=f"{TINY_PREFIX}{name}")
+        probe.reopen = partial(cls.tiny, name)
+        return probe
+
+    @classmethod
+    def from_function(cls, build: Callable[[], Any], name: str | None = None) -> Probe:
+        """A probe of a pipeline that a function builds, so that workers of a study can build the
+        same; see ``studies.run_study``. On one machine alone ``Probe(build())`` is as good.
+
+        Args:
+            build: gives the pipeline, the same each time: with its LoRA, on its device.
+            name: what results call the model.
+
+        Raises:
+            UnsupportedPipelineError: as ``Probe``.
+
+        Examples:
+            >>> from recast_probe.testing import tiny
+            >>> rp.Probe.from_function(tiny.build_tiny_pipeline).reopen().heads
+            2
+        """
+        probe = cls(build(), name)
+        probe.reopen = partial(cls.from_function, build, name)
+        return probe
 
     @classmethod
     def from_pretrained(
@@ -118,7 +188,11 @@ class Probe:
             2
         """
         pipe = load_pipeline(name, dtype, device, cpu_offload=cpu_offload, **adapter)
-        return cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
+        probe = cls(pipe, name=Path(name).name if Path(name).is_dir() else str(name))
+        probe.reopen = partial(
+            cls.from_pretrained, name, dtype, device, cpu_offload=cpu_offload, **adapter
+        )
+        return probe
 
     @property
     def block_kinds(self) -> list[str]:
@@ -173,9 +247,10 @@ class Probe:
     def layout(
         self, image: ImageSources, prompt: str | None = None, **pipeline_arguments: Any
     ) -> TokenLayout:
-        """The token layout of a run with this reference; nothing is computed. Where the number of
-        text tokens follows the prompt, it is that of this one (or of the embeddings that are given
-        in its place), by default of the empty one.
+        """The token layout of a run with this reference; the transformer computes nothing. Where
+        the number of text tokens follows the prompt, it is that of this one (or of the embeddings
+        that are given in its place), by default of the empty one, or of the shortest that the
+        pipeline takes.
 
         Raises:
             InputError: an argument that cannot be used.
@@ -187,9 +262,10 @@ class Probe:
             16
         """
         if prompt is None and pipeline_arguments.get("prompt_embeds") is None:
-            prompt = ""
+            prompt = self.family.layout_prompt
         # some schedulers make no run of a single step
-        steps = 2 if pipeline_arguments.get("sigmas") is None else len(pipeline_arguments["sigmas"])
+        sigmas = pipeline_arguments.get("sigmas")
+        steps = (self.family.fixed_steps or 2) if sigmas is None else len(sigmas)
         return self._request(image, prompt, None, 0, pipeline_arguments, steps).layout
 
     def reference_mask(
@@ -225,7 +301,7 @@ class Probe:
         if not layout.placed:
             raise InputError(WITHOUT_PLACES)
         drawn = load_mask_of(image, mask, inside)
-        left, top, right, bottom = self.family.crop_box(load_image(image))
+        left, top, right, bottom = self.family.crop_box(load_image(image), pipeline_arguments)
         rows, columns = drawn.shape
         seen = drawn[
             round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)
@@ -294,8 +370,9 @@ class Probe:
             queries: whose attention to the reference is recorded: "generation" (Eq. 2),
                 "reference" (the self-attention that Attn-Prune ranks by) or "text".
             guidance_scale, true_cfg_scale, negative_prompt: as in the pipeline.
-            mass_table: "all" for the attention mass between all token groups, "queried" (faster)
-                for generation queries only.
+            mass_table: "all" for the attention mass between all token groups; "queried" (faster)
+                for that of the recorded queries only; "scores" (faster still) for nothing but the
+                scores: no entropies, and of the masses those that the scores sum to.
             pipeline_arguments: anything else that the pipeline takes, such as height and width, or
                 ``latents``, the initial noise in the pipeline's own shape.
 
@@ -343,7 +420,7 @@ class Probe:
         prompt: str | Sequence[str] | None,
         steps: int | None = None,
         seed: int = 0,
-        interventions: Sequence[Intervention] = (),
+        interventions: Intervention | Sequence[Intervention] = (),
         profile: bool = False,
         blocks: Any = "all",
         profile_steps: int | Sequence[int] | None = None,
@@ -358,7 +435,8 @@ class Probe:
 
         Args:
             image: the reference; None runs without one.
-            interventions: applied together: a token stays in a step if none of them drops it.
+            interventions: one or several, applied together: a token stays in a step if none of
+                them drops it.
             profile: record attention of ``blocks``, ``profile_steps``, ``heads`` and ``queries``;
                 tokens that are absent in a step have the score NaN there.
             attachment: "nnsight" traces the pipeline; "hooks" reaches the same places by PyTorch's
@@ -386,7 +464,7 @@ class Probe:
         return run(
             self.family,
             request,
-            interventions=tuple(interventions),
+            interventions=as_interventions(interventions),
             selection=Selection(blocks, profile_steps, heads, queries) if profile else None,
             mass_table=mass_table,
             progress=progress,
@@ -410,8 +488,9 @@ class Probe:
         """ReCAST in one run: profile a full step, rank its reference tokens, prune afterwards.
 
         Args:
-            budget: a number of tokens, ``Fixed`` or ``Adaptive``; None for the paper's schedule
-                (Eq. 4), scaled to the number of reference tokens.
+            budget: 64 (tokens), 0.25 or "25%" (of the reference), "eq4:16:64", or another budget
+                of ``recast_probe.budget``; None, as "eq4", for the paper's schedule (Eq. 4), scaled
+                to the number of reference tokens.
             blocks: blocks whose scores are averaged into the ranking (Eq. 3).
             profile_step: the full step that is profiled.
             ranking: "cross-image", the paper's, or another of ``Recast``'s.
@@ -421,8 +500,9 @@ class Probe:
 
         Returns:
             A result whose ``profile`` holds the profiled step and whose ``ranking`` was used. Only
-            what the ranking needs is read: in the profile's mass table the rows of other query
-            groups are NaN. ``profile`` reads them all.
+            what the ranking needs is read: the profile holds scores and the masses that they sum
+            to, other masses are NaN, and it has no entropies. A function that ranks gets these as
+            well. ``profile`` reads everything.
 
         Raises:
             InputError: an argument that cannot be used; nothing has run.
@@ -436,10 +516,12 @@ class Probe:
             (16, 4)
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
-        if budget is None:
-            budget = Adaptive.paper(request.layout.reference_tokens)
         recast = Recast(
-            budget=budget, blocks=blocks, profile_step=profile_step, ranking=ranking, every=every
+            budget="eq4" if budget is None else budget,
+            blocks=blocks,
+            profile_step=profile_step,
+            ranking=ranking,
+            every=every,
         )
         return run(
             self.family, request, interventions=(recast,), mass_table="queried", progress=progress
@@ -458,21 +540,24 @@ class Probe:
         profile_steps: int | Sequence[int] | None = None,
         heads: int | Sequence[int] | None = None,
         mean_over: Sequence[str] = (),
-        interventions: Sequence[Intervention] = (),
+        interventions: Intervention | Sequence[Intervention] = (),
         max_bytes: int = MEMORY_LIMIT,
+        text: bool = False,
         progress: bool = True,
         **pipeline_arguments: Any,
     ) -> AttentionMaps:
         """Where each of the chosen tokens looks in the reference; only their rows are made.
 
         Args:
-            queries: tokens of ``group``: indices, or a mask of the image (bool or 0..1, shape
-                (rows, columns) of the token grid or finer); None for all.
+            queries: tokens of ``group``: indices; places of the grid, ``[(row, column), ...]``; or
+                a mask of the image (an array, bool or 0..1, shape (rows, columns) of the token
+                grid or finer); None for all.
             group: of the queries: "generation", "text" or "reference".
             blocks, profile_steps, heads: as in ``profile``.
             mean_over: what is averaged while the maps are made, of "step", "block" and "head".
             interventions: what is done to the same run.
             max_bytes: most bytes that the maps may take.
+            text: record as well what every query gives each text token.
 
         Returns:
             Probabilities in the conditional branch, 4 bytes for every step, block, head, query and
@@ -491,6 +576,9 @@ class Probe:
             >>> maps = probe.attention_maps(image, "a cat", [0, 5], steps=2, progress=False)
             >>> dict(maps.data.sizes)
             {'step': 2, 'block': 5, 'head': 2, 'query': 2, 'token': 16}
+            >>> one = probe.attention_maps(image, "a cat", [(1, 2)], steps=2, progress=False)
+            >>> one.data["query"].values, one.shares.dims[-1]
+            (array([6]), 'key_group')
         """
         request = self._request(image, prompt, steps, seed, pipeline_arguments)
         return attention_maps(
@@ -502,10 +590,11 @@ class Probe:
             profile_steps=profile_steps,
             heads=heads,
             mean_over=mean_over,
-            interventions=interventions,
+            interventions=as_interventions(interventions),
             max_bytes=max_bytes,
+            text=text,
             progress=progress,
-        )
+        )[0]
 
     def record(
         self,
@@ -519,7 +608,7 @@ class Probe:
         steps: int | None = None,
         seed: int = 0,
         limit: int = LIMIT,
-        interventions: Sequence[Intervention] = (),
+        interventions: Intervention | Sequence[Intervention] = (),
         progress: bool = True,
         **pipeline_arguments: Any,
     ) -> Activations:
@@ -555,7 +644,7 @@ class Probe:
             prompt,
             steps,
             seed,
-            (*interventions, record),
+            (*as_interventions(interventions), record),
             progress=progress,
             **pipeline_arguments,
         )
@@ -669,4 +758,14 @@ class Probe:
         )
 
     def _repr_html_(self) -> str:
-        return html_table(repr(self))
+        rows = [
+            ("pipeline", type(self.pipe).__name__),
+            *(
+                (f"{kind}-stream blocks", self.block_kinds.count(kind))
+                for kind in dict.fromkeys(self.block_kinds)
+            ),
+            ("heads", self.heads),
+            ("device", self.pipe.device),
+            ("next", "generate(image, prompt, profile=True), then rp.skew(result.profile)"),
+        ]
+        return html_table(repr(self), rows)

@@ -112,7 +112,8 @@ def _one(
     what = f"{name} {arm} {attachment}"
     found = {f"{what} image": np.asarray(run.image)}
     if run.profile is not None:
-        for variable in ("score", "mass", "conditional_entropy"):
+        held = run.profile.dataset.data_vars  # runs that only rank have no entropies
+        for variable in sorted({"score", "mass", "conditional_entropy"} & set(held)):
             found[f"{what} {variable}"] = run.profile.dataset[variable].values
     return found
 

@@ -51,6 +51,8 @@ NAMES = [
     (attention_dispatch._AttentionBackendRegistry, "get_active_backend"),
     (qwen.QwenImageTransformerBlock, "_modulate"),
     (torch, "_fused_sdp_choice"),
+    (torch.cpu, "_is_amx_tile_supported"),
+    (torch.cpu, "_is_amx_fp16_supported"),
     (torch._C._nn, "scaled_dot_product_attention"),
     (torch.nn.Module(), "_compiled_call_impl"),
     (torch.nn.Module(), "_forward_pre_hooks"),
@@ -128,7 +130,7 @@ def test_hooks_and_forwards_of_accelerate():
 def test_a_pipeline():
     pipe = tiny.build_tiny_pipeline()
     assert compat.execution_device(pipe) == torch.device("cpu")
-    assert "latents" in compat.callback_tensors(pipe)
+    assert "latents" in (compat.callback_tensors(pipe) or [])
     pipe._interrupt = True
     assert pipe.interrupt
 

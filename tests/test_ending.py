@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import errno
-import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,41 +13,69 @@ from pathlib import Path
 
 import pytest
 
+from recast_probe._utils import ending
 from recast_probe._utils.ending import run_program
 from recast_probe.errors import InputError, ProfileFileError, VerificationError
 
 ROOT = Path(__file__).parents[1]
+# the program answers each line, so that a signal has come before the next one is sent
 PROGRAM = """
 import os, signal, sys, time
-from recast_probe._utils.ending import run_program
+from recast_probe._utils import ending
+
+ending.PATIENCE_SECONDS = 60  # however slow the machine is
+
+def answer():
+    for _ in sys.stdin:
+        print("still here", flush=True)
 
 def work():
     try:
         print("ready", flush=True)
-        time.sleep(60)
+        answer()
     finally:
-        time.sleep(0.3)
+        print("clearing up", flush=True)
+        answer()
         print("cleared up", flush=True)
 
 {first}
-run_program(work, "program")
+ending.run_program(work, "program")
 """
 
 
-def program(signals, first=""):
-    """Exit code, output and errors of a program that gets these signals at work."""
+def not_ignored():
+    """Signals are what they are to a program of its own, also where the tests run under nohup."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def program(signals, first="", ignored=()):
+    """Exit code, output and errors of a program that gets these signals at work, one that counts
+    and further ones while it clears up."""
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(first=first)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=not_ignored,
     ) as process:
-        assert process.stdout.readline() == "ready\n"
-        for number in signals:
+
+        def send(number):
             process.send_signal(number)
-            time.sleep(0.005)
-        out, err = process.communicate(timeout=30)
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == "still here\n"
+
+        assert process.stdout.readline() == "ready\n"
+        for number in ignored:
+            send(number)
+        process.send_signal(signals[0])
+        assert process.stdout.readline() == "clearing up\n"
+        for number in signals[1:]:
+            send(number)
+        out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 
@@ -65,9 +93,67 @@ def test_stops_let_the_program_clear_up(signals, code, said):
     assert program(signals) == (code, "cleared up\n", f"{said}\n")
 
 
+EVERYWHERE = """
+import os, signal, sys
+from recast_probe._utils import ending
+
+def ended(number, moment, work):
+    # exit code of a program that gets a signal at this line of the module, and whether it came
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writer)
+        came = os.read(reader, 1) == b"x"
+        os.close(reader)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), came
+    code, lines = 1, 0
+
+    def count(frame, event, _):
+        nonlocal lines
+        if frame.f_code.co_filename != ending.__file__:
+            return None
+        lines += event != "call"
+        if lines == moment and event != "call":
+            lines += 1
+            os.write(writer, b"x")
+            os.kill(os.getpid(), number)
+        return count
+
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        ending.stoppable_while_importing()
+        sys.settrace(count)
+        ending.run_program(work, "program")
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        sys.settrace(None)
+        os._exit(code)
+
+def fail():
+    raise OSError("no")
+
+for work, usual in ((lambda: None, 0), (fail, ending.FAILED)):
+    for number in ending.STOPS:
+        moment, came = 1, True
+        while came:
+            code, came = ended(number, moment, work)
+            wanted = (usual, 128 + number) if came else (usual,)
+            assert code in wanted, (number, moment, code)
+            moment += 1
+        assert moment > 15, moment
+"""
+
+
+def test_a_stop_may_come_at_any_moment():
+    run = subprocess.run([sys.executable, "-c", EVERYWHERE], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_ignored_signals_stay_ignored():
     first = "signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    code, _, err = program([signal.SIGHUP, signal.SIGHUP, signal.SIGTERM], first)
+    code, _, err = program([signal.SIGTERM], first, ignored=[signal.SIGHUP, signal.SIGHUP])
     assert (code, err) == (143, "program: Interrupted by SIGTERM.\n")
 
 
@@ -160,27 +246,20 @@ def test_every_script_ends_so(package):
         assert f"run_program(main, '{path.stem}')" in last, path
 
 
-def script(name, *arguments, stop_after=None):
-    """Exit code and last line of `python -m`."""
-    with subprocess.Popen(
-        [sys.executable, "-m", name, *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:
-        if stop_after is not None:
-            stop_after(process)
-            process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+def test_a_script_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["", "--quick", "--model", str(tmp_path / "none")])
+    monkeypatch.delitem(sys.modules, "analyses.table_1", raising=False)
+    before = {each: signal.getsignal(each) for each in ending.STOPS}
+    try:
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_module("analyses.table_1", run_name="__main__", alter_sys=True)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    err = capsys.readouterr().err
     assert "Traceback" not in err
-    return process.returncode, err.splitlines()[-1]
-
-
-def test_a_script_says_what_is_wrong(tmp_path):
-    code, said = script("analyses.table_1", "--quick", "--model", str(tmp_path / "none"))
-    assert code == 2
+    said = err.splitlines()[-1]
+    assert stop.value.code == 2
     assert said.startswith("table_1: ")
     assert str(tmp_path / "none") in said
 
@@ -198,4 +277,15 @@ def catches_hangups(process):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for handlers")
 def test_a_script_stopped_while_it_imports_says_so():
-    assert script("analyses.table_1", stop_after=catches_hangups) == (130, "Interrupted.")
+    with subprocess.Popen(
+        [sys.executable, "-m", "analyses.table_1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=not_ignored,
+    ) as process:
+        catches_hangups(process)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert (process.returncode, err.splitlines()[-1]) == (130, "Interrupted.")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from recast_probe import AttentionProfile
+from recast_probe import AttentionMaps, AttentionProfile
 from recast_probe.errors import DamagedFileError, InputError, ProfileFileError
 from recast_probe.pocket.checkpoint import load_checkpoint, save_checkpoint
 from recast_probe.pocket.subjects import held_out, load_pack
@@ -52,6 +52,13 @@ def test_activations(probe, image, tmp_path):
 def test_profiles(probe, image, tmp_path):
     path = probe.profile(image, "a fox", steps=1, progress=False).save(tmp_path / "a.nc")
     count = found_or_same(path, lambda: AttentionProfile.load(path), ProfileFileError, lambda _: 0)
+    assert count == FLIPS + 2
+
+
+def test_maps(probe, image, tmp_path):
+    maps = probe.attention_maps(image, "a fox", [3], steps=2, progress=False)
+    path = maps.save(tmp_path / "a.nc")
+    count = found_or_same(path, lambda: AttentionMaps.load(path), ProfileFileError, lambda _: 0)
     assert count == FLIPS + 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import sys
 import types
@@ -310,8 +311,6 @@ def test_an_adapter_counts_by_its_scale():
 
 
 def test_the_shipped_model_is_checked(tmp_path, monkeypatch):
-    import shutil
-
     from recast_probe import pocket
 
     folder = shutil.copytree(pocket.folder(), tmp_path / "model")
@@ -326,10 +325,10 @@ def test_the_shipped_model_is_checked(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder", "text_encoder_2"])
 @pytest.mark.parametrize("fault", ["missing", "misnamed", "cut short"])
-def test_missing_weights_are_refused_by_name(tmp_path, part, fault):
+def test_missing_weights_are_refused_by_name(tiny_folder, tmp_path, part, fault):
     from safetensors.torch import load_file, save_file
 
-    folder = tiny.save_tiny_pipeline(tmp_path / "model")
+    folder = shutil.copytree(tiny_folder, tmp_path / "model")
     file = next((folder / part).glob("*.safetensors"))
     tensors = load_file(file)
     name = next(each for each in sorted(tensors) if each.endswith("weight"))

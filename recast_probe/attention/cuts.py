@@ -136,15 +136,24 @@ class HiddenKeys:
             rows, columns = _indicator(cut.queries, queries), _indicator(cut.keys, keys)
             self._cuts.append((rows.to(device), columns.to(device), chosen))
 
-    def hide(self, log_probability: Tensor, rows: slice | Tensor, columns: slice) -> Tensor:
+    def hide(
+        self,
+        log_probability: Tensor,
+        rows: slice | Tensor,
+        columns: slice,
+        head: int | None = None,
+    ) -> Tensor:
         """Give cut edges a log-probability whose exponential is 0, in place.
 
         Args:
             log_probability: (batch, head, row, column), of these rows and columns.
+            head: the only head that it is of; None for all.
         """
         for row, column, heads in self._cuts:
-            hidden = row[rows][:, None] & column[columns][None]
-            if heads is None:
+            if head is not None and heads is not None and head not in heads:
+                continue
+            hidden = (row[rows][:, None] & column[columns][None]).to(log_probability.device)
+            if heads is None or head is not None:
                 log_probability.masked_fill_(hidden, HIDDEN)
             else:
                 log_probability[:, heads] = log_probability[:, heads].masked_fill(hidden, HIDDEN)

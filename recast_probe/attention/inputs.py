@@ -44,6 +44,8 @@ class AttentionInputs:
         scale: factor on the scores; None for 1 / sqrt(dim).
         logit_bias: (key,), added to the logits of every query; such attention can be neither read
             nor cut. None for nothing.
+        hidden: bool (batch, key), keys that the model itself leaves out of the softmax, such as
+            padding; None for none.
 
     Examples:
         >>> import torch
@@ -58,3 +60,4 @@ class AttentionInputs:
     cuts: tuple[Cut, ...] = ()
     scale: float | None = None
     logit_bias: Tensor | None = None
+    hidden: Tensor | None = None

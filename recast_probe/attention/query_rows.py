@@ -8,6 +8,7 @@ from torch import Tensor
 from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.cuts import HiddenKeys, effective_cuts
 from recast_probe.attention.inputs import AttentionInputs
+from recast_probe.attention.key_mask import visible_parts
 from recast_probe.attention.log_sum_exp import at_least_float32, default_scale
 from recast_probe.attention.sums import CHUNK_BYTES
 
@@ -18,13 +19,18 @@ def query_rows(
     """Probabilities that some queries give some keys, in a softmax over all keys.
 
     Args:
-        inputs: the attention call; its cuts count.
+        inputs: the attention call; its cuts and hidden keys count.
         queries, keys: int64 positions in the two sequences.
         chunk: queries at a time; by default the extra memory stays near 32 MiB.
 
     Returns:
         At least float32, (batch, head, query, key). A query that sees no key has zeros.
     """
+    if inputs.hidden is not None:
+        parts = visible_parts(inputs)
+        found = torch.cat([query_rows(part, queries, keys, chunk) for _, part in parts])
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return found.index_select(0, order.to(found.device))
     return _rows(inputs.query, inputs.key, inputs.value, inputs, queries, keys, chunk)
 
 

@@ -1,7 +1,8 @@
 """Exact attention statistics, streamed: never a matrix of sequence x sequence.
 
 With the row log-sum-exp of the fused kernel, exp(scale * q k^T - lse) is the exact attention
-probability; `sums` reduces it as it is made.
+probability; `sums` reduces it as it is made. Where rounding could spoil a score, `exact_heads`
+reads the head again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from recast_probe._utils.checks import check_indices
 from recast_probe.attention.autocast import outside_autocast
 from recast_probe.attention.cuts import HIDDEN, HiddenKeys, attention_with_cuts, effective_cuts
+from recast_probe.attention.exact_heads import exact_in_every_head, kernel_error
 from recast_probe.attention.inputs import Cut
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.rows import distance_from_one, pair_entropies
@@ -26,12 +28,12 @@ from recast_probe.attention.sums import (
     chunked_sums,
     log_probabilities,
     pair_sums,
-    rows_at_a_time,
 )
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.layout import TokenLayout
 
 GENERATION_TO_REFERENCE = (("generation", "reference"),)
+MASS_TABLES = ("all", "queried", "scores")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PairStatistics:
 
     Attributes:
         score: float32 (batch, head, key); Eq. 2: mean over the queries of the probability on
-            each key. Sums over keys to the pair's mass.
+            each key. Sums over keys to the pair's mass, of which no score misses more than 1e-5.
         marginal_entropy: float32 (batch, head), bits; entropy of the normalised score; NaN where
             no query sees the key group.
         conditional_entropy: float32 (batch, head), bits; mean over queries of the entropy of
@@ -48,6 +50,8 @@ class PairStatistics:
         mass_weighted_conditional_entropy: the same, each query weighted by its mass on the key
             group. ``marginal_entropy`` minus this is the mutual information of query and key,
             given that attention lands on the group.
+
+    Entropies are NaN where scores alone were read.
 
     Examples:
         >>> generator = torch.Generator().manual_seed(0)
@@ -72,7 +76,7 @@ class Readout:
         output: (batch, sequence, head, dim), bit-identical to plain attention.
         pairs: statistics by (query group, key group).
         mass: float32 (batch, head, query group, key group); mean share of attention that each
-            group gives each group; rows sum to 1. NaN where a query group was not read.
+            group gives each group; rows sum to 1. NaN where it was not read.
         groups: names along the last two axes of `mass`.
         row_sum_error: largest distance from 1 of a checked row's sum of probabilities.
         backend: the attention kernel used.
@@ -102,11 +106,12 @@ def attend(
     layout: TokenLayout,
     *,
     pairs: Sequence[tuple[str, str]] = GENERATION_TO_REFERENCE,
-    mass_table: Literal["all", "queried"] = "all",
+    mass_table: Literal["all", "queried", "scores"] = "all",
     chunk: int | None = None,
     scale: float | None = None,
     heads: Sequence[int] | None = None,
     cuts: Sequence[Cut] = (),
+    unread: Sequence[str] = (),
     verify_rows: int = 8,
     row_sum_tolerance: float = 1e-3,
 ) -> Readout:
@@ -121,15 +126,17 @@ def attend(
             the reference tokens, which come last, may be missing.
         layout: the token groups.
         pairs: (query group, key group) pairs to score; the default is Eq. 2's.
-        mass_table: "all" reads every query row; "queried" only those of the groups in `pairs`.
-        chunk: query rows at a time where PyTorch reads them; it bounds the extra memory to about
-            3 * 4 bytes * batch * heads * sequence * chunk. The default keeps that near 32 MiB. On
-            CUDA with Triton it is not used; see `triton_sums`.
+        mass_table: "all" reads every query row; "queried" only those of the groups in `pairs`;
+            "scores" nothing but the scores and the masses that they sum to, and no entropies.
+        chunk: query rows at a time where PyTorch reads them. The default keeps the extra memory
+            below 16 MiB on a CPU and near 64 MiB elsewhere. On CUDA with Triton it is not used; see
+            `triton_sums`.
         scale: factor on the scores; 1 / sqrt(dim) by default.
         heads: statistics for these heads only, in this order; the output has all of them.
         cuts: keys that some queries do not see.
-        verify_rows: rows per query group whose sum over all keys is checked ("queried" only;
-            with "all" every row is).
+        unread: token groups whose queries are not the model's, and of which nothing is read.
+        verify_rows: rows per query group whose sum over all keys is checked ("queried" and
+            "scores" only; with "all" every row is).
         row_sum_tolerance: the largest accepted distance of such a sum from 1.
 
     Raises:
@@ -160,13 +167,14 @@ def attend(
     if heads is not None:
         index = torch.as_tensor(list(heads), device=query.device)
         query, key, lse = query[:, :, index], key[:, :, index], lse[:, index]
-    chunk = chunk or rows_at_a_time(query, layout.total)
-    stream = _Stream(query, key, lse, scale, layout, chunk, hidden)
+    error = kernel_error(result)
+    stream = _Stream(query, key, lse, scale, layout, chunk, hidden, error)
     queried = {source for source, _ in pairs}
     wanted = [
         group
         for group in layout.groups
         if (mass_table == "all" or group in queried)
+        and group not in unread
         and _size(layout, group)
         and layout.span(group).stop <= query.shape[1]
     ]
@@ -178,7 +186,7 @@ def attend(
     for group in wanted:
         targets = [target for source, target in pairs if source == group]
         row, statistics, error = stream.read(
-            group, targets, whole_rows=mass_table == "all", verify_rows=verify_rows
+            group, targets, mass_table=mass_table, verify_rows=verify_rows
         )
         mass[:, :, layout.groups.index(group)] = row
         found |= {(group, target): value for target, value in statistics.items()}
@@ -203,23 +211,50 @@ class _Stream:
         lse: Tensor,
         scale: float,
         layout: TokenLayout,
-        chunk: int,
-        hidden: HiddenKeys | None = None,
+        chunk: int | None,
+        hidden: HiddenKeys | None,
+        error: float,
     ) -> None:
         # query and key (batch, token, head, dim), lse (batch, head, token)
         self.query, self.key, self.lse, self.scale = query, key, lse, scale
-        self.layout, self.chunk, self.hidden = layout, chunk, hidden
+        self.layout, self.chunk, self.hidden, self.error = layout, chunk, hidden, error
 
-    def sums(self, rows: slice | Tensor, columns: slice, scored: bool) -> PairSums:
-        """Sums over the probabilities of these rows and columns."""
+    def masses(self, rows: slice | Tensor, columns: slice) -> Tensor:
+        """Mass (batch, head, row) of these rows on these columns."""
+        found = self._sums(rows, columns, scored=False).row_mass
+        assert found is not None
+        return found
+
+    def scored(self, rows: slice, columns: slice, by_row: bool) -> PairSums:
+        """Sums over the probabilities of these rows and columns, right in every head."""
+        # a fused call that makes the sums over rows has the kernel's error once more
+        error = self.error if by_row else 2 * self.error
+        sums = self._sums(rows, columns, by_row=by_row)
+        assert sums.column_sum is not None
+        hidden, hide = self.hidden, None
+        if hidden is not None:
+            places = torch.arange(self.query.shape[1], device=self.query.device)[rows]
+
+            def hide(scores: Tensor, part: slice, head: int) -> Tensor:
+                return hidden.hide(scores, places[part], slice(None), head)
+
+        exact_in_every_head(
+            sums.column_sum, self.query[:, rows], self.key, columns, self.scale, error, hide
+        )
+        return sums
+
+    def _sums(
+        self, rows: slice | Tensor, columns: slice, *, scored: bool = True, by_row: bool = True
+    ) -> PairSums:
         inputs = (self.query[:, rows], self.key[:, columns], self.lse[..., rows], self.scale)
         if self.hidden is None:
-            return pair_sums(*inputs, scored=scored, chunk=self.chunk)
+            return pair_sums(*inputs, scored=scored, by_row=by_row, chunk=self.chunk)
         places = torch.arange(self.query.shape[1], device=self.query.device)[rows]
         hidden = self.hidden
         return chunked_sums(
             *inputs,
             scored=scored,
+            by_row=by_row,
             chunk=self.chunk,
             hide=lambda scores, part: hidden.hide(scores, places[part], columns),
         )
@@ -235,7 +270,7 @@ class _Stream:
         return found.masked_fill_(found <= HIDDEN, -math.inf)
 
     def read(
-        self, group: str, targets: Sequence[str], *, whole_rows: bool, verify_rows: int
+        self, group: str, targets: Sequence[str], *, mass_table: str, verify_rows: int
     ) -> tuple[Tensor, dict[str, PairStatistics], float]:
         """Row of the mass table (batch, head, key group), statistics by target, row-sum error."""
         span, groups = self.layout.span(group), self.layout.groups
@@ -244,29 +279,61 @@ class _Stream:
                 f"Some {group} tokens see no key at all, so their attention is no distribution and "
                 "cannot be recorded; cut less, or record nothing there."
             )
+        if mass_table == "scores":
+            return self._scores(span, targets, verify_rows)
         count = span.stop - span.start
         columns = {name: self.layout.span(name) for name in dict.fromkeys((*groups, *targets))}
         # where every group is a target, nothing is left to be inferred
-        whole_rows = whole_rows or set(groups) <= set(targets)
+        whole_rows = mass_table == "all" or set(groups) <= set(targets)
         rest = None if whole_rows else self._largest_unread(targets)
-        mass = torch.zeros(*self.lse.shape[:2], len(groups), device=self.query.device)
-        total = torch.zeros((), device=self.query.device)
+        masses: dict[str, Tensor] = {}
         statistics = {}
         for name, place in columns.items():
             if name == rest or place.start == place.stop:
                 continue
-            sums = self.sums(span, place, scored=name in targets)
+            if name not in targets:
+                masses[name] = self.masses(span, place)
+                continue
+            sums = self.scored(span, place, by_row=True)
+            assert sums.row_mass is not None
+            assert sums.column_sum is not None
             if name in groups:
-                mass[..., groups.index(name)] = sums.row_mass.sum(-1) / count
-                total = total + sums.row_mass
-            if sums.column_sum is not None and sums.row_surprise is not None:
-                entropies = pair_entropies(sums, partial(self.log_probabilities, span, place))
-                statistics[name] = PairStatistics(sums.column_sum / count, *entropies)
-        if rest is not None:
-            mass[..., groups.index(rest)] = 1 - mass.sum(-1)
-            picks = torch.linspace(span.start, span.stop - 1, min(verify_rows, count)).long()
-            total = self.sums(picks.to(self.query.device), slice(None), scored=False).row_mass
-        return mass, statistics, distance_from_one(total)
+                masses[name] = sums.row_mass
+            entropies = pair_entropies(sums, partial(self.log_probabilities, span, place))
+            statistics[name] = PairStatistics(sums.column_sum / count, *entropies)
+        row = torch.zeros(*self.lse.shape[:2], len(groups), device=self.query.device)
+        if rest is None:
+            total = torch.stack(list(masses.values())).sum(0)
+            # what a kernel's log-sum-exp is off by cancels
+            masses = {name: each / total for name, each in masses.items()}
+        for name, each in masses.items():
+            row[..., groups.index(name)] = each.sum(-1) / count
+        if rest is None:
+            return row, statistics, distance_from_one(total)
+        row[..., groups.index(rest)] = 1 - row.sum(-1)
+        return row, statistics, self._verified(span, verify_rows)
+
+    def _scores(
+        self, span: slice, targets: Sequence[str], verify_rows: int
+    ) -> tuple[Tensor, dict[str, PairStatistics], float]:
+        """What `read` gives of scores alone."""
+        groups = self.layout.groups
+        unknown = torch.full(self.lse.shape[:2], math.nan, device=self.query.device)
+        row = unknown[..., None].repeat(1, 1, len(groups))
+        statistics = {}
+        for name in targets:
+            sums = self.scored(span, self.layout.span(name), by_row=False)
+            assert sums.column_sum is not None
+            score = sums.column_sum / (span.stop - span.start)
+            statistics[name] = PairStatistics(score, unknown, unknown, unknown)
+            if name in groups:
+                row[..., groups.index(name)] = score.sum(-1)
+        return row, statistics, self._verified(span, verify_rows)
+
+    def _verified(self, span: slice, count: int) -> float:
+        """Distance from 1 of the sum over all keys, in a few rows of a span."""
+        picks = torch.linspace(span.start, span.stop - 1, min(count, span.stop - span.start)).long()
+        return distance_from_one(self.masses(picks.to(self.query.device), slice(None)))
 
     def _largest_unread(self, targets: Sequence[str]) -> str:
         """The widest group that no statistics are asked of: its mass is what is left of 1."""
@@ -308,8 +375,8 @@ def _check(
             f"There are {query.shape[1]} queries, but the layout has {layout.total} tokens, "
             f"{computed} of them before the reference."
         )
-    if mass_table not in ("all", "queried"):
-        raise InputError(f'mass_table is "all" or "queried", not {mass_table!r}.')
+    if mass_table not in MASS_TABLES:
+        raise InputError(f"mass_table is one of {', '.join(MASS_TABLES)}, not {mass_table!r}.")
     if chunk is not None and chunk < 1:
         raise InputError(f"chunk must be at least 1 row, got {chunk}.")
     for source, target in pairs:

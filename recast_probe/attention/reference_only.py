@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recast_probe._utils.checks import check_indices
 from recast_probe.attention.autocast import outside_autocast
+from recast_probe.attention.exact_heads import exact_in_every_head, kernel_error
 from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp, default_scale
 from recast_probe.attention.readout import GENERATION_TO_REFERENCE, PairStatistics, Readout
 from recast_probe.attention.rows import distance_from_one, pair_entropies
@@ -48,7 +49,7 @@ def attend_to_reference(
         key, value: (batch, reference token, head, dim).
         layout: the token groups.
         pairs: nothing but generation to reference can be read.
-        chunk: query rows at a time; the default keeps the extra memory near 32 MiB.
+        chunk: query rows at a time; by default as in ``attend``.
         scale: factor on the scores; 1 / sqrt(dim) by default.
         heads: statistics for these heads only, in this order; the output has all of them.
         row_sum_tolerance: the largest accepted distance from 1 of a row's sum; every row is summed.
@@ -66,9 +67,10 @@ def attend_to_reference(
         index = torch.as_tensor(list(heads), device=query.device)
         query, key, lse = query[:, :, index], key[:, :, index], lse[:, index]
     sums = pair_sums(query, key, lse, scale, chunk=chunk)
-    assert sums.row_surprise is not None
+    assert sums.row_mass is not None
     assert sums.column_sum is not None
     worst = distance_from_one(sums.row_mass)
+    exact_in_every_head(sums.column_sum, query, key, slice(None), scale, kernel_error(result))
     # written so that NaN fails
     if not worst <= row_sum_tolerance:
         raise VerificationError(

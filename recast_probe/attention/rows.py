@@ -44,6 +44,7 @@ def pair_entropies(sums: PairSums, log_probabilities: Callable[[Tensor], Tensor]
     Returns:
         The marginal entropy is NaN where no row sees a column. Rows that see none have 0 bits.
     """
+    assert sums.row_mass is not None
     assert sums.row_surprise is not None
     assert sums.column_sum is not None
     marginal = entropy_bits(sums.column_sum)

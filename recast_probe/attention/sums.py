@@ -1,23 +1,30 @@
 """Sums over rows and columns of attention probabilities that are never held as a whole.
 
-On CUDA a Triton kernel makes them (see `triton_sums`), anywhere else PyTorch a few rows at a time.
+On CUDA a Triton kernel makes them (see `triton_sums`), anywhere else PyTorch a tile at a time. Sums
+over rows alone come from a fused attention call (see `fused_sums`) where that is faster.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from recast_probe._utils.compat import has_matrix_tiles
 from recast_probe._utils.optional import is_installed
+from recast_probe.attention.fused_sums import fused_column_sums
 from recast_probe.attention.log_sum_exp import at_least_float32
 from recast_probe.attention.sum_types import PairSums
 
 CHUNK_BYTES = 32 * 2**20
+# a tile of probabilities and what they are multiplied with stay in a processor's cache
+TILE_ROWS, TILE_COLUMNS = 256, 2048
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HALF = (torch.bfloat16, torch.float16)
 
 
 def pair_sums(
@@ -27,6 +34,7 @@ def pair_sums(
     scale: float,
     *,
     scored: bool = True,
+    by_row: bool = True,
     chunk: int | None = None,
 ) -> PairSums:
     """Sums over exp(scale * query key^T - log_sum_exp).
@@ -36,13 +44,16 @@ def pair_sums(
         key: (batch, column, head, dim).
         log_sum_exp: float32 (batch, head, row), natural logarithm.
         scored: sum over rows, and p ln p, as well.
-        chunk: rows at a time where PyTorch makes the sums; by default as many as fit in 32 MiB.
+        by_row: sum over columns; without, nothing but the sums over rows is needed.
+        chunk: rows at a time where PyTorch makes the sums; see `chunked_sums`.
     """
     if reader(query.device, query.dtype) == "triton":
         sums = _by_triton(query, key, log_sum_exp, scale, scored)
         if sums is not None:
             return sums
-    return chunked_sums(query, key, log_sum_exp, scale, scored=scored, chunk=chunk)
+    if not by_row and fused_is_faster(query.device, query.dtype):
+        return PairSums(None, None, fused_column_sums(query, key, log_sum_exp, scale))
+    return chunked_sums(query, key, log_sum_exp, scale, scored=scored, by_row=by_row, chunk=chunk)
 
 
 def reader(device: torch.device, dtype: torch.dtype) -> str:
@@ -58,6 +69,17 @@ def reader(device: torch.device, dtype: torch.dtype) -> str:
     return "triton"
 
 
+def fused_is_faster(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether PyTorch makes sums over rows faster by a fused attention call than tile by tile.
+
+    The call multiplies the probabilities with values that nobody needs. It pays where half
+    precision is multiplied much faster than float32: on CUDA, and in a processor's matrix tiles.
+    """
+    if dtype not in HALF:
+        return False
+    return device.type == "cuda" or (device.type == "cpu" and has_matrix_tiles(dtype))
+
+
 def chunked_sums(
     query: Tensor,
     key: Tensor,
@@ -65,36 +87,78 @@ def chunked_sums(
     scale: float,
     *,
     scored: bool = True,
+    by_row: bool = True,
     chunk: int | None = None,
     hide: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> PairSums:
-    """`pair_sums` in PyTorch, a chunk of rows at a time, on any device.
+    """`pair_sums` in PyTorch, a tile at a time in buffers that are used again, on any device.
 
     Args:
-        hide: given log-probabilities (batch, head, row, column) and which of the rows they are,
-            takes out what those rows do not see, in place.
+        chunk: rows at a time; by default a tile takes about 2 MiB on a CPU, 32 MiB elsewhere.
+        hide: given log-probabilities (batch, head, row, column) of all heads and columns, and which
+            of the rows they are, takes out what those rows do not see, in place.
     """
-    rows, keys = query.permute(0, 2, 1, 3), at_least_float32(key).permute(0, 2, 3, 1)
-    shape = rows.shape[:2]
-    chunk = chunk or rows_at_a_time(query, key.shape[1])
+    batch, rows, heads, _ = query.shape
+    columns = key.shape[1]
     exact = at_least_float32(query[:0]).dtype
-    # one place for all chunks: small results left among freed large ones would fragment the memory
-    row_mass = torch.empty(*shape, query.shape[1], dtype=exact, device=query.device)
-    row_surprise = torch.empty_like(row_mass) if scored else None
-    column_sum = torch.zeros(*shape, key.shape[1], device=query.device) if scored else None
-    for start in range(0, query.shape[1], chunk):
-        part = slice(start, start + chunk)
-        log_probability = at_least_float32(rows[:, :, part]) @ keys
-        log_probability = log_probability.mul_(scale).sub_(log_sum_exp[..., part, None])
-        if hide is not None:
-            log_probability = hide(log_probability, part)
-        probability = log_probability.exp()
-        row_mass[..., part] = probability.sum(-1)
-        if column_sum is not None and row_surprise is not None:
-            column_sum += probability.sum(-2)
-            row_surprise[..., part] = log_probability.mul_(probability).sum(-1)
-        del log_probability, probability  # before the next are made
+    # one place for all tiles: small results left among freed large ones would fragment the memory
+    empty = query.new_zeros(0, dtype=exact)
+    row_mass = empty.new_zeros(batch, heads, rows) if by_row else None
+    row_surprise = empty.new_zeros(batch, heads, rows) if scored and by_row else None
+    column_sum = torch.zeros(batch, heads, columns, device=query.device) if scored else None
+    shape = _tile(query, columns, chunk, whole=hide is not None)
+    space = empty.new_empty(1 if row_surprise is None else 2, math.prod(shape))
+    # powers of 2 are faster made than those of e
+    factor, offset = scale / math.log(2), log_sum_exp.to(exact) / -math.log(2)
+    for item, some in _each(batch, heads, shape[0]):
+        keys = at_least_float32(key[item, :, some]).permute(1, 2, 0)
+        for part in _slices(rows, shape[1]):
+            queries = at_least_float32(query[item, part, some]).transpose(0, 1)
+            start = offset[item, some, part, None]
+            for place in _slices(columns, shape[2]):
+                size = (*queries.shape[:2], len(range(columns)[place]))
+                logarithm, *rest = (each[: math.prod(size)].view(size) for each in space)
+                torch.baddbmm(
+                    start.expand(size), queries, keys[:, :, place], alpha=factor, out=logarithm
+                )
+                if hide is not None:
+                    hide(logarithm[None], part)
+                probability = torch.exp2(logarithm, out=rest[0] if rest else logarithm)
+                if column_sum is not None:
+                    column_sum[item, some, place] += probability.sum(-2)
+                if row_mass is not None:
+                    row_mass[item, some, part] += probability.sum(-1)
+                if row_surprise is not None:
+                    row_surprise[item, some, part] += logarithm.mul_(probability).sum(-1)
+    if row_surprise is not None:
+        row_surprise *= math.log(2)
     return PairSums(row_mass, row_surprise, column_sum)
+
+
+def _tile(query: Tensor, columns: int, chunk: int | None, whole: bool) -> tuple[int, int, int]:
+    """Heads, rows and columns of a tile; `whole` for all heads and columns at once."""
+    _, rows, heads, _ = query.shape
+    if whole:
+        return heads, min(rows, chunk or rows_at_a_time(query, columns)), columns
+    most = TILE_ROWS * TILE_COLUMNS
+    if query.device.type != "cpu":
+        most = CHUNK_BYTES // 8
+    wide = max(1, min(columns, TILE_COLUMNS))
+    high = max(1, min(rows, chunk or most // wide))
+    return max(1, min(heads, most // (wide * high))), high, wide
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    """One after the other, of at most `size`."""
+    for start in range(0, count, max(1, size)):
+        yield slice(start, min(count, start + max(1, size)))
+
+
+def _each(batch: int, heads: int, together: int) -> Iterator[tuple[int, slice]]:
+    """Items of a batch, with some of their heads at a time."""
+    for item in range(batch):
+        for some in _slices(heads, together):
+            yield item, some
 
 
 def log_probabilities(query: Tensor, key: Tensor, log_sum_exp: Tensor, scale: float) -> Tensor:

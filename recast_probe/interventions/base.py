@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recast_probe.content.description import described
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
 
@@ -28,6 +28,8 @@ def describe_setting(value: Any) -> Any:
     """A setting, ready for JSON: as it describes itself, or by the fields that it has."""
     if hasattr(value, "describe"):
         return value.describe()
+    if isinstance(value, slice):
+        return repr(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {"name": type(value).__name__, **asdict(value)}
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
@@ -62,7 +64,8 @@ class RunContext:
         padding: by branch, bool (prompt, text token): which text tokens are padding. A function,
             because few interventions ask; it raises where the family does not know.
         vision: the same for text tokens that stand for parts of a picture.
-        branches: the transformer calls of one step, by name.
+        branches: of guidance, by name.
+        batched: branches are rows of one transformer call, and not calls of their own.
 
     Examples:
         >>> run = RunContext(
@@ -86,6 +89,7 @@ class RunContext:
     padding: Callable[[], Mapping[str, np.ndarray]] = field(default=_unknown_padding)
     vision: Callable[[], Mapping[str, np.ndarray]] = field(default=dict)
     branches: Sequence[str] = ("conditional",)
+    batched: bool = False
     layouts: dict[str, TokenLayout] = field(default_factory=dict)
 
     @property
@@ -129,6 +133,33 @@ class StepContext:
         return float(self.run.sigmas[self.step])
 
 
+def blocks_with_states(family: Family, run: RunContext) -> Sequence[Any]:
+    """Every block, to have hooks on its hidden states; see ``Family.block_modules``.
+
+    Raises:
+        UnsupportedPipelineError: the family's tokens have none, or those of several branches of
+            guidance are rows of one call.
+    """
+    if run.batched:
+        raise UnsupportedPipelineError(
+            f"{family.name} runs {' and '.join(run.branches)} as rows of one call, and hidden "
+            "states are read and changed by call; switch guidance off."
+        )
+    if family.no_block_states:
+        raise UnsupportedPipelineError(
+            f"{family.name} {family.no_block_states}, so hidden states of its blocks can be "
+            "neither read nor changed; keys, values and attention output can."
+        )
+    return family.block_modules()
+
+
+def text_first(family: Family, output: Tensor | list[Tensor] | tuple[Tensor, ...]) -> list[Tensor]:
+    """What a block returns, or what was made of it, the states of text before those of images; a
+    second time it is as the block returns it."""
+    states = list(output) if isinstance(output, list | tuple) else [output]
+    return states[::-1] if family.image_states_first else states
+
+
 class RunHook:
     """What an intervention does in one run; every method may be left as it is.
 
@@ -159,6 +190,10 @@ class RunHook:
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         """A transformer call is about to run, with the tokens of this layout."""
+
+    def begin_rows(self, branch: str) -> None:
+        """What is asked next is of the rows of this branch, where one transformer call holds those
+        of several; at the end of an attention call it is the first of them again."""
 
     def begin_inputs(self, inputs: Mapping[str, Any]) -> None:
         """The inputs of that call, as they enter the transformer."""
@@ -232,6 +267,9 @@ class CallHook(RunHook):
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         self.step, self.branch = step, branch
 
+    def begin_rows(self, branch: str) -> None:
+        self.branch = branch
+
 
 class Intervention(RunHook):
     """Base of all interventions: settings, which serve any number of runs.
@@ -293,3 +331,30 @@ class Intervention(RunHook):
         for each in own:
             settings[each.name] = describe_setting(getattr(self, each.name))
         return settings
+
+
+def as_interventions(given: Any) -> tuple[Intervention, ...]:
+    """Interventions from one or several; none for None.
+
+    Raises:
+        InputError: something that is none.
+
+    Examples:
+        >>> as_interventions(rp.WithoutReference())
+        (WithoutReference(),)
+    """
+    if given is None:
+        return ()
+    several = (given,) if isinstance(given, Intervention) else given
+    if isinstance(several, str | Mapping) or not isinstance(several, Iterable):
+        raise InputError(f"{given!r} is not an intervention, such as rp.Prune(ranking, 64).")
+    found = tuple(several)
+    for each in found:
+        if isinstance(each, type) and issubclass(each, Intervention):
+            raise InputError(f"{each.__name__} is a class; make one of it: {each.__name__}(...).")
+        if not isinstance(each, Intervention):
+            raise InputError(
+                f"{each!r} is not an intervention, such as rp.Prune(ranking, 64); give one, or a "
+                "list of them."
+            )
+    return found

@@ -10,7 +10,12 @@ from torch import Tensor
 from recast_probe.interventions.base import RunContext, describe_tokens
 from recast_probe.interventions.needs import Needs
 from recast_probe.interventions.selective import Selective, SelectiveHook, indices
-from recast_probe.interventions.token_groups import check_group, positions, present_positions
+from recast_probe.interventions.token_groups import (
+    base_group,
+    check_group,
+    positions,
+    present_positions,
+)
 from recast_probe.layout import TokenLayout
 
 
@@ -39,8 +44,14 @@ class EdgeIntervention(Selective):
     def needs(self, run: RunContext) -> Needs:
         steps = self.chosen_steps(run)
         # for queries of other tokens, keys from an earlier step are like any others
-        rows = steps if self.to_group.startswith("reference") else ()
-        return Needs(reads=steps, reference_rows=rows, inside_attention=True)
+        group = base_group(self.to_group)
+        rows = steps if group == "reference" else ()
+        return Needs(
+            reads=steps,
+            reference_rows=rows,
+            inside_attention=True,
+            queries=[group],
+        )
 
     def describe(self) -> dict[str, Any]:
         settings = super().describe()
@@ -62,6 +73,10 @@ class EdgeHook(SelectiveHook):
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         super().begin_call(step, branch, layout)
+        self._found = {}
+
+    def begin_rows(self, branch: str) -> None:
+        super().begin_rows(branch)
         self._found = {}
 
     def edges(self, queries: int, keys: int) -> tuple[Tensor, Tensor]:

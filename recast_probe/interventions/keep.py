@@ -27,7 +27,8 @@ class Keep(Intervention):
         start: first step in which the others are dropped.
 
     Raises:
-        InputError: something that is not an index.
+        InputError: something that is not an index; a budget, which says how many tokens stay and
+            not which.
 
     Examples:
         >>> from recast_probe.testing import tiny
@@ -43,7 +44,15 @@ class Keep(Intervention):
     start: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(check_indices("tokens", self.tokens, empty=True)))
+        given: Any = self.tokens
+        if isinstance(given, str | bytes | int | float | np.number) or hasattr(given, "tokens_at"):
+            raise InputError(
+                f"Keep names the tokens that stay, such as Keep((0, 5, 6)), not {given!r}; for the "
+                f"best of a ranking say Prune(ranking, {given!r})."
+            )
+        if isinstance(given, np.ndarray) and given.dtype == bool:
+            raise InputError("Keep names tokens by index; of a mask: Keep(np.flatnonzero(mask)).")
+        object.__setattr__(self, "tokens", tuple(check_indices("tokens", given, empty=True)))
 
     def prepare(self, run: RunContext) -> None:
         count = run.reference_tokens

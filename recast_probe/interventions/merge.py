@@ -13,7 +13,7 @@ from recast_probe.attention.inputs import AttentionInputs
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
 from recast_probe.interventions.needs import Needs
-from recast_probe.interventions.prune import as_budget, check_budget
+from recast_probe.interventions.prune import budget_facts, check_budget, ranked_budget, tokens_at
 from recast_probe.selection.merging import destinations, match, window_for
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Merge(Intervention):
     2210.09461; arXiv 2303.17604 for diffusion).
 
     Attributes:
-        budget: how many tokens are left in each step: a number, ``Fixed`` or ``Adaptive``.
+        budget: how many tokens are left in each step: 64, 0.25, "25%", "eq4:16:64", or another
+            budget of ``recast_probe.budget``.
         start: first step in which tokens are merged.
         proportional: weigh groups by their size.
         window: side of the square windows with one destination each; None for the smallest that
@@ -57,7 +58,7 @@ class Merge(Intervention):
     window: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget", as_budget(self.budget))
+        object.__setattr__(self, "budget", ranked_budget(self.budget))
 
     def prepare(self, run: RunContext) -> None:
         check_budget(self.budget, run, self.start)
@@ -80,13 +81,13 @@ class Merge(Intervention):
         return Needs(reference_rows=every, full_reference=every, merges=merges)
 
     def hook(self, run: RunContext) -> RunHook:
-        return MergeBiasHook(self)
+        return MergeBiasHook(self, run)
 
     def tokens_left(self, step: int, run: RunContext) -> int:
         """How many reference tokens a step has."""
         if step < self.start:
             return run.reference_tokens
-        return self.budget.tokens_at(step, run.steps, run.sigmas)
+        return tokens_at(self.budget, step, run)
 
     def window_of(self, run: RunContext) -> int:
         """Side of the windows in a run."""
@@ -99,8 +100,8 @@ class Merge(Intervention):
 class MergeBiasHook(RunHook):
     """Merges the tokens of one run, and weighs them where the transformer takes no mask."""
 
-    def __init__(self, settings: Merge) -> None:
-        self._settings = settings
+    def __init__(self, settings: Merge, run: RunContext) -> None:
+        self._settings, self._run = settings, run
         # int64, how many tokens each reference token of the present call stands for, if that
         # weighs them inside attention
         self._sizes: Tensor | None = None
@@ -129,3 +130,6 @@ class MergeBiasHook(RunHook):
         bias = torch.zeros(inputs.key.shape[1])
         bias[-len(self._sizes) :] = self._sizes.float().log()
         return replace(inputs, logit_bias=bias.to(inputs.key))
+
+    def facts(self) -> dict[str, Any]:
+        return budget_facts(self._settings.budget, self._run)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from recast_probe._utils.suggestions import did_you_mean
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.merge import Merge
@@ -104,7 +105,9 @@ def method(
         if mask is None:
             raise InputError("The mask oracle needs the subject's mask.")
         return [Prune(mask_oracle(mask, seed=seed), budget, start=1)]
-    raise InputError(f"There is no method {name!r}; there is {', '.join(METHODS)}.")
+    raise InputError(
+        f"There is no method {name!r}; there is {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
+    )
 
 
 def _saving(name: str, budget: Any, blocks: Any, refresh: Any, computed: Any) -> list[Intervention]:

@@ -12,15 +12,19 @@ class Selection:
     """Attention that a run records: blocks, step indices, heads and the token group whose attention
     to the reference is read, as in ``Probe.profile``.
 
+    Attributes:
+        scores_only: nothing but the scores is needed, no masses and no entropies.
+
     Examples:
-        >>> Selection(blocks="single", steps=[0])
-        Selection(blocks='single', steps=[0], heads=None, queries='generation')
+        >>> Selection(blocks="single", steps=[0]).queries
+        'generation'
     """
 
     blocks: Any = "all"
     steps: Any = None
     heads: Any = None
     queries: str = "generation"
+    scores_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Needs:
             that it computes. It raises InputError where it cannot.
         records: attention that the run records for it, in steps that are listed.
         inside_attention: it works on queries, keys and values of the blocks' attention calls.
+        queries: token groups whose queries it changes, or reads what they attend to.
         once: what it does that a run allows once, as in "rank the tokens"; "" for nothing.
 
     Examples:
@@ -62,4 +67,5 @@ class Needs:
     computes: Callable[[Collection[int]], Collection[int]] | None = None
     records: Selection | None = None
     inside_attention: bool = False
+    queries: Collection[str] = ()
     once: str = ""

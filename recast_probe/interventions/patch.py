@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from recast_probe._utils.checks import check_indices
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.base import RunContext
 from recast_probe.interventions.places import ActivationHook, AtHookPoints, checked_what
 from recast_probe.interventions.token_groups import TEXT_PARTS
@@ -180,6 +180,13 @@ class Patch(AtHookPoints):
             raise InputError(
                 f"The activations are {self.source.dtype}, and the model runs in "
                 f"{transformer.dtype}; record them with the same dtype."
+            )
+        text = self.positions(run)[0] < run.layout.text
+        if text and family.replaces_text_states and "residual" in self.kinds():
+            raise UnsupportedPipelineError(
+                f"{family.name} replaces a part of every text token's state before each block, so "
+                "a patched residual of text would not reach the next one whole; patch image "
+                "tokens, or keys, values or embeddings."
             )
         with PatchHook(self, run).watching(family) as hook:
             yield hook

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import RunContext
+from recast_probe.interventions.base import RunContext, blocks_with_states, text_first
 from recast_probe.interventions.needs import Needs
 from recast_probe.interventions.selective import Selective, SelectiveHook
 from recast_probe.interventions.token_groups import TEXT_PARTS, positions
@@ -94,12 +94,19 @@ class AtHookPoints(Selective):
 
     def needs(self, run: RunContext) -> Needs:
         steps = self.chosen_steps(run)
-        full = self.positions(run)[-1] >= run.layout.span("reference").start
+        own = self.positions(run)
+        full = own[-1] >= run.layout.span("reference").start
+        queries = [
+            group
+            for group in run.layout.groups
+            if ((own >= run.layout.span(group).start) & (own < run.layout.span(group).stop)).any()
+        ]
         return Needs(
             reads=steps,
             reference_rows=steps,
             full_reference=steps if full else (),
             inside_attention=bool(set(self.kinds()) & set(IN_ATTENTION)),
+            queries=queries if "attention output" in self.kinds() else (),
         )
 
 
@@ -124,7 +131,7 @@ class ActivationHook(SelectiveHook):
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
         super().begin_call(step, branch, layout)
         # image tokens stand after the text, whose length may differ between branches
-        own = self.run.layout
+        own, self._layout = self.run.layout, layout
         image = self.positions >= own.text
         self._here = self.positions + np.where(image, layout.text - own.text, 0)
 
@@ -150,8 +157,10 @@ class ActivationHook(SelectiveHook):
         Raises:
             UnsupportedPipelineError: the family's tokens have no residual stream.
         """
+        self._family = family
         with ExitStack() as stack:
-            modules = family.block_modules() if set(self.what) & set(IN_STREAM) else []
+            wanted = set(self.what) & set(IN_STREAM)
+            modules = blocks_with_states(family, self.run) if wanted else []
             if "embeddings" in self.what:
                 hook = modules[0].register_forward_pre_hook(self._before, with_kwargs=True)
                 stack.callback(hook.remove)
@@ -165,21 +174,27 @@ class ActivationHook(SelectiveHook):
         if not self.acts:
             return None
         # a block of one stream may be given the whole sequence as one tensor
-        possible = ("encoder_hidden_states", "hidden_states")
-        names = [name for name in possible if named.get(name) is not None]
+        text = ("encoder_hidden_states",) if self._family.text_in_sequence else ()
+        names = [name for name in (*text, "hidden_states") if named.get(name) is not None]
         streams = [named[name] for name in names]
-        shown = self._shown("embeddings", 0, streams)
+        shown = self._shown_states("embeddings", 0, streams)
         return arguments, {**named, **dict(zip(names, shown, strict=True))}
 
     def _after(self, block: int) -> Any:
         def hook(_: Any, __: Any, output: Tensor | tuple[Tensor, Tensor]) -> Any:
             if not self.acts:
                 return None
-            if isinstance(output, Tensor):
-                return self._shown("residual", block, [output])[0]
-            return tuple(self._shown("residual", block, list(output)))
+            shown = self._shown_states("residual", block, text_first(self._family, output))
+            return (
+                shown[0] if isinstance(output, Tensor) else tuple(text_first(self._family, shown))
+            )
 
         return hook
+
+    def _shown_states(self, what: str, block: int, states: list[Tensor]) -> list[Tensor]:
+        """What a block takes or gives, after the visit."""
+        ordered = self._family.states_in_order(states, self._layout)
+        return self._family.states_of_block(self._shown(what, block, ordered))
 
     def _shown(self, what: str, block: int, streams: list[Tensor]) -> list[Tensor]:
         """The streams, one after the other the whole sequence, after the visit."""

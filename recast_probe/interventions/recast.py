@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recast_probe._utils.checks import check_int
-from recast_probe.blocks import select_blocks
+from recast_probe._utils.text_format import spans
+from recast_probe.blocks import group_of, select_blocks
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention, RunContext, RunHook, StepContext
 from recast_probe.interventions.needs import Needs, Selection
-from recast_probe.interventions.prune import as_budget, check_budget, tokens_kept
+from recast_probe.interventions.prune import (
+    budget_facts,
+    check_budget,
+    ranked_budget,
+    tokens_at,
+    tokens_kept,
+)
 from recast_probe.interventions.similarity import SimilarityRecorder
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.mass import MassShare
@@ -36,8 +43,8 @@ class Recast(Intervention):
     that step and not an extra pass.
 
     Attributes:
-        budget: how many tokens stay in each later step: a number, ``Fixed``, ``Adaptive``, another
-            of ``recast_probe.budget``, or a ``MassShare`` of the ranking that the run makes.
+        budget: how many tokens stay in each later step: 64, 0.25, "25%", "eq4:16:64", or another
+            budget of ``recast_probe.budget``, or a ``MassShare`` of the ranking that the run makes.
         blocks: blocks whose scores are averaged (Eq. 3); "paper" is the paper's own choice.
         profile_step: the first step that is profiled.
         ranking: "cross-image" (Eq. 3), "self-attention" (attention among reference tokens, as
@@ -69,7 +76,7 @@ class Recast(Intervention):
     worst_first: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "budget", as_budget(self.budget, ranked=True))
+        object.__setattr__(self, "budget", ranked_budget(self.budget, ranked=True))
         object.__setattr__(self, "profile_step", check_int("profile_step", self.profile_step, 0))
         if not callable(self.ranking) and self.ranking not in RANKINGS:
             raise InputError(
@@ -117,14 +124,22 @@ class Recast(Intervention):
         drops = set(range(self.profile_step + 1, run.steps)).difference(profiled)
         if not isinstance(self.budget, MassShare):
             full = run.reference_tokens
-            drops = {s for s in drops if self.budget.tokens_at(s, run.steps, run.sigmas) < full}
+            drops = {s for s in drops if tokens_at(self.budget, s, run) < full}
         queries = self.queries
         # attention is recorded by the run, hidden states are read by the intervention
         return Needs(
             full_reference=profiled,
             drops=drops,
             once="rank the tokens",
-            records=None if queries is None else Selection(self.blocks, profiled, queries=queries),
+            records=None
+            if queries is None
+            else Selection(
+                # a function may look at all that there is
+                self.blocks,
+                profiled,
+                queries=queries,
+                scores_only=not callable(self.ranking),
+            ),
             reads=profiled if queries is None else (),
             reference_rows=profiled if queries is None else (),
         )
@@ -132,18 +147,20 @@ class Recast(Intervention):
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[RunHook]:
         if self.queries is not None:
-            yield RecastHook(self)
+            yield RecastHook(self, run)
             return
         recorder = SimilarityRecorder(run, self.blocks, self.ranking_steps(run))
-        with recorder.watching(family.block_modules()):
-            yield RecastHook(self, recorder)
+        with recorder.watching(family):
+            yield RecastHook(self, run, recorder)
 
 
 class RecastHook(RunHook):
     """Makes the ranking of one run, and keeps its best tokens."""
 
-    def __init__(self, settings: Recast, cosines: SimilarityRecorder | None = None) -> None:
-        self._settings, self._cosines = settings, cosines
+    def __init__(
+        self, settings: Recast, run: RunContext, cosines: SimilarityRecorder | None = None
+    ) -> None:
+        self._settings, self._run, self._cosines = settings, run, cosines
         self._ranking: Ranking | None = None
 
     def begin_call(self, step: int, branch: str, layout: TokenLayout) -> None:
@@ -163,7 +180,9 @@ class RecastHook(RunHook):
     def _rank(self, step: StepContext, profiled: int) -> Ranking:
         blocks = self._settings.blocks
         if self._cosines is not None:
-            found = cosine(self._cosines.found[profiled][0], str(blocks), profiled)
+            group, numbers = group_of(blocks, step.run.block_kinds), spans(self._cosines.blocks)
+            text = f"{group} ({numbers})" if group else numbers
+            found = cosine(self._cosines.found[profiled][0], text, profiled)
         else:
             given = self._settings.ranking
             named = {"cross-image": cross_image, "self-attention": self_attention}
@@ -176,6 +195,9 @@ class RecastHook(RunHook):
                     "tokens is needed."
                 )
         return found.reversed() if self._settings.worst_first else found
+
+    def facts(self) -> dict[str, Any]:
+        return budget_facts(self._settings.budget, self._run)
 
     def result(self, provenance: dict[str, Any]) -> Ranking | None:
         return self._ranking

@@ -52,6 +52,14 @@ class RunNeeds:
             self._each.append((type(intervention).__name__, each))
             if each.inside_attention:
                 check_dispatched(type(intervention).__name__, family)
+            for group in each.queries:
+                check_queries(type(intervention).__name__, group, family)
+            if family.caches_reference and each.reuses:
+                raise UnsupportedPipelineError(
+                    f"{family.name} computes its reference tokens once and reuses their keys and "
+                    f"values by itself, so {type(intervention).__name__} has nothing to do; leave "
+                    "it out."
+                )
         self._check_once()
         self._check_reference()
         self._check_attention()
@@ -119,6 +127,19 @@ class RunNeeds:
             raise InputError(
                 f"{name} drops reference tokens in step {step}; its needs() must say so in drops."
             )
+
+
+def check_queries(name: str, group: str, family: Family) -> None:
+    """Check that a token group's queries are computed in every step.
+
+    Raises:
+        UnsupportedPipelineError: they are not.
+    """
+    if group not in family.query_groups:
+        raise UnsupportedPipelineError(
+            f"{name} acts on what {group} tokens attend to, and {family.name} does not compute "
+            f"that in every step; it does for {' and '.join(family.query_groups)} tokens."
+        )
 
 
 def check_dispatched(name: str, family: Family) -> None:

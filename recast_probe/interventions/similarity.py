@@ -14,7 +14,13 @@ from torch.nn import functional
 from recast_probe._utils.checks import check_int
 from recast_probe.blocks import select_blocks
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import Intervention, RunContext, RunHook
+from recast_probe.interventions.base import (
+    Intervention,
+    RunContext,
+    RunHook,
+    blocks_with_states,
+    text_first,
+)
 from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
 
@@ -41,24 +47,29 @@ class SimilarityRecorder(RunHook):
         self._step = step if branch == "conditional" and step in self._steps else -1
 
     @contextmanager
-    def watching(self, modules: Sequence[torch.nn.Module]) -> Iterator[SimilarityRecorder]:
-        """Hooks on the chosen ones of all blocks, taken off on the way out."""
+    def watching(self, family: Family) -> Iterator[SimilarityRecorder]:
+        """Hooks on the chosen ones of all blocks, taken off on the way out.
+
+        Raises:
+            UnsupportedPipelineError: the family's tokens have no hidden states.
+        """
+        modules = blocks_with_states(family, self._run)
         with ExitStack() as stack:
             for place, block in enumerate(self.blocks):
-                handle = modules[block].register_forward_hook(self._hook(place))
+                handle = modules[block].register_forward_hook(self._hook(place, family))
                 stack.callback(handle.remove)
             yield self
 
-    def _hook(self, place: int) -> Any:
+    def _hook(self, place: int, family: Family) -> Any:
         def record(
             _: Any, __: Any, output: torch.Tensor | tuple[torch.Tensor, torch.Tensor]
         ) -> None:
             if self._step < 0:
                 return
             run = self._run
-            if isinstance(output, torch.Tensor):
-                output = output.split([run.layout.text, output.shape[1] - run.layout.text], dim=1)
-            states = output[1].detach().float()
+            given = family.states_in_order(text_first(family, output), run.layout)
+            ordered = torch.cat(given, dim=1)
+            states = ordered[:, run.layout.text :].detach().float()
             generation = states[:, : run.layout.generation.size].mean(dim=1, keepdim=True)
             reference = states[:, run.layout.generation.size :]
             found = functional.cosine_similarity(generation, reference, dim=-1)
@@ -91,7 +102,8 @@ class Similarity(Intervention):
     names a cosine score without defining it; this is one possible definition.
 
     Attributes:
-        blocks: blocks at whose end tokens are compared.
+        blocks: blocks at whose end tokens are compared; see `select_blocks`. By default the
+            paper's, and all blocks of a model that has no single-stream ones.
         step: the step; it must run with the full reference.
 
     Raises:
@@ -106,7 +118,7 @@ class Similarity(Intervention):
         (1, 2, 16)
     """
 
-    blocks: Any = "single"
+    blocks: Any = "paper"
     step: int = 0
 
     def prepare(self, run: RunContext) -> None:
@@ -126,5 +138,5 @@ class Similarity(Intervention):
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[SimilarityRecorder]:
         recorder = SimilarityRecorder(run, self.blocks, [self.step])
-        with recorder.watching(family.block_modules()):
+        with recorder.watching(family):
             yield recorder

@@ -36,8 +36,8 @@ class StepCache(Intervention):
         computed: how many steps are computed, spread evenly: a number, or a share below 1 of the
             run's steps; or which ones. None computes all, or leaves it to the threshold.
         threshold: skip while the change since the last computed step is below this. The change is
-            the sum over steps of the relative L1 distance, mean |m - m'| / mean |m'|, between the
-            modulated inputs m of the first block at generation tokens in two consecutive steps:
+            the sum over steps of the relative L1 distance, ``mean |m - m'| / mean |m'|``, between
+            the modulated inputs m of the first block at generation tokens in two consecutive steps:
             the indicator of TeaCache (arXiv 2411.19108) for FLUX, without its polynomial, which is
             fitted to one model. Not together with ``computed``.
         extrapolate: continue the line through the velocities of the last two computed steps, in
@@ -115,6 +115,7 @@ class StepCache(Intervention):
             run,
             family.block_lists(),
             lambda inputs: family.modulated_input(inputs, run.layout),
+            lambda output: family.generation_rows(output, run.layout),
         )
         hook = family.transformer.register_forward_hook(skipped.after_forward)
         try:
@@ -169,8 +170,10 @@ class SkippedSteps(CallHook):
         run: RunContext,
         lists: Sequence[tuple[torch.nn.Module, str]],
         modulated: Callable[[Mapping[str, Any]], Tensor],
+        generation: Callable[[Tensor], Tensor],
     ) -> None:
-        self._settings, self._run, self._modulated = settings, run, modulated
+        self._settings, self._run = settings, run
+        self._modulated, self._generation = modulated, generation
         self._lists = [(owner, name, getattr(owner, name)) for owner, name in lists]
         self._fixed = set(settings.computed_steps(run.steps, run.demanded))
         self._branches: dict[str, BranchCache] = {}
@@ -217,14 +220,18 @@ class SkippedSteps(CallHook):
         if self.step < 0:
             return None
         if not self._skipping:
-            velocity = output[0][:, : self._run.layout.generation.size].detach().clone()
+            states = output if isinstance(output, Tensor) else output[0]
+            velocity = self._generation(states).detach().clone()
             kept = 2 if self._settings.extrapolate else 1
             self._cache.velocities = [*self._cache.velocities, (self.step, velocity)][-kept:]
             return None
         self._show()
         self._skipping = False
-        velocity = self._velocity()
-        return (velocity,) if isinstance(output, tuple) else type(output)(velocity)
+        made = (output if isinstance(output, Tensor) else output[0]).clone()
+        self._generation(made)[:] = self._velocity()
+        if isinstance(output, Tensor):
+            return made
+        return (made,) if isinstance(output, tuple) else type(output)(made)
 
     def _velocity(self) -> Tensor:
         velocities, sigmas = self._cache.velocities, self._run.sigmas

@@ -66,8 +66,8 @@ class TokenCache(Intervention):
             sequence in the last full step), "key_norm" or "value_norm" (length of its key or value
             before normalisation, mean over heads), or "random" (drawn anew in every cached step).
         pool: who competes for the fresh places: "stream", as published, all tokens that go through
-            the same MLP (generation and reference in double-stream blocks, text as well in
-            single-stream ones), or "generation". The share is that of the pool.
+            the same MLP (in most models generation and reference in double-stream blocks, text as
+            well in single-stream ones), or "generation". The share is that of the pool.
         first_full: full steps at the beginning.
         interval_slope: lets the interval change over the run; see ``full_steps``.
         age_weight: weight of the number of cached steps since a token was fresh; divided by
@@ -132,7 +132,7 @@ class TokenCache(Intervention):
 
     @contextmanager
     def attached(self, family: Family, run: RunContext) -> Iterator[CachedRun]:
-        cache = CachedRun(self, run)
+        cache = CachedRun(self, run, family.image_stream)
         with family.cached_blocks(cache):
             try:
                 yield cache
@@ -148,8 +148,14 @@ class CachedRun(CallHook):
         norms: "key_norm" or "value_norm" where the blocks shall hand these to ``store_norms``.
     """
 
-    def __init__(self, settings: TokenCache, run: RunContext) -> None:
+    def __init__(
+        self,
+        settings: TokenCache,
+        run: RunContext,
+        image_stream: Sequence[str] = ("generation", "reference"),
+    ) -> None:
         self.settings = settings
+        self._image_stream = tuple(image_stream)
         self.steps = run.steps
         self.kinds = list(run.block_kinds)
         self.full = settings.full_steps(run.steps)
@@ -185,8 +191,11 @@ class CachedRun(CallHook):
         """Groups that compete for the fresh places of a block."""
         if self.settings.pool == "generation":
             return ("generation",)
-        groups = self.layout.groups if self.kinds[block] == "single" else self.layout.groups[1:]
-        return tuple(group for group in groups if _size(self.layout, group))
+        return tuple(group for group in self._stream(block) if _size(self.layout, group))
+
+    def _stream(self, block: int) -> tuple[str, ...]:
+        """Groups that go through the same MLP in a block."""
+        return self.layout.groups if self.kinds[block] == "single" else self._image_stream
 
     def attention_pairs(self, block: int) -> Sequence[tuple[str, str]]:
         if self.settings.score != "attention" or not self.storing:
@@ -214,15 +223,12 @@ class CachedRun(CallHook):
         features.age = torch.zeros(len(output), tokens, dtype=torch.int64, device=output.device)
 
     def store_norms(self, block: int, norms: Tensor) -> None:
-        """Keep the lengths of keys or values: (batch, token), last the image's tokens, before them
-        the text's where the block has one stream."""
-        features = self.features(block)
-        text = norms.shape[1] - self.layout.total + self.layout.text
-        start = {"text": 0, "generation": text, "reference": text + self.layout.generation.size}
-        parts = zip(features.groups, features.sizes, strict=True)
-        features.importance = torch.cat(
-            [norms[:, start[group] : start[group] + size] for group, size in parts], dim=1
-        )
+        """Keep the lengths of keys or values: (batch, token), those of all tokens that go through
+        the block's MLP, in canonical order."""
+        features, stream = self.features(block), self._stream(block)
+        sizes = [_size(self.layout, group) for group in stream]
+        parts = dict(zip(stream, norms.split(sizes, dim=1), strict=True))
+        features.importance = torch.cat([parts[group] for group in features.groups], dim=1)
 
     def fresh(self, block: int) -> list[Tensor]:
         """Generation tokens that this block computes anew in this call, and count them as fresh.

@@ -11,6 +11,13 @@ from recast_probe.interventions.base import RunContext
 TEXT_PARTS = ("padding", "prompt", "vision")
 
 
+def base_group(group: str) -> str:
+    """The one of text, generation and reference that a group is part of."""
+    if group in TEXT_PARTS:
+        return "text"
+    return "reference" if group.startswith("reference_") else group
+
+
 def check_group(group: str, run: RunContext, tokens: tuple[int, ...] | None = None) -> None:
     """Check that a run has a token group, and these tokens of it.
 
@@ -27,6 +34,11 @@ def check_group(group: str, run: RunContext, tokens: tuple[int, ...] | None = No
     every = [positions(group, run, branch) for branch in _branches(group, run)]
     if not len(every[0]) and group == "vision":
         raise InputError("No text tokens of this run stand for parts of a picture.")
+    if not len(every[0]) and group == "text":
+        raise InputError(
+            "This run has no text tokens in the attention that is read and changed: the model "
+            "attends to its text elsewhere. Choose generation or reference tokens."
+        )
     if not len(every[0]) and group not in TEXT_PARTS:
         raise InputError(f"This run has no {group} tokens; give a reference image.")
     size = min(map(len, every))

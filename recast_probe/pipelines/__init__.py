@@ -7,30 +7,53 @@ from typing import Any
 
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.pipelines.base import AttentionCall, Family, Schedule
+from recast_probe.pipelines.bria.fibo_edit import BriaFiboEdit
+from recast_probe.pipelines.declared import DeclaredFamily
 from recast_probe.pipelines.flux.kontext import FluxKontext
 from recast_probe.pipelines.flux.kontext_inpaint import FluxKontextInpaint
+from recast_probe.pipelines.flux.redux import FluxRedux
 from recast_probe.pipelines.flux2.flux2 import Flux2
 from recast_probe.pipelines.flux2.klein import Flux2Klein
+from recast_probe.pipelines.flux2.klein_inpaint import Flux2KleinInpaint
+from recast_probe.pipelines.flux2.klein_kv import Flux2KleinKV
 from recast_probe.pipelines.ip_adapter.flux_ip_adapter import FluxIPAdapter
+from recast_probe.pipelines.joyimage.edit import JoyImageEdit
+from recast_probe.pipelines.joyimage.edit_plus import JoyImageEditPlus
+from recast_probe.pipelines.longcat.image_edit import LongCatImageEdit
+from recast_probe.pipelines.ltx.condition import LTXCondition
+from recast_probe.pipelines.qwen.image_21 import QwenImage21
 from recast_probe.pipelines.qwen.image_edit import QwenImageEdit
+from recast_probe.pipelines.qwen.image_edit_inpaint import QwenImageEditInpaint
 from recast_probe.pipelines.qwen.image_edit_plus import QwenImageEditPlus
+from recast_probe.pipelines.qwen.layered import QwenImageLayered
+from recast_probe.pipelines.rehearsed import Rehearsed
 
 FAMILIES: list[type[Family]] = [
     FluxKontext,
     FluxKontextInpaint,
+    FluxRedux,
     FluxIPAdapter,
     Flux2,
     Flux2Klein,
+    LongCatImageEdit,
+    Flux2KleinKV,
+    Flux2KleinInpaint,
+    BriaFiboEdit,
+    JoyImageEdit,
+    JoyImageEditPlus,
+    LTXCondition,
     QwenImageEdit,
+    QwenImageEditInpaint,
     QwenImageEditPlus,
+    QwenImageLayered,
+    QwenImage21,
 ]
 """Every known family; `register_family` adds to them."""
 
-REFUSED = {
-    "Flux2KleinKVPipeline": "its reference tokens attend to nothing but themselves and are "
-    "computed in step 0 only; later steps are given their keys and values, and no tokens that "
-    "could be profiled or pruned. Use a model for Flux2KleinPipeline, which has its references in "
-    "the sequence of every step",
+REFUSED: dict[str, str] = {
+    "FluxPriorReduxPipeline": "it makes tokens of an image and no image; put it together with a "
+    "FluxPipeline by recast_probe.FluxReduxPipeline.from_pipelines(prior, pipe), and save that "
+    "with save_pretrained(folder) to load it by its name"
 }
 """Pipeline classes that look like a known one and are not, each with the reason."""
 
@@ -155,14 +178,27 @@ def family_of_class(class_name: str) -> type[Family] | None:
 __all__ = [
     "FAMILIES",
     "AttentionCall",
+    "BriaFiboEdit",
+    "DeclaredFamily",
     "Family",
     "Flux2",
     "Flux2Klein",
+    "Flux2KleinInpaint",
+    "Flux2KleinKV",
     "FluxIPAdapter",
     "FluxKontext",
     "FluxKontextInpaint",
+    "FluxRedux",
+    "JoyImageEdit",
+    "JoyImageEditPlus",
+    "LTXCondition",
+    "LongCatImageEdit",
+    "QwenImage21",
     "QwenImageEdit",
+    "QwenImageEditInpaint",
     "QwenImageEditPlus",
+    "QwenImageLayered",
+    "Rehearsed",
     "Schedule",
     "family_of_class",
     "find_family",

@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from recast_probe._utils.provenance import model_name
+from recast_probe.attention.order import SequenceOrder
 from recast_probe.attention.readout import Readout, attend
 from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.images.layers import composed
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.compiled import refuse_compiled
 from recast_probe.pipelines.feature_cache import FeatureCache
@@ -32,6 +34,8 @@ class AttentionCall:
         module: dotted path of the attention module inside the transformer.
         operations: the calls to follow, from the module's ``forward`` down to attention itself,
             in nnsight's notation (``{callable}_{occurrence}``).
+        sites: all operations that it may be reached by, where ``Family.operations`` chooses one in
+            every transformer call.
         projections: paths below the attention module whose outputs are query, key and value, for
             an attention that is read where it stands and cannot be replaced; there are no
             operations then.
@@ -40,6 +44,7 @@ class AttentionCall:
     kind: str
     module: str
     operations: tuple[str, ...] = ()
+    sites: tuple[tuple[str, ...], ...] = ()
     projections: tuple[str, ...] = ()
 
 
@@ -100,14 +105,38 @@ class Family(ABC):
     text_parts: tuple[str, ...]  # what it must have besides where it is given prompts
     texts: Mapping[str, TextInput]  # by branch
     leaves_flow_sigmas: bool = False  # it gives none to a scheduler with ``use_flow_sigmas``
-    processors: ClassVar[Mapping[str, str]]  # diffusers' class of processor, by kind of block
+    # diffusers' class of processor, by kind of block; a kind that is not there takes any
+    processors: ClassVar[Mapping[str, str]]
     reserved: Mapping[str, str] = {}  # arguments that the probe sets, and what to use instead
+    unserved: Mapping[str, str] = {}  # arguments that must be left out, each with the reason
     query_groups: tuple[str, ...] = ("generation", "reference", "text")
     image_arguments: tuple[str, ...] = ()  # further arguments that are images, each as a list
+    layout_prompt: str = ""  # one that the pipeline takes, where a layout is asked for without
+    # where an output comes as several pictures, what one of them is called: "layer" or "frame"
+    layered: str = ""
+    output_name: str = "images"  # where the pipeline's output has them
     takes_adapter: bool = False
     needs_reference: bool = False
     takes_attention_mask: bool = True  # else merged tokens are weighed inside attention
+    # text tokens are among those of the attention that is read; else layouts have none
+    text_in_sequence: bool = True
     packages: tuple[str, ...] = ()  # what must be installed besides, by its name on PyPI
+    # reference tokens are computed in the first step, and later attended to from a cache
+    caches_reference: bool = False
+    # what is dropped in the first step is not in that cache, and in no later step
+    forgets_dropped: bool = False
+    # what keeps hidden states of the blocks from being read and changed; "" for nothing
+    no_block_states: str = ""
+    # states of text tokens do not pass from block to block whole: a part of them is replaced
+    replaces_text_states: bool = False
+    # the blocks return (image states, text states) and not (text states, image states)
+    image_states_first: bool = False
+    # dropped reference tokens stay in the transformer's inputs, and are left out of every attention
+    drops_in_attention: bool = False
+    # branches that are rows of one transformer call where there is guidance, in their order
+    batched: tuple[str, ...] = ()
+    # token groups that go through the MLP of generation tokens in a double-stream block
+    image_stream: tuple[str, ...] = ("generation", "reference")
 
     def __init__(self, pipe: Any, model: str | None = None) -> None:
         self.pipe = pipe
@@ -122,6 +151,18 @@ class Family(ABC):
     def fingerprint(self) -> str:
         """SHA-256 over the weights of all parts as they are now; see ``model_fingerprint``."""
         return model_fingerprint(self.pipe)
+
+    @property
+    def own(self) -> bool:
+        """It was written by a user, for a transformer whose code may be the user's as well."""
+        return not type(self).__module__.startswith("recast_probe.")
+
+    @classmethod
+    def pipeline_class(cls, name: str) -> Any:
+        """The class of one of its pipelines, by the class's name; by default diffusers' own."""
+        import diffusers
+
+        return getattr(diffusers, name)
 
     def check(self) -> None:
         """Raise UnsupportedPipelineError, naming every part that is not as expected."""
@@ -156,7 +197,7 @@ class Family(ABC):
         found = []
         for call in self.attention_calls():
             names = [each.__name__ for each in type(self.processor_of(call)).__mro__]
-            if self.processors[call.kind] not in names:
+            if self.processors.get(call.kind, names[0]) not in names:
                 expected = "; ".join(filter(None, (self.processors[call.kind], remedy)))
                 found.append(f"transformer.{call.module}.processor ({expected})")
         return found
@@ -190,9 +231,29 @@ class Family(ABC):
     def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
         """The reference image as it is handed to the pipeline."""
 
-    def crop_box(self, image: Image.Image) -> tuple[float, float, float, float]:
+    def prepare_references(
+        self, images: Sequence[Image.Image], overrides: Mapping[str, Any]
+    ) -> tuple[Image.Image, ...]:
+        """All reference images of a call, each as ``prepare_reference`` gives it.
+
+        Args:
+            images: as they were given, in their order.
+
+        Raises:
+            InputError: one that the pipeline does not take, or not with these arguments.
+        """
+        return tuple(self.prepare_reference(each, overrides) for each in images)
+
+    def crop_box(
+        self, image: Image.Image, arguments: Mapping[str, Any]
+    ) -> tuple[float, float, float, float]:
         """What of a reference image its tokens stand for: left, top, right and bottom as shares of
-        its width and height. The rest is cut off."""
+        its width and height. The rest is cut off.
+
+        Args:
+            image: as it was given.
+            arguments: of the pipeline call, as they were given.
+        """
         return 0.0, 0.0, 1.0, 1.0
 
     def reference_arguments(
@@ -201,7 +262,7 @@ class Family(ABC):
         """Arguments of the pipeline call that carry the prepared reference images, if any.
 
         Args:
-            arguments: the other arguments.
+            arguments: the other arguments, the prompts among them.
 
         Raises:
             InputError: more images than the pipeline takes.
@@ -276,6 +337,18 @@ class Family(ABC):
         """
         raise UnsupportedPipelineError(f"Padding of the text cannot be told in {self.name}.")
 
+    def text_words(
+        self, prompt: str, tokens: int, arguments: Mapping[str, Any]
+    ) -> tuple[str, ...] | None:
+        """What each text token of a prompt is, to be read, with the space before it where a word
+        begins; None where it is not known.
+
+        Args:
+            tokens: how many the run had.
+            arguments: the others of the call.
+        """
+        return None
+
     def vision_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """As ``padding_tokens``, those that stand for parts of a picture; empty if none can be."""
         return {}
@@ -288,6 +361,10 @@ class Family(ABC):
             VerificationError: the position ids are not raster grids.
         """
 
+    def layout_fits(self, inputs: Mapping[str, Any], expected: TokenLayout) -> bool:
+        """Whether a transformer call has the tokens that were expected."""
+        return self.observed_layout(inputs) == expected
+
     @abstractmethod
     def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The timestep the transformer was given, shape (batch,), on the scheduler's scale."""
@@ -296,13 +373,86 @@ class Family(ABC):
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         """The text embedding that the transformer was given, (batch, text token, width)."""
 
+    def observed_text(self, inputs: Mapping[str, Any]) -> int:
+        """Text tokens in the sequence of a transformer call; nothing is read from the device."""
+        return int(inputs["encoder_hidden_states"].shape[1]) if self.text_in_sequence else 0
+
+    def generation_rows(self, states: torch.Tensor, layout: TokenLayout) -> torch.Tensor:
+        """The generation tokens among the image tokens that the transformer is given, or among all
+        that it gives, (batch, token, channel) each."""
+        return states[:, : layout.generation.size]
+
+    @property
+    def reads_alpha(self) -> bool:
+        """Whether the pipeline reads how transparent a reference is; else it is laid on white."""
+        return False
+
+    @property
+    def fixed_steps(self) -> int | None:
+        """Steps that the pipeline's config sets for every call without sigmas; None for none."""
+        return None
+
+    @property
+    def text_width(self) -> int:
+        """Numbers in one token of the text embeddings, as the pipeline takes them."""
+        return int(self.pipe.transformer.config.joint_attention_dim)
+
     @property
     def width(self) -> int:
         """Numbers in one token's hidden state, which is heads times dimensions of a head."""
         raise UnsupportedPipelineError(f"The width of {self.name} is not known.")
 
-    def attention_call_order(self) -> list[int]:
-        """For each block, which of the attention calls of one transformer call is its own."""
+    def rehearsed_output(self, inputs: Mapping[str, Any]) -> Any:
+        """Zeros as the transformer would give them for these inputs, for rehearsals: by default in
+        the shape of ``hidden_states``, as diffusers' transformers give them."""
+        from diffusers.models.modeling_outputs import Transformer2DModelOutput
+
+        zeros = torch.zeros_like(inputs["hidden_states"])
+        whole = inputs.get("return_dict", True)
+        return Transformer2DModelOutput(sample=zeros) if whole else (zeros,)
+
+    def calls_of_step(self, branches: Sequence[str]) -> list[tuple[str, ...]]:
+        """The transformer calls of one step, each with the branches that are its rows."""
+        if self.batched and len(branches) > 1:
+            return [self.batched]
+        return [(branch,) for branch in branches]
+
+    def rows_now(self) -> tuple[str, ...]:
+        """The branches that are rows of a transformer call of the image that the pipeline makes at
+        present, as far as its own state tells."""
+        if self.batched and float(getattr(self.pipe, "guidance_scale", 1)) > 1:
+            return self.batched
+        return ("conditional",)
+
+    def operations(self, call: AttentionCall, inputs: Mapping[str, Any]) -> tuple[str, ...]:
+        """The operations of a block's attention in a transformer call, one of its ``sites``.
+
+        They lead to the one attention whose queries hold all generation tokens, and whose keys hold
+        the reference tokens.
+
+        Args:
+            inputs: of the transformer call.
+        """
+        return call.operations
+
+    def sequence_order(
+        self, inputs: Mapping[str, Any], layout: TokenLayout
+    ) -> SequenceOrder | None:
+        """Where attention has its tokens in a transformer call; None for [text; generation;
+        reference] in keys and queries, of which those of the reference may be missing.
+
+        Args:
+            inputs: of the call, once reference tokens were dropped.
+            layout: the tokens that attention has; dropped reference tokens leave one row.
+        """
+        return None
+
+    def attention_call_order(self, inputs: Mapping[str, Any]) -> list[int]:
+        """For each block, which of the attention calls of one transformer call is its own.
+
+        Args:
+            inputs: of the transformer call.
+        """
         return list(range(len(self.attention_calls())))
 
     def read_attention(
@@ -316,6 +466,10 @@ class Family(ABC):
         """A block's attention with its statistics; ``settings`` are those of ``attend``."""
         return attend(query, key, value, layout, **settings)
 
+    def whole_picture(self, parts: Sequence[Image.Image]) -> Image.Image:
+        """The one picture that stands for all that an output comes as, where ``layered``."""
+        return composed(parts)
+
     def facts(self) -> dict[str, Any]:
         """What a result must say of this pipeline beyond its weights, ready for JSON."""
         return {}
@@ -325,7 +479,8 @@ class Family(ABC):
         return {}
 
     def keep_rotary_positions(self) -> AbstractContextManager[None]:
-        """Around a run: tokens that stay keep their positions where the transformer makes them."""
+        """Around a run: tokens that stay keep their positions where the transformer makes them, and
+        the pipeline gets outputs of as many tokens as it gave where it reads those of all."""
         return nullcontext()
 
     @abstractmethod
@@ -344,7 +499,12 @@ class Family(ABC):
         Raises:
             UnsupportedPipelineError: they do not enter it as separate tokens.
         """
-        raise UnsupportedPipelineError(f"Reference tokens of {self.name} cannot be compared.")
+        raise UnsupportedPipelineError(
+            f"Reference tokens of {self.name} cannot be compared and merged{self._why()}."
+        )
+
+    def _why(self) -> str:
+        return f", since it {self.no_block_states}" if self.no_block_states else ""
 
     def merge_reference_tokens(
         self, inputs: Mapping[str, Any], layout: TokenLayout, groups: Groups, *, proportional: bool
@@ -362,9 +522,10 @@ class Family(ABC):
 
     def block_modules(self) -> list[torch.nn.Module]:
         """Every block; its output is (text states, image states), (batch, tokens, width) each, the
-        image states being those of the generation and then of the reference tokens. It is called
-        with the same states by name, ``encoder_hidden_states`` and ``hidden_states``. A block of
-        one stream may take and give both as one tensor, text first.
+        image states being those of the generation and then of the reference tokens, unless
+        ``states_in_order`` says otherwise. It is called with the same states by name,
+        ``encoder_hidden_states`` and ``hidden_states``. A block of one stream may take and give
+        both as one tensor, text first.
 
         Raises:
             UnsupportedPipelineError: reference tokens have no states of their own in the blocks.
@@ -372,6 +533,21 @@ class Family(ABC):
         raise UnsupportedPipelineError(
             f"Reference tokens of {self.name} have no hidden states to compare."
         )
+
+    def states_in_order(
+        self, states: Sequence[torch.Tensor], layout: TokenLayout
+    ) -> list[torch.Tensor]:
+        """The states that a block takes or gives, cut where needed so that one after the other they
+        are those of text, generation and reference tokens.
+
+        Args:
+            layout: the tokens that the transformer computes.
+        """
+        return list(states)
+
+    def states_of_block(self, states: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What ``states_in_order`` made, as the block takes or gives it."""
+        return list(states)
 
     def block_lists(self) -> list[tuple[torch.nn.Module, str]]:
         """Every list of blocks: the module that runs them one by one, and the list's name in it.

@@ -104,7 +104,13 @@ class CachedBlock(ABC):
 
     def _keep_norms(self, vectors: Tensor) -> None:
         by_head = vectors.unflatten(-1, (-1, self.block.attn.head_dim))
-        self.cache.store_norms(self.number, by_head.float().norm(dim=-1).mean(dim=-1))
+        norms = by_head.float().norm(dim=-1).mean(dim=-1)
+        self.cache.store_norms(self.number, self.in_order(norms))
+
+    def in_order(self, sequence: Tensor) -> Tensor:
+        """Something of every token whose key is projected, (batch, token, ...), canonically: text
+        where the block has one stream, generation, reference."""
+        return sequence
 
 
 class CachedDoubleBlock(CachedBlock):

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
@@ -59,14 +60,35 @@ def _held_by_nnsight(function: Any) -> Any | None:
     return getattr(getattr(function, "state", None), "original", None)
 
 
-def foreign_layer(function: Any) -> Any | None:
+def is_as_written(kind: type, function: Any) -> bool:
+    """Whether a function is a method as it stands in the source of a class, or of one that the
+    class inherits from: defined under its name, in the file of its module."""
+    code = code_of(function)
+    if code is None:
+        return False
+    for owner in kind.__mro__:
+        if code.co_qualname == f"{owner.__qualname__}.{code.co_name}":
+            file = getattr(sys.modules.get(owner.__module__), "__file__", None)
+            # what is typed into a session has no file
+            return file is None or os.path.samefile(code.co_filename, file)
+    return False
+
+
+def foreign_layer(function: Any, written: type | None = None) -> Any | None:
     """The outermost of the functions that a call runs through which is neither of diffusers nor a
-    known wrapper of such a one; None where there is none."""
+    known wrapper of such a one; None where there is none.
+
+    Args:
+        written: a class whose own methods, as its source has them, are known as well, and so are
+            PyTorch's.
+    """
     layers = list(_layers(function))
     wrapping, innermost = layers[:-1], layers[-1]
     for each in wrapping:
         if not is_of(each, "diffusers", *WRAPPING):
             return each
+    if written is not None and (is_of(innermost, "torch") or is_as_written(written, innermost)):
+        return None
     return None if is_of(innermost, "diffusers") else innermost
 
 
@@ -78,10 +100,16 @@ def whose(function: Any) -> str:
     return f"{code.co_qualname} ({os.path.basename(code.co_filename)})"
 
 
-def foreign_part(processor: Any) -> Any | None:
+def foreign_part(processor: Any, *, written: bool = False) -> Any | None:
     """What an attention processor runs that is not diffusers' own: its ``__call__``, or a function
-    that this one calls by name; None where all of it is. What is inherited is diffusers' own."""
+    that this one calls by name; None where all of it is. What is inherited is diffusers' own.
+
+    Args:
+        written: its class's own ``__call__``, as its source has it, may be anybody's.
+    """
     call = type(processor).__call__
+    if written and is_as_written(type(processor), call):
+        return None
     if not is_of(call, "diffusers"):
         return call
     code, names = code_of(call), getattr(call, "__globals__", {})

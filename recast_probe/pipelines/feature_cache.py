@@ -41,7 +41,8 @@ class FeatureCache(Protocol):
         """Keep the output of the MLP or of the last projection."""
 
     def store_norms(self, block: int, norms: Tensor) -> None:
-        """Keep the lengths of keys or values, (batch, token)."""
+        """Keep the lengths of keys or values, (batch, token), of all tokens that go through the
+        block's MLP: text where the block has one stream, generation, reference."""
 
     def fresh(self, block: int) -> Sequence[Tensor]:
         """For each item of the batch, the generation tokens to recompute."""

@@ -104,6 +104,14 @@ def present_schedule(scheduler: Any) -> Schedule:
     return Schedule(timesteps, _float64(sigmas)[: len(timesteps)])
 
 
+def timestep_tolerance(timestep: torch.Tensor, expected: float) -> float:
+    """By how much the transformer's timestep may differ from the scheduler's, in units of the
+    latter: pipelines round it to the dtype of the latents, or to whole numbers."""
+    if not timestep.is_floating_point():
+        return 1.0
+    return 4 * torch.finfo(timestep.dtype).eps * max(expected, 1.0)
+
+
 def _float64(values: Any) -> np.ndarray:
     return np.asarray(values.cpu() if isinstance(values, torch.Tensor) else values, np.float64)
 

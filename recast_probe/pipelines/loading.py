@@ -45,8 +45,14 @@ def _stored_dtype(folder: Path) -> torch.dtype:
 
 def _unavailable(name: str, error: Exception, family: type[Family] | None = None) -> InputError:
     for package in family.packages if family else ():
-        if not is_installed(package):
+        if not is_installed(package) and _is_about(package, error):
             return missing_package(package, f"Loading {name!r}", error)
+    if is_folder(name):
+        return InputError(
+            f"The pipeline in the folder {name!r} could not be loaded "
+            f"({type(error).__name__}: {error}); a file of it is missing, damaged, or of another "
+            "version of diffusers or transformers."
+        )
     return InputError(
         f"{name!r} could not be loaded: {error}\n"
         "It is neither a local folder with a model_index.json nor a complete copy in the Hugging "
@@ -55,6 +61,18 @@ def _unavailable(name: str, error: Exception, family: type[Family] | None = None
         "while online, and try again; or download it elsewhere and give the path of the folder. "
         "Probe.pocket() needs no download."
     )
+
+
+def _is_about(package: str, error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, can come from a package that is not there: it names it,
+    or something could not be imported or is lacking in a module, as classes that need it are."""
+    while error is not None:
+        lacking = isinstance(error, AttributeError) and str(error).startswith("module ")
+        lacking |= isinstance(error, ValueError) and " has no class " in str(error)
+        if lacking or isinstance(error, ImportError) or package in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def load_pipeline(
@@ -109,7 +127,9 @@ def load_pipeline(
     if class_name not in supported_pipelines():
         raise UnsupportedPipelineError(f"{str(name)!r}: {refused(class_name)}")
     adapter = _adapter(class_name, ip_adapter, image_encoder)
-    pipeline_class = getattr(diffusers, class_name)
+    family = family_of_class(class_name)
+    assert family is not None
+    pipeline_class = family.pipeline_class(class_name)
     try:
         folder = Path(name) if local else Path(pipeline_class.download(name, use_safetensors=True))
         chosen = _as_dtype(dtype, folder)
@@ -124,7 +144,7 @@ def load_pipeline(
             f"{str(error).strip()}"
         ) from error
     except Exception as error:
-        raise _unavailable(str(name), error, family_of_class(class_name)) from error
+        raise _unavailable(str(name), error, family) from error
     if adapter is not None:
         adapter.load_into(pipeline)
     if not cpu_offload:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from PIL import Image
 
-from recast_probe.layout import TokenLayout
+from recast_probe.attention.order import SequenceOrder, group_order
+from recast_probe.layout import GROUPS, TokenLayout
 from recast_probe.pipelines.base import Family, Schedule
 from recast_probe.pipelines.flow_schedule import (
     calculated_shift,
@@ -25,10 +27,15 @@ class TransformerFamily(Family):
         stacks: kind of block, and the transformer's list of them, in the order in which they run.
         guided_by: the argument that asks for guidance where it is above 1, if a text of the
             unconditional branch is known.
+        attention_order: token groups as the keys of attention have them one after the other; the
+            queries are those of ``query_groups``, in the same order.
+        timestep_scale: what the transformer's timestep is multiplied by to be the scheduler's.
     """
 
     stacks: tuple[tuple[str, str], ...]
     guided_by = "true_cfg_scale"
+    attention_order: tuple[str, ...] = GROUPS
+    timestep_scale = 1000.0
 
     def lacking(self) -> list[str]:
         return [
@@ -62,12 +69,22 @@ class TransformerFamily(Family):
         """Side in pixels of the square that one token stands for."""
         return int(self.pipe.vae_scale_factor) * 2
 
+    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """By default what was given: all else is left to the pipeline's own defaults."""
+        return dict(overrides)
+
+    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
+        """By default the image as it is: the pipeline scales it itself."""
+        return image
+
     def call_default(self, argument: str) -> Any:
         """The default that the pipeline's own call has for an argument."""
         return inspect.signature(type(self.pipe).__call__).parameters[argument].default
 
     def text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
         """Text tokens of a branch: those of its embeddings, or all that a prompt is padded to."""
+        if not self.text_in_sequence:
+            return 0
         given = self.given_embeddings(arguments, branch)
         return int(arguments["max_sequence_length"] if given is None else given.shape[1])
 
@@ -117,8 +134,19 @@ class TransformerFamily(Family):
         shift = self.shift(scheduler, layout.generation.size, steps)
         return shifted_schedule(self.pipe, steps, sigmas, shift)
 
+    def sequence_order(
+        self, inputs: Mapping[str, Any], layout: TokenLayout
+    ) -> SequenceOrder | None:
+        def present(groups: Sequence[str]) -> list[str]:
+            return [group for group in groups if layout.span(group).start < layout.span(group).stop]
+
+        if present(self.attention_order) == present(GROUPS):
+            return None
+        queries = [group for group in self.attention_order if group in self.query_groups]
+        return group_order(layout, self.attention_order, queries)
+
     def observed_timestep(self, inputs: Mapping[str, Any]) -> torch.Tensor:
-        return inputs["timestep"].detach().double().cpu() * 1000
+        return inputs["timestep"].detach().double().cpu() * self.timestep_scale
 
     def observed_embedding(self, inputs: Mapping[str, Any]) -> torch.Tensor:
         return inputs["encoder_hidden_states"]

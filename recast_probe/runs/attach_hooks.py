@@ -16,7 +16,7 @@ from recast_probe._utils.compat import chosen_backend
 from recast_probe.errors import UnsupportedPipelineError, VerificationError
 from recast_probe.pipelines.base import Family
 from recast_probe.pipelines.compiled import is_compiled
-from recast_probe.pipelines.hooked_processor import hooked
+from recast_probe.pipelines.hooked_processor import hooked, site_name
 from recast_probe.runs.attach_nnsight import CallHandler, miscounted
 from recast_probe.runs.pipeline_check import check_computation, check_replaceable
 
@@ -47,7 +47,11 @@ class HookedCalls:
     def __init__(self, family: Family, handler: HookHandler) -> None:
         self._handler, self._transformer = handler, family.transformer
         self._family, self._pipeline = family, family.pipe
-        self._blocks = [(module, hooked(module.processor)) for module in self._modules()]
+        sites = [[site[1:] for site in call.sites] for call in family.attention_calls()]
+        self._blocks = [
+            (module, hooked(module.processor, places))
+            for module, places in zip(self._modules(), sites, strict=True)
+        ]
         for module, processor in self._blocks:
             module.processor = processor
         self._hooks = [
@@ -90,6 +94,7 @@ class HookedCalls:
         check_replaceable(
             self._family.attention_calls(),
             [processor.original for _, processor in self._blocks],
+            written=self._family.own,
         )
 
     def _check_processors(self) -> None:
@@ -129,6 +134,7 @@ class HookedCalls:
         for block, (_, processor) in enumerate(self._blocks):
             processor.attend, processor.earlier = None, None
             if block in asked:
+                processor.site = site_name(self._handler.operations(block)[1:])
                 processor.earlier = self._handler.only_stored_keys(block)
                 if processor.earlier is None:
                     processor.attend, eager = self._attend(block), True

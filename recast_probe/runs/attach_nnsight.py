@@ -32,6 +32,9 @@ class CallHandler(Protocol):
         """The attention output of one block, in place of the pipeline's own where it can be
         replaced."""
 
+    def operations(self, block: int) -> tuple[str, ...]:
+        """Where attention of a block is found in this call; see ``AttentionCall``."""
+
     def end(self) -> bool:
         """All that was asked of this call is done; True when nothing after it is needed."""
 
@@ -60,10 +63,10 @@ def instrumented(module: torch.nn.Module) -> Iterator[NNsight]:
                     part.__dict__[name] = value
 
 
-def _attention_operation(model: NNsight, call: AttentionCall) -> Any:
+def _attention_operation(model: NNsight, module: str, operations: Sequence[str]) -> Any:
     """Follow the operations of a call down to attention; only inside a trace."""
-    operation = model.get(call.module)
-    for name in call.operations:
+    operation = model.get(module)
+    for name in operations:
         operation = getattr(operation.source, name)
     return operation
 
@@ -77,6 +80,11 @@ def _reached(block: int, call: int, module: str) -> Iterator[None]:
         own = isinstance(error, AttributeError) or type(error).__module__.startswith("nnsight.")
         if not own:
             raise
+        if type(error).__name__ == "OutOfOrderError":
+            raise VerificationError(
+                f"Attention of block {block} ({module}) was not reached in transformer call "
+                f"{call}: {error}. The block attends elsewhere, or in another order of blocks."
+            ) from error
         raise UnsupportedPipelineError(
             f"Attention of block {block} ({module}) was not reached in transformer call {call}: "
             f"{error}. Something else runs in its place; set diffusers' own processor with "
@@ -148,6 +156,7 @@ def trace_calls(
         UnsupportedPipelineError: a block's attention cannot be followed, or was not reached.
     """
     outcome: list[Any] = []
+    done: list[int] = []
 
     def run_pipeline(_: bool) -> None:
         outcome.append(run())
@@ -170,14 +179,21 @@ def trace_calls(
                         if where.projections:
                             operation, given = None, _projected(model, where)
                         else:
-                            operation = _attention_operation(model, where)
+                            path = handler.operations(block)
+                            operation = _attention_operation(model, where.module, path)
                             given = operation.inputs
                     output = handler.attend(block, *given)
                     if operation is not None:
                         operation.skip(output)
+                done.append(call)
                 if handler.end():
                     tracer.stop()
         made = calls_seen(model)
     if outcome and made != calls:
         raise miscounted(pipeline, made, calls)
+    if outcome and len(done) < calls:
+        raise VerificationError(
+            f"Attention was not reached in transformer call {len(done)}: the calls of it that were "
+            "to be read did not come, and something else ran in their place."
+        )
     return outcome[0] if outcome else None

@@ -92,10 +92,12 @@ def _check_names(family: Family, overrides: Mapping[str, Any]) -> None:
             instead = f"; use {reserved[name]} of the probe" if reserved[name] else ""
             raise InputError(f"The pipeline argument {name!r} is set by the probe{instead}.")
         if name not in known:
-            choices = ", ".join(sorted(set(known) - set(reserved)))
+            choices = ", ".join(sorted(set(known) - set(reserved) - set(family.unserved)))
             raise InputError(
                 f"{type(family.pipe).__name__} takes no argument {name!r}. It takes {choices}."
             )
+        if name in family.unserved:
+            raise InputError(f"{name} {family.unserved[name]}; leave it out.")
 
 
 def make_call(
@@ -125,21 +127,27 @@ def make_call(
     if seed >= 2**63:
         raise InputError(f"seed must be below 2 ** 63, not {seed}.")
     check_values(family, steps, overrides)
+    if family.fixed_steps not in (None, steps) and "sigmas" not in overrides:
+        raise InputError(
+            f"The config of this {type(family.pipe).__name__} has sigmas for {family.fixed_steps} "
+            f"steps, so steps={steps} would have no effect; ask for {family.fixed_steps}, or give "
+            "sigmas."
+        )
     check_texts(family, prompts, overrides)
     for name in set(family.image_arguments) & set(overrides):
         overrides[name] = as_references(overrides[name])
     arguments: dict[str, Any] = family.call_arguments(overrides)
-    given = [] if image is None else as_references(image)
-    images = tuple(family.prepare_reference(each, overrides) for each in given)
+    given = [] if image is None else as_references(image, alpha=family.reads_alpha)
+    images = family.prepare_references(given, overrides)
     if not images and family.needs_reference:
         raise InputError(
             f"{type(family.pipe).__name__} makes no image without a reference; give one, and drop "
             "its tokens with WithoutReference()."
         )
-    arguments |= family.reference_arguments(images, arguments)
-    arguments["num_inference_steps"] = steps
     if prompt is not None:
         arguments["prompt"] = prompts[0] if len(prompts) == 1 else list(prompts)
+    arguments |= family.reference_arguments(images, arguments)
+    arguments["num_inference_steps"] = steps
     for text in family.texts.values():
         for name in text.prompts:
             if isinstance(arguments.get(name), str) and len(prompts) > 1:
@@ -167,11 +175,16 @@ def make_call(
         layout,
         schedule,
         tuple(each.size for each in given),
-        _remarks(family, arguments, schedule),
+        _remarks(family, arguments, schedule, overrides),
     )
 
 
-def _remarks(family: Family, arguments: Mapping[str, Any], schedule: Schedule) -> tuple[str, ...]:
+def _remarks(
+    family: Family,
+    arguments: Mapping[str, Any],
+    schedule: Schedule,
+    overrides: Mapping[str, Any],
+) -> tuple[str, ...]:
     found = []
     for argument, tokenizer, number, lost in family.cut_off(arguments):
         found.append(
@@ -182,6 +195,14 @@ def _remarks(family: Family, arguments: Mapping[str, Any], schedule: Schedule) -
         names = [name for name in (*text.prompts, text.embeddings) if name in arguments]
         if names and branch not in family.branch_names(arguments):
             found.append(f"{names[0]} has no effect, since guidance is off.")
+    # the pipeline's own default goes without a word
+    scale = overrides.get("true_cfg_scale")
+    if isinstance(scale, int | float) and scale > 1 and len(family.branch_names(arguments)) < 2:
+        found.append(
+            f"true_cfg_scale={scale:g} has no effect without a negative prompt; give "
+            'negative_prompt, which may be " ".'
+        )
+        warnings.warn(found[-1], UserWarning, stacklevel=4)
     own = family.leaves_flow_sigmas and family.pipe.scheduler.config.get("use_flow_sigmas")
     if own and "sigmas" in arguments:
         found.append("sigmas has no effect, since the scheduler has use_flow_sigmas.")

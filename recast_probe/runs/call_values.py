@@ -17,7 +17,14 @@ from recast_probe.errors import InputError
 from recast_probe.images.loading import ImageSources, load_images
 from recast_probe.pipelines.base import Family
 
-WHOLE_NUMBERS = ("height", "width", "max_area", "max_sequence_length")
+WHOLE_NUMBERS = (
+    "height",
+    "width",
+    "num_frames",
+    "max_area",
+    "max_sequence_length",
+    "output_resolution",
+)
 SCALES = ("guidance_scale", "true_cfg_scale")
 MOST_STEPS = 1000
 # a path takes two slashes for one; one letter before the colon is a drive
@@ -70,16 +77,20 @@ def check_values(family: Family, steps: int, overrides: Mapping[str, Any]) -> No
     wanted = overrides.get("callback_on_step_end_tensor_inputs", [])
     known = callback_tensors(family.pipe)
     single = [wanted] if isinstance(wanted, str) else []
-    unknown = single or [each for each in wanted if each not in known]
+    unknown = single or [each for each in wanted if known is not None and each not in known]
     if unknown:
+        names = "the pipeline's tensors" if known is None else ", ".join(known)
         raise InputError(
             f"callback_on_step_end_tensor_inputs holds {unknown[0]!r}; it is a list of some of "
-            f"{', '.join(known)}."
+            f"{names}."
         )
 
 
-def as_references(source: ImageSources) -> list[Image.Image]:
+def as_references(source: ImageSources, *, alpha: bool = False) -> list[Image.Image]:
     """Reference images, each as ``load_image`` reads it.
+
+    Args:
+        alpha: leave transparency as it is.
 
     Raises:
         InputError: one that cannot be read, has no pixels, or is an array or an address.
@@ -98,7 +109,7 @@ def as_references(source: ImageSources) -> list[Image.Image]:
                 "the net; download it first, and give the path of the file."
             )
     try:
-        images = load_images(source)
+        images = load_images(source, alpha=alpha)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -13,6 +13,7 @@ import torch
 
 from recast_probe._utils.compat import quiet
 from recast_probe._utils.provenance import attention_backend, now, versions
+from recast_probe.attention.readout import MASS_TABLES
 from recast_probe.content.description import described
 from recast_probe.errors import InputError, VerificationError
 from recast_probe.images.loading import image_digest
@@ -22,6 +23,7 @@ from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
 from recast_probe.runs.attach_nnsight import trace_calls
 from recast_probe.runs.call import PipelineCall
+from recast_probe.runs.declaration import check_own_declaration
 from recast_probe.runs.finite import finite_images, origin
 from recast_probe.runs.observer import RunObserver
 from recast_probe.runs.pipeline_check import check_pipeline, unreadable_blocks
@@ -29,7 +31,6 @@ from recast_probe.runs.recorder import AttentionRecorder
 from recast_probe.runs.recording_plan import Selection, prepare_run
 from recast_probe.runs.result import RunResult
 
-MASS_TABLES = ("all", "queried")
 ATTACHMENTS = ("nnsight", "hooks")
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
@@ -101,11 +102,12 @@ def run(
     check_before_run(family, attachment)
     context = run_context(family, request)
     needs, recorder = prepare_run(
-        family, request, selection, interventions, context, context.branches
+        family, request, selection, interventions, context, context.branches, mass_table
     )
     facts = provenance(family, request, interventions, recorder)
     transformer = family.transformer
     with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
+        check_own_declaration(family, request)
         stack.enter_context(_observing(pipeline))
         hooks = [
             stack.enter_context(intervention.attached(family, context))
@@ -120,7 +122,6 @@ def run(
             needs=needs,
             hooks=hooks,
             recorder=recorder,
-            mass_table=mass_table,
             stop_early=stop_early,
             progress=progress,
         )
@@ -149,13 +150,18 @@ def run(
     if recorder is not None:
         each = [{**facts, "prompt": prompt} for prompt in request.prompts]
         profiles = recorder.profiles(request.schedule, family.block_kinds, each)
+    made = () if output is None else tuple(getattr(output, family.output_name))
+    layers = tuple(tuple(each) for each in made) if family.layered else ()
     result = RunResult(
-        images=() if output is None else tuple(output.images),
+        images=tuple(family.whole_picture(each) for each in layers) if family.layered else made,
+        layers=layers,
+        layer_name=family.layered or "layer",
         profiles=tuple(profiles),
         reference_tokens_per_step=tuple(session.kept),
         outcomes=tuple(hook.result(facts) for hook in hooks),
         seconds=seconds,
         provenance=facts,
+        references=request.images,
     )
     if result.ranking is not None:
         facts["ranking"] = result.ranking.describe()
@@ -172,6 +178,7 @@ def run_context(family: Family, request: PipelineCall) -> RunContext:
         prompts=len(request.prompts),
         heads=family.heads,
         branches=family.branch_names(request.arguments),
+        batched=len(family.calls_of_step(family.branch_names(request.arguments))[0]) > 1,
         layouts=family.branch_layouts(request.layout, request.arguments),
         padding=lambda: family.padding_tokens(request.arguments),
         vision=lambda: family.vision_tokens(request.arguments),
@@ -283,5 +290,6 @@ def provenance(
             "steps": recorder.steps,
             "heads": recorder.heads,
             "queries": recorder.pair[0],
+            "mass_table": recorder.mass_table,
         }
     return facts

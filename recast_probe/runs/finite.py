@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,14 +38,19 @@ def not_finite_attention(
     )
 
 
-def check_output(output: Any, tokens: int, where: str, inputs: Mapping[str, Any]) -> None:
+def check_output(
+    output: Any, generation: Callable[[Tensor], Tensor], where: str, inputs: Mapping[str, Any]
+) -> None:
     """Check the generation tokens of what the transformer gave.
+
+    Args:
+        generation: takes them from it.
 
     Raises:
         VerificationError: they hold NaN or infinity.
     """
-    states = output[0]
-    if isinstance(states, Tensor) and not finite(states[:, :tokens]):
+    states = output if isinstance(output, Tensor) else output[0]
+    if isinstance(states, Tensor) and not finite(generation(states)):
         raise VerificationError(
             f"NaN or inf in the transformer's output, {where}. {_cause(inputs)}"
         )

@@ -1,207 +1,77 @@
-"""One run of a pipeline under observation: finds and checks the step and branch of every call."""
+"""One run of a pipeline under observation: attention of its blocks is read and changed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
-from tqdm.auto import tqdm
+from torch.nn import functional
 
-from recast_probe._utils.compat import attends_by_torch, backend_name
 from recast_probe.attention.inputs import AttentionInputs
-from recast_probe.attention.log_sum_exp import attention_with_log_sum_exp
+from recast_probe.attention.key_mask import without_hidden
+from recast_probe.attention.order import arranged, arranged_queries, restored, returned
 from recast_probe.attention.readout import PairStatistics, Readout
-from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
-from recast_probe.interventions.base import RunContext, RunHook, StepContext
-from recast_probe.interventions.run_needs import RunNeeds
-from recast_probe.layout import Grid, TokenLayout
-from recast_probe.pipelines.base import Family, Schedule
-from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.runs.finite import all_finite, check_output, finite, not_finite_attention
+from recast_probe.errors import InputError, VerificationError
+from recast_probe.runs.call_observer import CallObserver
+from recast_probe.runs.dispatch import (
+    BlockCall,
+    dispatch,
+    dispatched,
+    given_attention,
+    is_native,
+    uncut,
+)
+from recast_probe.runs.finite import finite, not_finite_attention
 from recast_probe.runs.recorder import AttentionRecorder
 
 # Other exact kernels differ from ours by rounding only; anything above this is another function.
 KERNEL_TOLERANCE = 0.02
 
 
-class RunObserver:
-    """Handles the transformer calls of one run (see ``attach_nnsight.CallHandler``).
+class RunObserver(CallObserver):
+    """Handles the transformer calls of one run (see ``attach_nnsight.CallHandler``): hands the
+    attention of their blocks to the interventions, and records it where it is asked to.
 
-    It checks layout, timestep and branch of every call, removes reference tokens as the
-    interventions say, and records attention where it is asked to.
-
-    Attributes:
-        kept: number of reference tokens that were present in each step.
-        recorder: None when nothing is recorded.
+    Args:
+        settings: of ``CallObserver``.
     """
 
-    def __init__(
-        self,
-        *,
-        family: Family,
-        run: RunContext,
-        schedule: Schedule,
-        branches: Mapping[str, torch.Tensor | None],
-        needs: RunNeeds,
-        hooks: Sequence[RunHook] = (),
-        recorder: AttentionRecorder | None = None,
-        mass_table: str = "all",
-        stop_early: bool = False,
-        progress: bool = False,
-    ) -> None:
-        self.family = family
-        self.run = run
-        self.schedule = schedule
-        self.branches = dict(branches)
-        self.needs = needs
-        self.hooks = list(hooks)
-        self.recorder = recorder
-        self.mass_table = mass_table
-        self.kept: list[int] = []
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
         self.kernel_difference: float | None = None
-        self.timesteps_checked = 0
-        self.last_step = len(schedule) - 1
-        if stop_early and recorder is not None:
-            self.last_step = max(recorder.steps)
-        self.stop_early = stop_early
-        self.step = -1
-        self.branch = ""
-        self._seen: set[str] = set()
-        self._keep: np.ndarray | None = None
-        self._reused = False
-        # inputs of a call in which NaN or infinity arose, itself given none
-        self.suspect: Mapping[str, Any] | None = None
-        self._bar = tqdm(total=self.last_step + 1, disable=not progress, desc="Steps")
+        self._calls = self.family.attention_calls()
 
-    @property
-    def calls(self) -> int:
-        """Transformer calls of the whole run."""
-        return len(self.schedule) * len(self.branches)
-
-    def close(self) -> None:
-        """Close the progress bar."""
-        self._bar.close()
-
-    def begin(self, call: int, inputs: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Check a call against what was expected of it, and prune its inputs.
-
-        Raises:
-            VerificationError: another step, timestep, branch or layout than was expected.
-        """
-        step, order = self._place(call)
-        if order == 0:
-            self._begin_step(step)
-        self._device, self._inputs = inputs["hidden_states"].device, inputs
-        self._check_timestep(inputs)
-        self.branch = self._which_branch(order, inputs)
-        self._check_layout(inputs)
-        edited: Mapping[str, Any] | None = None
-        if self._reused or self._keep is not None:
-            rows = () if self._reused else self._keep
-            edited = self.family.keep_reference_tokens(inputs, self.run.layout, rows)  # type: ignore[arg-type]
-        for hook in self.hooks:
-            changed = hook.edit_inputs(
-                self._context, inputs if edited is None else edited, self.family
-            )
-            edited = edited if changed is None else changed
-        if edited is not None and not self._reused:
-            self.kept[-1] = self.family.count_reference_tokens(edited, self.run.layout)
-        if self.recorder is not None and self.step in self.recorder.steps and not self.kept[-1]:
-            raise InputError(
-                "Attention to the reference cannot be recorded in a step without reference "
-                "tokens; leave the profile out, or choose other profile_steps."
-            )
-        for hook in self.hooks:
-            hook.begin_call(self.step, self.branch, self._computed_layout())
-            hook.begin_inputs(inputs if edited is None else edited)
-        return edited
-
-    def _place(self, call: int) -> tuple[int, int]:
-        """Step of a call, and which call of that step it is."""
-        return divmod(call, len(self.branches))
-
-    def _begin_step(self, step: int) -> None:
-        self.step, self._seen = step, set()
-        self._context = context = StepContext(self.run, step, self._profile_so_far)
-        self._keep = None
-        available = self.run.reference_tokens
-        for place, hook in enumerate(self.hooks):
-            tokens = hook.reference_tokens(context)
-            if tokens is not None:
-                tokens = np.unique(np.asarray(tokens, dtype=np.int64))
-                if len(tokens) < available:
-                    self.needs.check_drop(place, step)
-                self._keep = (
-                    tokens
-                    if self._keep is None
-                    else np.intersect1d(self._keep, tokens, assume_unique=True)
-                )
-        if step in self.needs.renews:
-            self._keep = None
-        self._reused = step in self.needs.reuses
-        self.run.present = self._keep
-        self.kept.append(available if self._keep is None else len(self._keep))
-
-    def _check_timestep(self, inputs: Mapping[str, Any]) -> None:
-        observed = self.family.observed_timestep(inputs)
-        expected = self.schedule.timesteps[self.step]
-        # the pipeline rounds the timestep to the dtype of the latents
-        tolerance = 4 * torch.finfo(inputs["timestep"].dtype).eps * max(expected, 1.0)
-        if not bool(((observed - expected).abs() <= tolerance).all()):
-            raise VerificationError(
-                f"Step {self.step} should run at timestep {expected:.3f}, but the transformer was "
-                f"given {observed.tolist()}: a step was left out or made twice, or the scheduler "
-                "was changed during the run."
-            )
-        self.timesteps_checked += 1
-
-    def _check_layout(self, inputs: Mapping[str, Any]) -> None:
-        observed, expected = self.family.observed_layout(inputs), self._layout
-        if observed != expected:
-            raise VerificationError(
-                f"The transformer was given {observed}, but {expected} was expected from "
-                "the pipeline's arguments."
-            )
-
-    def _which_branch(self, order: int, inputs: Mapping[str, Any]) -> str:
-        """The branch of a call, by its text embedding; by order when the embeddings are equal."""
-        names = list(self.branches)
-        branch = names[order]
-        if len(names) > 1:
-            given = self.family.observed_embedding(inputs).float()
-            distances = [
-                float((given - embedding.to(given)).abs().max())
-                if embedding.shape == given.shape
-                else float("inf")
-                for embedding in self.branches.values()
-                if embedding is not None
-            ]
-            if len(set(distances)) == len(names):
-                branch = names[int(np.argmin(distances))]
-        if branch in self._seen:
-            raise VerificationError(
-                f"Step {self.step} called the transformer twice with the {branch} prompt, and once "
-                "is expected: the pipeline has a guidance of its own, or a step was made twice."
-            )
-        self._seen.add(branch)
-        return branch
+    def operations(self, block: int) -> tuple[str, ...]:
+        """Where attention of a block is found in the present call."""
+        return self.family.operations(self._calls[block], self._edited)
 
     def blocks(self) -> Sequence[int]:
         """Blocks whose attention is read or changed in this call."""
         if any(hook.skips() for hook in self.hooks):
             return []
-        return [
-            block
-            for block in range(len(self.run.block_kinds))
-            if self._recorded(block)
-            or self._pairs_read(block)
+        order = None if self._keep is None and self._left is None else self._order()
+        if order is not None and order.left_out > 0:
+            return list(range(len(self.run.block_kinds)))
+        found: set[int] = set()
+        for branch in self._rows:
+            if len(self._rows) > 1:  # what acts in one of them acts in the call
+                self._enter(branch)
+            found |= {block for block in range(len(self.run.block_kinds)) if self._reached(block)}
+        if len(self._rows) > 1:
+            self._enter(self._rows[0])
+        return sorted(found)
+
+    def _reached(self, block: int) -> bool:
+        """Whether attention of a block is read or changed in the rows of the present branch."""
+        return (
+            self._recorded(block)
+            or bool(self._pairs_read(block))
             or any(hook.changes_attention(block) for hook in self.hooks)
             or any(hook.stores_keys(block) for hook in self.hooks)
             or self.stored_keys(block) is not None
-        ]
+        )
 
     def _recorded(self, block: int) -> bool:
         recorder = self.recorder
@@ -215,52 +85,71 @@ class RunObserver:
     def _pairs_read(self, block: int) -> list[tuple[str, str]]:
         return [pair for hook in self.hooks for pair in hook.attention_pairs(block)]
 
-    def end(self) -> bool:
-        """Count a step that is done; True when a run that only wants a profile has all of it."""
-        if len(self._seen) < len(self.branches):
-            return False
-        self._bar.update()
-        return self.stop_early and self.step == self.last_step
-
     def attend(
         self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
     ) -> torch.Tensor:
         """Attention of one block, with its statistics read on the way."""
-        inputs = self._with_stored_keys(block, self._given(block, arguments, options))
+        whole = given_attention(block, arguments, options, self.step in self.needs.merges)
+        layout, order = self._computed_layout(), self._order()
+        if order is None and whole.hidden is None and len(self._rows) == 1:
+            return self._attend(block, whole, BlockCall(options, plain=True))[0]
+        call = BlockCall(options, plain=False, order=order)
+        outputs, changed = [], order is not None and order.left_out > 0
+        for branch, part in self._of_branches(whole):
+            self._enter(branch)
+            canonical = arranged(part, order, layout)
+            output, other = self._attend(block, canonical, call)
+            outputs.append(restored(output, order, layout))
+            changed |= other
+        self._enter(self._rows[0])
+        output = torch.cat(outputs)
+        if changed:
+            return output
+        # the image stays the pipeline's own, to the last bit; the statistics are the softmax's
+        own = dispatch(*arguments, **options)
+        self._compare_kernels(output, own)
+        return own
+
+    def _of_branches(self, whole: AttentionInputs) -> Iterator[tuple[str, AttentionInputs]]:
+        """The rows of each branch of the present call."""
+        for number, branch in enumerate(self._rows):
+            rows = slice(number * self.run.prompts, (number + 1) * self.run.prompts)
+            hidden = None if whole.hidden is None else whole.hidden[rows]
+            query, key, value = (each[rows] for each in (whole.query, whole.key, whole.value))
+            yield branch, replace(whole, query=query, key=key, value=value, hidden=hidden)
+
+    def _enter(self, branch: str) -> None:
+        """What follows is of the rows of this branch."""
+        self.branch = branch
+        for hook in self.hooks:
+            hook.begin_rows(branch)
+
+    def _attend(
+        self, block: int, given: AttentionInputs, call: BlockCall
+    ) -> tuple[torch.Tensor, bool]:
+        """Attention's output in canonical order, and whether it is another than the model's."""
+        inputs = self._with_stored_keys(block, given)
         changing = [hook for hook in self.hooks if hook.changes_attention(block)]
         for hook in changing:
             inputs = hook.attention_inputs(block, inputs)
         channels = inputs.value.shape[-1]
         for hook in changing:
             inputs = hook.attention_logits(block, inputs)
-        if inputs.scale is not None:
-            options = {**options, "scale": inputs.scale}
-        if inputs.logit_bias is not None:
-            options = {**options, "attn_mask": inputs.logit_bias[None, None, None]}
-        output = self._attention(block, inputs, options)[..., :channels]
+        left_out = call.order is not None and call.order.left_out > 0
+        used = left_out or bool(changing) or inputs is not given
+        found = output = self._attention(block, inputs, call, used)[..., :channels]
         for hook in changing:
             output = hook.attention_output(block, output)
-        return output
-
-    def _given(
-        self, block: int, arguments: Sequence[Any], options: Mapping[str, Any]
-    ) -> AttentionInputs:
-        """What the model gives to attention."""
-        mask, merges = options.get("attn_mask"), self.step in self.needs.merges
-        if len(arguments) != 3 or (mask is not None and not merges) or options.get("is_causal"):
-            raise UnsupportedPipelineError(
-                f"Block {block} uses an attention mask, and statistics under a mask are not "
-                "supported; leave out attention masks in joint_attention_kwargs."
-            )
-        # the mask of merged tokens is one row, the same for all queries and heads
-        bias = None if mask is None else mask.flatten()
-        query, key, value = arguments
-        return AttentionInputs(query, key, value, scale=options.get("scale"), logit_bias=bias)
+        return output, inputs is not given or output is not found
 
     def _attention(
-        self, block: int, inputs: AttentionInputs, options: Mapping[str, Any]
+        self, block: int, inputs: AttentionInputs, call: BlockCall, used: bool
     ) -> torch.Tensor:
-        """Attention's output, once it is known what the block attends with."""
+        """Attention's output, once it is known what the block attends with.
+
+        Args:
+            used: the image is made of it, and not of what the pipeline computes by itself.
+        """
         recorder = self.recorder if self._recorded(block) else None
         pairs = self._pairs_read(block)
         if recorder is not None:
@@ -273,38 +162,58 @@ class RunObserver:
                 "nor cut; choose Merge(..., proportional=False)."
             )
         if not pairs and not inputs.cuts:
-            return dispatch(inputs.query, inputs.key, inputs.value, **options)
-        try:
-            readout: Readout = self.family.read_attention(
-                inputs.query,
-                inputs.key,
-                inputs.value,
+            return self._in_own_order(inputs, call)
+        # hooks that read attention may want entropies
+        least = "queried" if any(hook.attention_pairs(block) for hook in self.hooks) else "scores"
+        mass_table = least if recorder is None else recorder.mass_table
+        if mass_table == "scores":
+            mass_table = least
+        missing = () if call.order is None else call.order.missing()
+
+        def read(part: AttentionInputs) -> Readout:
+            return self.family.read_attention(
+                part.query,
+                part.key,
+                part.value,
                 self._present_layout(),
                 pairs=tuple(dict.fromkeys(pairs)),
-                mass_table="queried" if recorder is None else self.mass_table,
-                scale=inputs.scale,
+                mass_table=mass_table,
+                scale=part.scale,
                 heads=heads,
-                **({"cuts": inputs.cuts} if inputs.cuts else {}),
+                **({"unread": missing} if missing else {}),
+                **({"cuts": part.cuts} if part.cuts else {}),
             )
+
+        try:
+            readout = without_hidden(read, inputs)
         except VerificationError as error:
             raise self._not_finite(block, inputs) or error from None
         # a value that is not finite leaves the probabilities as they are
         wrong = None if finite(readout.output) else self._not_finite(block, inputs)
         if wrong is not None:
             raise wrong
-        if self.kernel_difference is None:
-            whole = readout.output if not inputs.cuts else _uncut(inputs)
-            self._compare_kernels(whole, (inputs.query, inputs.key, inputs.value), options)
+        if call.plain and self.kernel_difference is None:
+            whole = readout.output if not inputs.cuts else uncut(inputs)
+            self._compare_kernels(whole, dispatched(inputs, call.options))
         for hook in self.hooks:
             if hook.attention_pairs(block):
                 hook.read_attention(block, readout)
         if recorder is not None:
             own = readout if heads == recorder.selected_heads else _of_heads(readout, recorder)
             recorder.add(own, branch=self.branch, step=self.step, block=block, kept=self._keep)
-        if not inputs.cuts and not _is_native(options):
-            # the image stays the pipeline's own, to the last bit; the statistics are the softmax's
-            return dispatch(inputs.query, inputs.key, inputs.value, **options)
+        unlike = not is_native(call.options) if call.plain else used
+        if unlike and not inputs.cuts:
+            # the image is what it would be unread, to the last bit; the statistics are exact
+            return self._in_own_order(inputs, call)
         return readout.output
+
+    def _in_own_order(self, inputs: AttentionInputs, call: BlockCall) -> torch.Tensor:
+        """Attention by the model's own kernel, which sums over keys in the model's own order."""
+        order, layout = call.order, self._computed_layout()
+        if order is None or inputs.key.shape[1] != len(order.keys):  # or with keys of another step
+            return dispatched(inputs, call.options)
+        output = dispatched(returned(inputs, order, layout), call.options)
+        return arranged_queries(output, order, layout)
 
     def _not_finite(self, block: int, inputs: AttentionInputs) -> VerificationError | None:
         found = {"query": inputs.query, "key": inputs.key, "value": inputs.value}
@@ -313,24 +222,10 @@ class RunObserver:
             self._keep_suspect()
         return error
 
-    def _keep_suspect(self) -> None:
-        if all_finite(self._inputs):
-            self.suspect = self._inputs
-
-    def _where(self) -> str:
-        return f"step {self.step} of the {self.branch} branch"
-
-    def check_output(self, output: Any) -> None:
-        """Check what the transformer gave in this call.
-
-        Raises:
-            VerificationError: it holds NaN or infinity.
-        """
-        try:
-            check_output(output, self.run.layout.generation.size, self._where(), self._inputs)
-        except VerificationError:
-            self._keep_suspect()
-            raise
+    @property
+    def _in_order(self) -> bool:
+        """Attention may have to be put into another order first."""
+        return bool(self.family.batched) or self.family.drops_in_attention
 
     def stored_keys(self, block: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Keys and values of an earlier step that a block attends to in this call."""
@@ -344,7 +239,7 @@ class RunObserver:
         changed = any(
             hook.changes_attention(block) or hook.stores_keys(block) for hook in self.hooks
         )
-        if changed or self._recorded(block) or self._pairs_read(block):
+        if changed or self._recorded(block) or self._pairs_read(block) or self._in_order:
             return None
         stored = self.stored_keys(block)
         if stored is None:
@@ -362,33 +257,15 @@ class RunObserver:
             torch.cat([own, earlier.to(own.device)], dim=1)
             for own, earlier in zip((inputs.key, inputs.value), stored, strict=True)
         )
-        return replace(inputs, key=key, value=value)
+        hidden = inputs.hidden
+        if hidden is not None:
+            hidden = functional.pad(hidden, (0, key.shape[1] - hidden.shape[1]))
+        return replace(inputs, key=key, value=value, hidden=hidden)
 
-    @property
-    def _layout(self) -> TokenLayout:
-        """The full sequence of the present branch."""
-        return self.run.layout_of(self.branch)
-
-    def _computed_layout(self) -> TokenLayout:
-        """The tokens that the transformer computes in this call."""
-        if not self._reused:
-            return self._present_layout()
-        return replace(self._layout, references=())
-
-    def _present_layout(self) -> TokenLayout:
-        """The tokens that are attended to in this call."""
-        present = self.kept[-1]
-        if present == self.run.reference_tokens:
-            return self._layout
-        # a pruned reference is not a grid any more; one row of tokens has the same spans
-        grids = (Grid(rows=1, columns=present),) if present else ()
-        return replace(self._layout, references=grids)
-
-    def _compare_kernels(
-        self, output: torch.Tensor, arguments: Sequence[Any], options: Mapping[str, Any]
-    ) -> None:
+    def _compare_kernels(self, output: torch.Tensor, own: torch.Tensor) -> None:
         """Hold the first attention output against the pipeline's own."""
-        own = dispatch(*arguments, **options)
+        if self.kernel_difference is not None:
+            return
         self.kernel_difference = float((own.float() - output.float()).abs().max())
         if not self.kernel_difference <= KERNEL_TOLERANCE * max(float(own.abs().max()), 1e-6):
             raise VerificationError(
@@ -396,15 +273,6 @@ class RunObserver:
                 f"{self.kernel_difference:.3g}; its attention backend is not plain softmax "
                 "attention. Call pipe.transformer.set_attention_backend('native') first."
             )
-
-    def _profile_so_far(self) -> AttentionProfile:
-        if self.recorder is None:
-            raise InputError("This run records no attention, so no profile can be ranked in it.")
-        done = [step for step in self.recorder.steps if step < self.step]
-        profiles = self.recorder.profiles(
-            self.schedule, self.run.block_kinds, [{}] * self.run.prompts, steps=done
-        )
-        return profiles[0]
 
     def facts(self) -> dict[str, Any]:
         """What was checked during the run, ready for JSON."""
@@ -422,23 +290,6 @@ class RunObserver:
                 "attention_output_difference": self.kernel_difference,
             }
         return facts
-
-
-def dispatch(*arguments: Any, **options: Any) -> torch.Tensor:
-    """Attention as the pipeline itself would compute it."""
-    from diffusers.models.attention_dispatch import dispatch_attention_fn
-
-    return dispatch_attention_fn(*arguments, **options)
-
-
-def _is_native(options: Mapping[str, Any]) -> bool:
-    """PyTorch chooses the kernel, as it does for the readout: both have the same output."""
-    return attends_by_torch() and backend_name(options.get("backend")) == "native"
-
-
-def _uncut(inputs: AttentionInputs) -> torch.Tensor:
-    """The output without cuts, which the pipeline's own attention knows nothing of."""
-    return attention_with_log_sum_exp(inputs.query, inputs.key, inputs.value, inputs.scale).output
 
 
 def _of_heads(readout: Readout, recorder: AttentionRecorder) -> Readout:

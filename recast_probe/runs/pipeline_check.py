@@ -48,7 +48,7 @@ def check_pipeline(family: Family, attachment: str) -> None:
     if attachment == "hooks":
         calls = family.attention_calls()
         processors = [family.processor_of(call) for call in calls]
-        check_replaceable(calls, processors)
+        check_replaceable(calls, processors, written=family.own)
 
 
 def check_computation(family: Family) -> None:
@@ -62,8 +62,13 @@ def check_computation(family: Family) -> None:
     _refuse_replaced_functions(family)
 
 
-def check_replaceable(calls: Sequence[AttentionCall], processors: Sequence[Any]) -> None:
+def check_replaceable(
+    calls: Sequence[AttentionCall], processors: Sequence[Any], *, written: bool = False
+) -> None:
     """Check that these processors may be hooked.
+
+    Args:
+        written: they may be of a user's own classes.
 
     Raises:
         UnsupportedPipelineError: one of them is not diffusers' own.
@@ -71,7 +76,7 @@ def check_replaceable(calls: Sequence[AttentionCall], processors: Sequence[Any])
     foreign = {
         call.module: part
         for call, processor in zip(calls, processors, strict=True)
-        if (part := foreign_part(processor)) is not None
+        if (part := foreign_part(processor, written=written)) is not None
     }
     if foreign:
         module, part = next(iter(foreign.items()))
@@ -93,7 +98,7 @@ def unreadable_blocks(family: Family) -> dict[int, str]:
     found = {}
     for block, call in enumerate(family.attention_calls()):
         processor = family.processor_of(call)
-        part = foreign_part(processor)
+        part = foreign_part(processor, written=family.own)
         if part is not None and (call.projections or not _dispatches_once(processor)):
             found[block] = (
                 f"Attention of block {block} ({call.module}) cannot be read: its processor runs "
@@ -145,9 +150,10 @@ def _refuse_replaced_functions(family: Family) -> None:
         whole = f"transformer.{path}" if path else "transformer"
         if kind.__call__ is not torch.nn.Module.__call__ and not is_of(kind.__call__, "torch"):
             _refuse(f"{kind.__name__}.__call__ ({whole})", kind.__call__)
-        _refuse(f"{kind.__name__}.forward ({whole})", foreign_layer(kind.forward))
+        written = kind if family.own else None
+        _refuse(f"{kind.__name__}.forward ({whole})", foreign_layer(kind.forward, written))
         for own in own_forwards(module):
-            _refuse(f"{whole}.forward", foreign_layer(own))
+            _refuse(f"{whole}.forward", foreign_layer(own, written))
 
 
 def _refuse(place: str, foreign: Any) -> None:

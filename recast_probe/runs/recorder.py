@@ -28,6 +28,7 @@ class AttentionRecorder:
         heads: recorded heads, ascending.
         selected_heads: the same, or None when it is all of them.
         pair: query group and key group that the scores are of.
+        mass_table: what is read beside them, as in ``Probe.profile``.
         fired: bool, shape (branch, step, block).
         largest_mass_error: largest distance of a sum of masses from 1.
     """
@@ -42,7 +43,9 @@ class AttentionRecorder:
         branches: Sequence[str],
         layout: TokenLayout,
         queries: str = "generation",
+        mass_table: str = "all",
     ) -> None:
+        self.mass_table = mass_table
         self.pair = (queries, "reference")
         self.blocks = list(blocks)
         self.steps = list(steps)
@@ -70,12 +73,12 @@ class AttentionRecorder:
             VerificationError: the masses do not sum to 1, or the place is already filled.
         """
         pair = readout.pairs[self.pair]
-        found = {
-            "score": pair.score,
-            "mass": readout.mass,
-            "conditional_entropy": pair.conditional_entropy,
-            "mass_weighted_conditional_entropy": pair.mass_weighted_conditional_entropy,
-        }
+        found = {"score": pair.score, "mass": readout.mass}
+        if self.mass_table != "scores":
+            found |= {
+                "conditional_entropy": pair.conditional_entropy,
+                "mass_weighted_conditional_entropy": pair.mass_weighted_conditional_entropy,
+            }
         values = {name: each.float().cpu().numpy() for name, each in found.items()}
         place = (self.branches.index(branch), self.steps.index(step), self.blocks.index(block))
         if self.fired[place]:

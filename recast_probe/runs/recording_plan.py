@@ -24,12 +24,15 @@ def prepare_run(
     interventions: Sequence[Intervention],
     run: RunContext,
     branches: Sequence[str],
+    mass_table: str = "all",
 ) -> tuple[RunNeeds, AttentionRecorder | None]:
     """What the interventions need of a run, and the recorder for what they and the user want.
 
     Args:
         selection: what the user wants recorded; None for nothing.
         branches: of guidance, that are recorded.
+        mass_table: see ``Probe.profile``; nothing but scores is recorded where that is enough for
+            interventions that rank, and the user wants nothing recorded.
 
     Returns:
         The needs, and the recorder or None where nothing is recorded.
@@ -45,7 +48,9 @@ def prepare_run(
     )
     needs = RunNeeds(interventions, run, family, profiled)
     run.demanded = needs.demanded
-    recorder = _recorder(family, request, selection, needs.recordings, branches, run)
+    if selection is None and all(each.scores_only for each in needs.recordings):
+        mass_table = "scores"
+    recorder = _recorder(family, request, selection, needs.recordings, branches, run, mass_table)
     if recorder is not None:
         needs.check_recorded(recorder.steps, recorder.pair[0])
     return needs, recorder
@@ -58,6 +63,7 @@ def _recorder(
     wanted: Sequence[Selection],
     branches: Sequence[str],
     run: RunContext,
+    mass_table: str,
 ) -> AttentionRecorder | None:
     """An intervention that ranks tokens needs all heads, so its wish for blocks and steps is added
     to the user's and the selection of heads is given up."""
@@ -80,6 +86,7 @@ def _recorder(
         branches=branches,
         layout=request.layout,
         queries=queries,
+        mass_table=mass_table,
     )
 
 

@@ -49,7 +49,8 @@ def given_prompts(
     embeddings = overrides.get(name)
     if embeddings is None:
         if prompt is None:
-            raise InputError(f"Give a prompt, or what the text encoders make of one as {name}.")
+            instead = f", or what the text encoders make of one as {name}" if name else ""
+            raise InputError(f"Give a prompt{instead}.")
         return as_prompts(prompt)
     if prompt is not None:
         raise InputError(
@@ -85,7 +86,6 @@ def check_texts(
         InputError: shapes, dtypes or numbers that do not fit, or halves that are missing; the
             message gives the values.
     """
-    config = family.pipe.transformer.config
     for text in family.texts.values():
         for name in text.prompts:
             if name != "prompt" and name in overrides:
@@ -104,7 +104,7 @@ def check_texts(
             )
         _checked(text.embeddings, embeddings, ("prompt", "text token", "width"))
         tokens = embeddings.shape[1]
-        wanted = (len(prompts), tokens, int(config.joint_attention_dim))
+        wanted = (len(prompts), tokens, family.text_width)
         _check_fits(text.embeddings, embeddings, wanted, family.pipe)
         if text.pooled is not None:
             pooled = overrides.get(text.pooled)
@@ -114,10 +114,10 @@ def check_texts(
                     "pipe.encode_prompt(...)."
                 )
             _checked(text.pooled, pooled, ("prompt", "width"))
-            width = int(config.pooled_projection_dim)
+            width = int(family.pipe.transformer.config.pooled_projection_dim)
             _check_fits(text.pooled, pooled, (len(prompts), width), family.pipe)
         if text.mask is not None and text.mask in overrides:
-            _check_mask(text.mask, overrides[text.mask], text.embeddings, embeddings)
+            _check_mask(family, text.mask, overrides[text.mask], text.embeddings, embeddings)
 
 
 def check_encoders(family: Family, arguments: Mapping[str, Any]) -> None:
@@ -127,8 +127,7 @@ def check_encoders(family: Family, arguments: Mapping[str, Any]) -> None:
         InputError: a tokenizer or text encoder is missing.
     """
     missing = [part for part in family.text_parts if getattr(family.pipe, part, None) is None]
-    branches = family.encoded_branches(arguments)
-    if missing and branches:
+    if missing and (branches := family.encoded_branches(arguments)):
         which = "prompt" if branches[0] == "conditional" else "negative prompt"
         texts = [family.texts[branch] for branch in branches]
         names = [name for text in texts for name in (text.embeddings, text.pooled) if name]
@@ -178,12 +177,12 @@ def _check_fits(name: str, given: torch.Tensor, shape: tuple[int, ...], pipeline
         )
 
 
-def _check_mask(name: str, mask: Any, of: str, embeddings: torch.Tensor) -> None:
+def _check_mask(family: Family, name: str, mask: Any, of: str, embeddings: torch.Tensor) -> None:
     shape = tuple(embeddings.shape[:2])
     if not isinstance(mask, torch.Tensor) or tuple(mask.shape) != shape:
         found = tuple(mask.shape) if isinstance(mask, torch.Tensor) else type(mask).__name__
         raise InputError(f"{name} must be a torch.Tensor of shape {shape}, not {found}.")
-    if not bool((mask == 1).all()):
+    if family.text_in_sequence and not bool((mask == 1).all()):
         raise InputError(
             f"{name} leaves out {int((mask != 1).sum())} of {mask.numel()} text tokens, and "
             f"attention under a mask is not read; cut them off: {of}[:, mask[0].bool()]."

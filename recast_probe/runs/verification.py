@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from recast_probe._utils.compat import attention_backends, forward_hooks, quiet
+from recast_probe._utils.compat import forward_hooks, quiet
 from recast_probe._utils.markup import html_table
 from recast_probe.attention.autocast import as_cast
+from recast_probe.attention.inputs import AttentionInputs
+from recast_probe.attention.key_mask import hidden_keys
+from recast_probe.attention.order import arranged
 from recast_probe.layout import TokenLayout
 from recast_probe.pipelines.base import Family
 from recast_probe.runs.call import PipelineCall
+from recast_probe.runs.declaration import check_declaration
 from recast_probe.runs.execute import check_before_run, run
 from recast_probe.runs.recording_plan import Selection
+from recast_probe.runs.watching import watch_attention
 
 MASS_TOLERANCE = 1e-3
 SCORE_TOLERANCE = 1e-4
@@ -92,6 +96,7 @@ def dense_scores(
     layout: TokenLayout,
     scale: float | None,
     heads: Sequence[int],
+    hidden: torch.Tensor | None = None,
 ) -> np.ndarray:
     """Eq. 2 by a dense softmax in float64, without any shortcut, shape (batch, head, reference).
 
@@ -102,6 +107,7 @@ def dense_scores(
         query, key: (batch, sequence, head, dim).
         scale: factor on the scores; None for 1 / sqrt(dim).
         heads: which heads.
+        hidden: bool (batch, sequence), keys that the model leaves out; None for none.
     """
     generation, reference = layout.span("generation"), layout.span("reference")
     if key.shape[1] == layout.reference_tokens:
@@ -115,56 +121,40 @@ def dense_scores(
         (*queries.shape[:2], layout.reference_tokens), dtype=torch.float64, device=query.device
     )
     for part in queries.split(QUERIES_AT_ONCE, dim=2):
-        probability = (part @ keys.transpose(-1, -2) * scale).softmax(dim=-1)
+        logits = part @ keys.transpose(-1, -2) * scale
+        if hidden is not None:
+            logits = logits.masked_fill(hidden[:, None, None].to(logits.device), -torch.inf)
+        probability = logits.softmax(dim=-1)
         total += probability[..., reference].sum(dim=2)
     return (total / queries.shape[2]).cpu().numpy()
 
 
-@contextmanager
-def watch_attention(
-    transformer: torch.nn.Module,
-    on_attention: Callable[[int, int, Mapping[str, Any]], torch.Tensor | None],
-) -> Iterator[None]:
-    """The second attachment: wrap the attention backends of diffusers while inside.
+def canonical_rows(
+    family: Family,
+    inputs: Mapping[str, Any],
+    given: Mapping[str, Any],
+    layouts: Mapping[str, TokenLayout],
+) -> Iterator[tuple[str, AttentionInputs]]:
+    """One attention call as the backends get it, by branch and in the canonical order.
 
     Args:
-        transformer: only attention inside this module's forward is watched.
-        on_attention: called with the transformer call (from 0), the number of the attention call in
-            it (from 0) and the backend's keyword arguments. What it returns, if anything, is the
-            block's attention output in place of the backend's.
+        inputs: of the transformer call.
+        given: the backend's arguments.
+        layouts: of the branches that are rows of the call, in their order.
     """
-    state = {"call": -1, "attention": 0, "inside": False}
-
-    def enter(*_: Any) -> None:
-        state.update(call=state["call"] + 1, attention=0, inside=True)
-
-    def leave(*_: Any) -> None:
-        state["inside"] = False
-
-    def wrapped(backend: Callable[..., Any]) -> Callable[..., Any]:
-        def watched(**arguments: Any) -> Any:
-            if state["inside"]:
-                given = on_attention(state["call"], state["attention"], arguments)
-                state["attention"] += 1
-                if given is not None:
-                    return given
-            return backend(**arguments)
-
-        return watched
-
-    backends = attention_backends()
-    before = dict(backends)
-    hooks = [
-        transformer.register_forward_pre_hook(enter),
-        transformer.register_forward_hook(leave),
-    ]
-    try:
-        backends.update({name: wrapped(backend) for name, backend in before.items()})
-        yield
-    finally:
-        backends.update(before)
-        for hook in hooks:
-            hook.remove()
+    query, key, value = (as_cast(given[name]) for name in ("query", "key", "value"))
+    mask, rows = given.get("attn_mask"), len(query) // len(layouts)
+    hidden = None if mask is None else hidden_keys(mask, *key.shape[:2])
+    for number, (branch, layout) in enumerate(layouts.items()):
+        own = slice(number * rows, (number + 1) * rows)
+        part = AttentionInputs(
+            query[own],
+            key[own],
+            value[own],
+            scale=given.get("scale"),
+            hidden=None if hidden is None else hidden[own],
+        )
+        yield branch, arranged(part, family.sequence_order(inputs, layout), layout)
 
 
 def patches(transformer: torch.nn.Module) -> dict[str, list[str]]:
@@ -179,49 +169,53 @@ def patches(transformer: torch.nn.Module) -> dict[str, list[str]]:
 
 
 def pixel_difference(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """Largest difference of a pixel value over two lists of images of the same sizes."""
-    return max(
-        int(np.abs(np.asarray(a, dtype=np.int16) - np.asarray(b, dtype=np.int16)).max())
-        for a, b in zip(first, second, strict=True)
-    )
+    """Largest difference of a pixel value over two lists of images, or of lists of layers, of the
+    same sizes."""
+
+    def pixels(image: Any) -> np.ndarray:
+        layers = image if isinstance(image, list | tuple) else [image]
+        return np.stack([np.asarray(layer, dtype=np.int16) for layer in layers])
+
+    return max(int(np.abs(pixels(a) - pixels(b)).max()) for a, b in zip(first, second, strict=True))
 
 
 def verify_run(family: Family, request: PipelineCall, selection: Selection) -> Certificate:
     """Run plain, traced, and watched through the backends of diffusers, and compare."""
     pipeline = family.pipe
     check_before_run(family)
+    check_declaration(family, request)
     transformer = family.transformer
     before = patches(transformer)
     with quiet(pipeline):
-        plain = request.run(pipeline).images
+        plain = getattr(request.run(pipeline), family.output_name)
     result = run(family, request, selection=selection)
     profile = result.profiles[0]
     scores = profile.dataset["score"]
     blocks = [int(block) for block in scores["block"]]
-    layouts = list(family.branch_layouts(request.layout, request.arguments).values())
-    own = {attention: block for block, attention in enumerate(family.attention_call_order())}
+    layouts = family.branch_layouts(request.layout, request.arguments)
+    calls = family.calls_of_step(list(layouts))
     difference = 0.0
 
     def compare(call: int, attention: int, arguments: Mapping[str, Any]) -> None:
         nonlocal difference
-        block = own.get(attention)
-        if call < len(layouts) and block in blocks:
+        inputs = watching["inputs"]
+        order = family.attention_call_order(inputs)
+        if call >= len(calls) or attention not in order or order.index(attention) not in blocks:
+            return
+        rows = {branch: layouts[branch] for branch in calls[call]}
+        for branch, part in canonical_rows(family, inputs, arguments, rows):
             dense = dense_scores(
-                as_cast(arguments["query"]),
-                as_cast(arguments["key"]),
-                layouts[call],
-                arguments.get("scale"),
-                range(family.heads),
+                part.query, part.key, rows[branch], part.scale, range(family.heads), part.hidden
             )
-            streamed = scores.isel(branch=call, step=0).sel(block=block).values
+            streamed = scores.isel(step=0).sel(branch=branch, block=order.index(attention)).values
             error = np.abs(dense[0] - streamed).max() / dense[0].max()
             difference = max(difference, float(error))
 
-    with quiet(pipeline), watch_attention(transformer, compare):
-        watched = request.run(pipeline).images
+    with quiet(pipeline), watch_attention(transformer, compare) as watching:
+        watched = getattr(request.run(pipeline), family.output_name)
     facts = result.provenance["verification"]
     return Certificate(
-        image_difference=pixel_difference(plain, result.images),
+        image_difference=pixel_difference(plain, result.layers or result.images),
         cross_check_image_difference=pixel_difference(plain, watched),
         attention_calls_expected=facts["attention_calls_expected"],
         attention_calls_recorded=facts["attention_calls_recorded"],

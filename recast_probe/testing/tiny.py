@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    FluxKontextInpaintPipeline,
-    FluxKontextPipeline,
-    FluxTransformer2DModel,
-)
+from diffusers import FluxKontextInpaintPipeline, FluxKontextPipeline, FluxTransformer2DModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
+
+from recast_probe.testing.tiny_parts import (
+    flux_autoencoder,
+    flux_scheduler,
+    strengthen,
+    t5_encoder,
+)
 
 DOUBLE_BLOCKS = 2
 SINGLE_BLOCKS = 3
@@ -41,7 +42,8 @@ def _clip_tokenizer() -> CLIPTokenizer:
     )
 
 
-def _t5_tokenizer() -> T5Tokenizer:
+def letter_tokenizer() -> T5Tokenizer:
+    """Letters and digits as tokens; a prompt has ``TEXT_TOKENS``."""
     pieces = ["\u2581", *string.ascii_lowercase, *string.digits]
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocabulary += [(piece, -2.0) for piece in pieces]
@@ -57,7 +59,7 @@ def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKont
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip_tokenizer, t5_tokenizer = _clip_tokenizer(), _t5_tokenizer()
+        clip_tokenizer, t5_tokenizer = _clip_tokenizer(), letter_tokenizer()
         text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(clip_tokenizer),
@@ -71,33 +73,8 @@ def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKont
                 pad_token_id=1,
             )
         )
-        text_encoder_2 = T5EncoderModel(
-            T5Config(
-                vocab_size=len(t5_tokenizer),
-                d_model=32,
-                d_kv=16,
-                d_ff=32,
-                num_layers=1,
-                num_heads=2,
-                feed_forward_proj="gated-gelu",
-            )
-        )
-        vae = AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8, 8, 8, 8),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=SIZE,
-            scaling_factor=0.3611,
-            shift_factor=0.1159,
-            use_quant_conv=False,
-            use_post_quant_conv=False,
-            mid_block_add_attention=False,
-        )
+        text_encoder_2 = t5_encoder(t5_tokenizer, 32)
+        vae = flux_autoencoder(4, 8, 4, sample_size=SIZE)
         transformer = FluxTransformer2DModel(
             in_channels=16,
             num_layers=DOUBLE_BLOCKS,
@@ -109,19 +86,8 @@ def build_tiny_pipeline(seed: int = 0, guidance_embeds: bool = True) -> FluxKont
             guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
         )
-        # stronger than the default initialisation, so that reference and prompt show in the image
-        with torch.no_grad():
-            for parameter in transformer.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(2)
-        scheduler = FlowMatchEulerDiscreteScheduler(
-            shift=3.0,
-            use_dynamic_shifting=True,
-            base_shift=0.5,
-            max_shift=1.15,
-            base_image_seq_len=256,
-            max_image_seq_len=4096,
-        )
+        strengthen(transformer)
+        scheduler = flux_scheduler()
     pipeline = FluxKontextPipeline(
         scheduler=scheduler,
         vae=vae.eval(),

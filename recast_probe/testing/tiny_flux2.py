@@ -14,6 +14,8 @@ import torch
 from diffusers import (
     AutoencoderKLFlux2,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinInpaintPipeline,
+    Flux2KleinKVPipeline,
     Flux2KleinPipeline,
     Flux2Pipeline,
     Flux2Transformer2DModel,
@@ -32,6 +34,7 @@ from transformers import (
 )
 
 from recast_probe.testing import tiny
+from recast_probe.testing.tiny_parts import strengthen
 
 TEXT_WIDTH = 8
 TEXT_TOKENS = {"flux2": 48, "klein": 40}
@@ -145,11 +148,7 @@ def _shared(guidance_embeds: bool) -> dict[str, Any]:
     vae.bn.running_mean.normal_()
     vae.bn.running_var.uniform_(0.5, 2)
     transformer = Flux2Transformer2DModel(**transformer_config(guidance_embeds))
-    # stronger than the default initialisation, so that reference and prompt show in the image
-    with torch.no_grad():
-        for parameter in transformer.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2)
+    strengthen(transformer)
     return {
         "vae": vae.eval(),
         "transformer": transformer.eval(),
@@ -191,6 +190,27 @@ def build_klein(seed: int = 0, is_distilled: bool = False) -> Flux2KleinPipeline
             is_distilled=is_distilled,
             **_shared(guidance_embeds=False),
         )
+
+
+def build_klein_kv(seed: int = 0) -> Flux2KleinKVPipeline:
+    """Klein with a cache of its references.
+
+    Examples:
+        >>> type(build_klein_kv()).__name__
+        'Flux2KleinKVPipeline'
+    """
+    return Flux2KleinKVPipeline(**build_klein(seed).components)
+
+
+def build_klein_inpaint(seed: int = 0, is_distilled: bool = False) -> Flux2KleinInpaintPipeline:
+    """``build_klein(seed)`` as the pipeline that repaints a part of an image.
+
+    Examples:
+        >>> build_klein_inpaint().config.is_distilled
+        False
+    """
+    parts = build_klein(seed).components
+    return Flux2KleinInpaintPipeline(**parts, is_distilled=is_distilled)
 
 
 def save_all(folder: Path) -> dict[str, Path]:

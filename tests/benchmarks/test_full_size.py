@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, T5EncoderModel
 
 from benchmarks import full_size
 from recast_probe.cli import main
-from recast_probe.pipelines.loading import _stored_dtype
+from recast_probe.errors import InputError
+from recast_probe.pipelines.loading import _stored_dtype, load_pipeline
 from recast_probe.profiles.profile import AttentionProfile
 
 
@@ -71,7 +74,7 @@ def test_the_real_commands_take_a_reference_that_is_not_square(folder, size, tmp
     shared += ["--out", str(tmp_path), "--json"]
     main(["profile", *shared, "--steps", "2"])
     printed = capsys.readouterr()
-    assert "peak resident memory, denoising" in printed.err
+    assert re.search(r"Peak resident memory in GiB: .*denoising \d", printed.err)
     profile = AttentionProfile.load(json.loads(printed.out)["profiles"][0]["file"])
     grid = profile.layout.references[0]
     assert (grid.rows < grid.columns) == (size[0] > size[1])
@@ -79,9 +82,25 @@ def test_the_real_commands_take_a_reference_that_is_not_square(folder, size, tmp
     for method in ("full", "recast", "none"):
         main(["generate", *shared, "--method", method, "--steps", "2"])
         printed = capsys.readouterr()
-        assert "peak resident memory, decoding" in printed.err
+        assert re.search(r"Peak resident memory in GiB: .*decoding \d", printed.err)
         made = np.asarray(Image.open(json.loads(printed.out)["images"][0]["file"]))
         assert made.std() > 0, "random weights make noise, not one colour"
+
+
+def test_tied_blocks_are_modules_of_their_own_with_one_storage(tmp_path):
+    folder = tmp_path / "tied"
+    full_size.main([str(folder), "--scale", "16", "--device", "cpu", "--tied"])
+    transformer = load_pipeline(folder).transformer
+    blocks = transformer.single_transformer_blocks
+    assert len({id(block) for block in blocks}) == len(blocks) == 2
+    for first, second in zip(*(block.parameters() for block in blocks), strict=True):
+        assert first.data_ptr() == second.data_ptr()
+    weights = next((folder / "transformer").glob("*.safetensors"))
+    tensors = load_file(weights)
+    tensors.pop("transformer_blocks.0.attn.to_q.weight")
+    save_file(tensors, weights)
+    with pytest.raises(InputError, match=r"lack 1 tensors .* transformer_blocks\.0\.attn\.to_q"):
+        load_pipeline(folder)
 
 
 def test_offloading_needs_a_device_to_offload_from(folder, tmp_path, capsys):

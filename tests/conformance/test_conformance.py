@@ -27,7 +27,7 @@ def test_every_pipeline_has_every_property_or_refuses_it(case, name):
 
 @pytest.mark.slow
 def test_every_supported_class_has_a_case():
-    classes = {type(case.build()).__name__ for case in CASES.values()}
+    classes = {type(case.probe.pipe).__name__ for case in CASES.values()}
     assert classes == set(supported_pipelines())
 
 

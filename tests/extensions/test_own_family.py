@@ -8,7 +8,8 @@ import pytest
 from diffusers import FluxKontextPipeline
 
 from recast_probe import pipelines
-from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
+from recast_probe.interventions import Keep, StepCache
 from recast_probe.pipelines import Family, FluxKontext, register_family
 from recast_probe.probe import Probe
 from recast_probe.testing import conformance, tiny
@@ -118,3 +119,55 @@ def test_what_cannot_be_registered(make, message):
     family = make()
     with pytest.raises(InputError, match=message):
         register_family(family)
+
+
+class TwoRows(StudioPipeline):
+    """One that makes two images of a prompt, as pipelines with guidance in one batch have rows."""
+
+    def __call__(self, **settings):
+        return super().__call__(**settings, num_images_per_prompt=2)
+
+
+TwoRows.__call__.__signature__ = StudioPipeline.__call__.__signature__
+
+
+class TwoRowsFamily(Studio):
+    name = "two-rows"
+    pipelines = ("TwoRows",)
+
+
+@pytest.mark.parametrize("attachment", ["nnsight", "hooks"])
+@pytest.mark.parametrize("interventions", [(), (Keep((0, 1)),), (StepCache(2),)])
+def test_more_rows_than_prompts_are_noticed_in_every_run(interventions, attachment):
+    register_family(TwoRowsFamily)
+    pipe = TwoRows(**tiny.build_tiny_pipeline().components)
+    pipe.set_progress_bar_config(disable=True)
+    with pytest.raises(VerificationError, match="2 rows for 1 prompts, and 1 are expected"):
+        Probe(pipe).generate(
+            tiny.tiny_image(),
+            "a red fox",
+            steps=3,
+            progress=False,
+            attachment=attachment,
+            interventions=interventions,
+        )
+
+
+class Batched(Studio):
+    """A wrong declaration: guidance of this pipeline is a call of its own."""
+
+    name = "batched"
+    batched = ("unconditional", "conditional")
+
+
+def test_guidance_declared_as_rows_of_one_call_is_noticed():
+    register_family(Batched)
+    with pytest.raises(VerificationError, match="1 rows for 1 prompts, and 2 are expected"):
+        Probe(build()).generate(
+            tiny.tiny_image(),
+            "a red fox",
+            steps=2,
+            progress=False,
+            negative_prompt="blurry",
+            true_cfg_scale=3.0,
+        )

@@ -9,7 +9,7 @@ import pytest
 
 import recast_probe as rp
 from recast_probe.interventions import Needs, RunHook
-from recast_probe.runs.verification import watch_attention
+from recast_probe.runs.watching import watch_attention
 from recast_probe.testing import assert_same_image, tiny
 
 QUIET = {"steps": 2, "progress": False}

@@ -247,7 +247,7 @@ ONE_AND_THREE = "8e8f6841378f772c40db2f07e876776d50c481ed7329ebcab75312e3b1fa780
                 "seed": 3,
             },
         ),
-        (Similarity(), {"name": "Similarity", "blocks": "single", "step": 0}),
+        (Similarity(), {"name": "Similarity", "blocks": "paper", "step": 0}),
         (Similarity([1, 3], 2), {"name": "Similarity", "blocks": [1, 3], "step": 2}),
         (
             Record(),

@@ -7,13 +7,15 @@ import pytest
 from scipy.stats import spearmanr
 
 from recast_probe import rank
+from recast_probe.blocks import select_blocks
 from recast_probe.budget import MassShare
 from recast_probe.diagnostics import entropy, overlap, skew, stability
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions import Keep, Merge, Prune, Recast, Similarity, TokenCache
 from recast_probe.interventions.recast import RANKINGS, RecastHook
 from recast_probe.profiles.profile import AttentionProfile
-from recast_probe.runs.verification import patches, watch_attention
+from recast_probe.runs.verification import patches
+from recast_probe.runs.watching import watch_attention
 
 QUIET = {"steps": 6, "progress": False}
 
@@ -83,18 +85,44 @@ def test_similarity_is_the_cosine_with_the_mean_generation_token(probe, pipeline
 @pytest.mark.parametrize(
     ("ranking", "queries"), [("cross-image", "generation"), ("self-attention", "reference")]
 )
-def test_recast_reads_only_what_its_ranking_needs(probe, image, ranking, queries):
-    """The other groups' rows of the mass table are not read; what is read stays the same."""
+def test_recast_reads_only_what_its_ranking_needs(probe, image, tmp_path, ranking, queries):
+    """Nothing but the scores is read, and they stay the same; what is not held is refused."""
     whole = probe.profile(image, "fox", blocks="paper", profile_steps=0, queries=queries, **QUIET)
     own = probe.recast(image, "fox", budget=5, ranking=ranking, **QUIET).profile
     np.testing.assert_array_equal(own.score.values, whole.score.values)
-    for group in ("text", "generation", "reference"):
-        found, known = (each.mass.sel(query_group=group).values for each in (own, whole))
-        assert not np.isnan(known).any()
-        if group == queries:
-            np.testing.assert_allclose(found, known, atol=1e-6)
-        else:
-            assert np.isnan(found).all()
+    place = {"query_group": queries, "key_group": "reference"}
+    np.testing.assert_allclose(own.mass.sel(place), whole.mass.sel(place), atol=1e-6)
+    assert own.mass.notnull().sum() == own.mass.sel(place).size
+    with pytest.raises(InputError, match="holds no conditional_entropy"):
+        own.conditional_entropy  # noqa: B018
+    assert "scores alone" in repr(own)
+    loaded = AttentionProfile.load(own.save(tmp_path / "own.nc"))
+    assert loaded.identical(own)
+    assert loaded.provenance["recorded"]["mass_table"] == "scores"
+
+
+@pytest.mark.parametrize("attachment", ["nnsight", "hooks"])
+def test_a_ranking_has_no_more_read_than_scores(probe, image, monkeypatch, attachment):
+    """In the blocks and the step that it ranks by; a function may look at all that there is."""
+    seen = []
+    read = type(probe.family).read_attention
+
+    def counted(self, *arguments, **settings):
+        seen.append(settings["mass_table"])
+        return read(self, *arguments, **settings)
+
+    monkeypatch.setattr(type(probe.family), "read_attention", counted)
+    more = {**QUIET, "attachment": attachment}
+    probe.generate(image, "fox", interventions=[Recast(5)], **more)
+    blocks = len(select_blocks("paper", probe.block_kinds))
+    assert seen == ["scores"] * blocks
+    seen.clear()
+    own = Recast(5, ranking=lambda profile, blocks, steps: rank.cross_image(profile))
+    probe.generate(image, "fox", interventions=[own], **more)
+    assert seen == ["all"] * blocks
+    seen.clear()
+    probe.generate(image, "fox", interventions=[Recast(5)], profile=True, **more)
+    assert set(seen) == {"all"}
 
 
 @pytest.mark.parametrize("ranking", RANKINGS)

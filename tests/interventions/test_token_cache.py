@@ -11,7 +11,8 @@ import torch
 from recast_probe.errors import InputError
 from recast_probe.interventions import Merge, Prune, Recast, TokenCache, WithoutReference
 from recast_probe.probe import Probe
-from recast_probe.runs.verification import patches, watch_attention
+from recast_probe.runs.verification import patches
+from recast_probe.runs.watching import watch_attention
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.selection.fresh_tokens import FreshShare
 from recast_probe.selection.rankings import random

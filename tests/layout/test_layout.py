@@ -48,6 +48,29 @@ def test_unknown_groups_and_empty_grids_are_refused():
         Grid(0, 3)
 
 
+def test_a_generation_of_several_layers():
+    layout = TokenLayout(4, Grid(2, 3, layers=4), (Grid(2, 3),))
+    assert layout.span("reference") == slice(28, 34)
+    assert TokenLayout.from_dict(layout.to_dict()) == layout
+    assert layout.to_dict()["generation"] == [2, 3, True, 4]
+    assert str(layout.generation) == "4 layers of 2 x 3"
+    layer, row, column = layout.generation.coordinates()
+    for token in range(24):
+        assert token == (layer[token] * 2 + row[token]) * 3 + column[token]
+    assert column.max() == 2
+    with pytest.raises(InputError, match="0 layers"):
+        Grid(2, 3, layers=0)
+
+
+def test_a_reference_of_several_pictures_is_one_grid_for_each():
+    frames = (Grid(2, 3),) * 4
+    image, row, _ = TokenLayout(0, Grid(2, 3, layers=4), frames).reference_coordinates()
+    np.testing.assert_array_equal(image, np.repeat(range(4), 6))
+    assert row.max() == 1
+    with pytest.raises(InputError, match="4 layers of 2 x 3"):
+        TokenLayout(0, Grid(2, 3), (Grid(2, 3, layers=4),))
+
+
 def test_tokens_without_places():
     row = Grid(1, 4, placed=False)
     assert str(row) == "4 tokens without places"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinKVPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +12,6 @@ from recast_probe.errors import InputError, UnsupportedPipelineError, Verificati
 from recast_probe.layout import Grid
 from recast_probe.pipelines import find_family
 from recast_probe.pipelines.loading import load_pipeline
-from recast_probe.probe import Probe
 from recast_probe.testing import tiny, tiny_flux2
 
 
@@ -225,17 +221,6 @@ def test_positions_that_are_no_raster(flux2_probe, image):
     for broken in (positions[:, :-1], positions.flip(1), last):
         with pytest.raises(VerificationError, match="raster"):
             family.observed_layout({**inputs, "img_ids": broken})
-
-
-def test_the_pipeline_that_keeps_keys_is_refused_with_its_reason(tmp_path):
-    klein = tiny_flux2.build_klein()
-    cached = Flux2KleinKVPipeline(**klein.components)
-    for attempt in (lambda: find_family(cached), lambda: Probe(cached)):
-        with pytest.raises(UnsupportedPipelineError, match="attend to nothing but themselves"):
-            attempt()
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "Flux2KleinKVPipeline"}))
-    with pytest.raises(UnsupportedPipelineError, match="attend to nothing but themselves"):
-        load_pipeline(tmp_path)
 
 
 def test_processors_that_are_not_diffusers_own_are_named():

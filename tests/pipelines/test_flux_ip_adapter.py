@@ -7,11 +7,13 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from diffusers import FluxPipeline
+from PIL import Image
+from transformers import CLIPImageProcessor
 
 from recast_probe import rank
 from recast_probe.attention.readout import Readout
 from recast_probe.diagnostics import entropy, overlap, skew, stability
-from recast_probe.errors import InputError, UnsupportedPipelineError
+from recast_probe.errors import InputError, UnsupportedPipelineError, VerificationError
 from recast_probe.interventions import Merge, Prune, TokenCache
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
@@ -52,6 +54,44 @@ def test_the_predicted_layout_is_the_observed_one(adapter_probe, images, size):
     assert found["hidden_states"].shape[1] == layout.generation.size
     # the checks of a run read the layout from the transformer's inputs
     adapter_probe.generate(pictures(images), "fox", steps=1, progress=False, **size)
+
+
+class TwoViews(CLIPImageProcessor):
+    """The left and the right half of each image."""
+
+    views = 2
+
+    def __call__(self, images, *arguments, **settings):
+        # the pipeline shows the negative prompt one black array
+        given = images if isinstance(images, list) else [Image.fromarray(images)]
+        halves = [half for image in given for half in self.halves(image)]
+        return super().__call__(halves, *arguments, **settings)
+
+    @staticmethod
+    def halves(image):
+        middle = image.width // 2
+        left, right = (0, 0, middle, image.height), (middle, 0, image.width, image.height)
+        return [image.crop(left), image.crop(right)]
+
+
+def test_views_of_an_image_are_one_row_of_tokens():
+    pipe = tiny_ip_adapter.build_tiny_pipeline()
+    probe, picture = Probe(pipe), tiny.tiny_image(96, 64)
+    halves = probe.generate(TwoViews.halves(picture), "fox", seed=3, profile=True, **QUIET)
+    pipe.feature_extractor = TwoViews(size=32, crop_size=32)
+    found = probe.generate(picture, "fox", seed=3, profile=True, **QUIET)
+    assert found.profile.layout.references == (Grid(1, 8, placed=False),)
+    assert halves.profile.layout.references == (ROW, ROW)
+    np.testing.assert_array_equal(np.asarray(found.image), np.asarray(halves.image))
+    np.testing.assert_array_equal(found.profile.score, halves.profile.score)
+    assert probe.family.facts()["ip_adapter"]["tokens_per_image"] == 8
+    kept = probe.generate(
+        picture, "fox", seed=3, interventions=[Prune(rank.random(8, seed=0), 3)], **QUIET
+    )
+    assert list(kept.reference_tokens_per_step) == [3, 3, 3]
+    pipe.feature_extractor.views = 3
+    with pytest.raises(VerificationError, match="2 embeddings"):
+        probe.generate(picture, "fox", **QUIET)
 
 
 def test_blocks_are_those_that_attend_to_the_reference(adapter_probe, image):

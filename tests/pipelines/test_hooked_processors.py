@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.errors import UnsupportedPipelineError
 from recast_probe.pipelines.hooked_processor import hooked
-from recast_probe.testing import tiny, tiny_qwen
+from recast_probe.testing import tiny, tiny_flux2, tiny_qwen
 
 
 class InALoop:
@@ -139,3 +139,68 @@ def test_compiled_blocks_of_qwen_share_one_graph():
     assert (found == wanted).all()
     assert counter.frame_count == 1
     torch._dynamo.reset()
+
+
+class SeveralPlaces:
+    def __call__(self, attn, query, mode="helper"):
+        if mode == "own":
+            return dispatch_attention_fn(query, query, query)
+        for _ in range(2):
+            query = dispatch_attention_fn(query, query, query)
+        return query
+
+
+def test_a_processor_of_diffusers_that_attends_through_a_function_beside_it():
+    processor = hooked(
+        transformer_flux2.Flux2KVAttnProcessor(),
+        [
+            ("dispatch_attention_fn_0",),
+            ("_flux2_kv_causal_attention_0", "dispatch_attention_fn_2"),
+            ("_flux2_kv_causal_attention_1", "dispatch_attention_fn_1"),
+        ],
+    )
+    pipe = tiny_flux2.build_klein_kv()
+    attn = pipe.transformer.transformer_blocks[0].attn
+    states, text = torch.randn(1, 20, 32), torch.randn(1, 5, 32)
+    cache = transformer_flux2.Flux2KVLayerCache()
+    given = {"kv_cache": cache, "kv_cache_mode": "extract", "num_ref_tokens": 4}
+    cached = {**given, "kv_cache_mode": "cached"}
+    own = transformer_flux2.Flux2KVAttnProcessor()
+    seen = []
+    processor.attend = lambda found, _: seen.append(found) or found[0] * 0
+    for site, options, queries in (
+        ("dispatch_attention_fn_0", {}, 25),
+        ("_flux2_kv_causal_attention_0/dispatch_attention_fn_2", given, 21),
+        ("_flux2_kv_causal_attention_1/dispatch_attention_fn_1", cached, 25),
+    ):
+        seen.clear()
+        plain = own(attn, states, text, **options)[0]
+        processor.site = "elsewhere"
+        assert torch.equal(processor(attn, states, text, **options)[0], plain)
+        assert not seen
+        processor.site = site
+        assert not torch.equal(processor(attn, states, text, **options)[0], plain)
+        assert [found[0].shape[1] for found in seen] == [queries]
+
+
+@pytest.mark.parametrize(
+    ("sites", "said"),
+    [
+        ([("dispatch_attention_fn_0",), ("dispatch_attention_fn_2",)], "in 2 places"),
+        ([("dispatch_attention_fn_0",), ("attend_0", "dispatch_attention_fn_0")], "in 0 places"),
+    ],
+)
+def test_places_that_are_not_there_are_refused(sites, said):
+    with pytest.raises(UnsupportedPipelineError, match=said):
+        hooked(SeveralPlaces(), sites)
+
+
+def test_the_place_that_is_named_is_stepped_into():
+    sites = [("dispatch_attention_fn_0",), ("dispatch_attention_fn_1",)]
+    processor, query = hooked(SeveralPlaces(), sites), torch.randn(1, 5, 2, 8)
+    seen = []
+    processor.attend = lambda given, options: seen.append(given) or given[0]
+    processor.site = "dispatch_attention_fn_0"
+    assert torch.equal(processor(None, query, "own"), query)
+    processor(None, query)
+    assert len(seen) == 1

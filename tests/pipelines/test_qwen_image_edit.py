@@ -14,7 +14,8 @@ from recast_probe.errors import InputError, UnsupportedPipelineError, Verificati
 from recast_probe.interventions import Merge
 from recast_probe.layout import Grid
 from recast_probe.pipelines import find_family
-from recast_probe.runs.verification import patches, watch_attention
+from recast_probe.runs.verification import patches
+from recast_probe.runs.watching import watch_attention
 from recast_probe.selection.merging import match
 from recast_probe.testing import tiny, tiny_qwen
 

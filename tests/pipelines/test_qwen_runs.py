@@ -208,15 +208,16 @@ def test_cut_edges_are_the_dense_softmax_without_them(qwen_probes):
 
 
 def test_no_reference_tokens_is_all_edges_cut_and_the_pictures_in_the_text_stay(edit):
-    none = pixels(run(edit, ONE, WithoutReference(), **GUIDED))
+    settings = {**GUIDED, "steps": 2}
+    none = pixels(run(edit, ONE, WithoutReference(), **settings))
     both = [Knockout("reference", "generation"), Knockout("reference", "text")]
-    assert np.abs(pixels(run(edit, ONE, *both, **GUIDED)) - none).max() <= 1
+    assert np.abs(pixels(run(edit, ONE, *both, **settings)) - none).max() <= 1
     # another reference of the same shape is seen through the text alone
     other = tiny.tiny_image(90, 60, seed=7)
-    through_text = pixels(run(edit, other, WithoutReference(), **GUIDED))
+    through_text = pixels(run(edit, other, WithoutReference(), **settings))
     assert np.abs(through_text - none).max() > 1
     blind = [*both, Knockout("vision", "generation"), Knockout("vision", "text")]
-    assert np.abs(pixels(run(edit, ONE, *blind, **GUIDED)) - none).max() > 1
+    assert np.abs(pixels(run(edit, ONE, *blind, **settings)) - none).max() > 1
 
 
 def test_groups_of_text(edit):
@@ -236,16 +237,15 @@ def test_computed_steps_are_told_by_branch(edit):
 def test_patched_activations_of_the_same_run_change_nothing_and_of_another_do(edit):
     other = tiny.tiny_image(90, 60, seed=7)
     kinds = ("values", "residual", "embeddings")
-    wanted = plain(edit, ONE, **GUIDED)
-    settings = {**QUIET, **GUIDED, "what": kinds}
-    same, foreign = (edit.record(each, "fox", **settings) for each in (ONE, other))
-    unchanged = run(edit, ONE, Patch(same), **GUIDED)
+    settings, watch = {**GUIDED, "steps": 2}, Watch()
+    wanted = plain(edit, ONE, **settings)
+    same = run(edit, ONE, Record(kinds), watch, **settings).activations
+    foreign = edit.record(other, "fox", **{**QUIET, **settings}, what=kinds)
+    unchanged = run(edit, ONE, Patch(same), **settings)
     np.testing.assert_array_equal(np.asarray(unchanged.image), wanted)
-    changed = run(edit, ONE, Patch(foreign), **GUIDED)
+    changed = run(edit, ONE, Patch(foreign), **settings)
     assert np.abs(pixels(changed) - wanted).max() > 0
     # the values are those of the reference tokens in either branch, though they stand elsewhere
-    watch = Watch()
-    run(edit, ONE, watch, **GUIDED)
     for (step, branch, block), (layout, inputs, _) in watch.seen.items():
         (place,) = (p for p in same.values if p == ("values", branch, step, block))
         torch.testing.assert_close(

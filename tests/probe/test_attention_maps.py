@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(probe, adapter_probe, im
         ({"queries": np.zeros((4, 4), bool)}, "queries selects nothing"),
         ({"queries": np.zeros((4, 4)), "group": "text"}, "not text tokens"),
         ({"queries": "all"}, "queries must be a whole number.*'all'"),
-        ({"max_bytes": 1000}, "need 3.1e-05 GB.*max_bytes is 1e-06 GB.*mean_over"),
+        ({"max_bytes": 1000}, "need 3.6e-05 GB.*max_bytes is 1e-06 GB.*mean_over"),
         ({"mean_over": ("query",)}, "not 'query'"),
         ({"heads": 2}, "heads holds 2"),
         ({"group": "sky"}, "no token group 'sky'"),
@@ -175,5 +175,48 @@ class TestPathProfiles:
     def test_refused(self, probe, adapter_probe, image):
         with pytest.raises(InputError, match="one prompt"):
             path_profiles(probe, image, ["fox", "elk"], **QUIET)
-        with pytest.raises(InputError, match="do not attend to the reference"):
+        with pytest.raises(InputError, match="Attention of text tokens"):
             path_profiles(adapter_probe, image, "fox", **QUIET)
+
+
+def test_places_are_rows_and_columns_of_the_grid(probe, image):
+    places = probe.attention_maps(image, "fox", [(2, 1), (0, 2)], **QUIET)
+    indices = probe.attention_maps(image, "fox", [9, 2], **QUIET)
+    np.testing.assert_array_equal(places.data, indices.data)
+    one = probe.attention_maps(image, "fox", ((3, 3),), profile_steps=0, **QUIET)
+    assert one.data["query"].values.tolist() == [15]
+    # lists of lists are masks, as before
+    mask = [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    masked = probe.attention_maps(image, "fox", mask, profile_steps=0, **QUIET)
+    assert masked.data["query"].values.tolist() == [5]
+    for wrong in ([(4, 0)], [(0, -1)], [(0, 0), (1, 4)]):
+        with pytest.raises(InputError, match=r"place.*4 x 4"):
+            probe.attention_maps(image, "fox", wrong, **QUIET)
+    with pytest.raises(InputError, match="not text tokens"):
+        probe.attention_maps(image, "fox", [(0, 0)], group="text", **QUIET)
+
+
+def test_shares_and_text_are_the_rest_of_each_row(probe, image):
+    settings = {"interventions": [Keep((1, 4, 9))], "mean_over": ("head",), **QUIET}
+    for changes in ({**settings, "interventions": ()}, settings):
+        maps = probe.attention_maps(image, "fox", [0, 7], text=True, **changes)
+        np.testing.assert_allclose(maps.shares.sum("key_group"), 1, atol=1e-5)
+        reference, text = (
+            each.sum(name)
+            for each, name in ((maps.data.fillna(0), "token"), (maps.text, "text_token"))
+        )
+        np.testing.assert_allclose(maps.shares.sel(key_group="reference"), reference, atol=1e-6)
+        np.testing.assert_allclose(maps.shares.sel(key_group="text"), text, atol=1e-6)
+    assert probe.attention_maps(image, "fox", [0], **QUIET).text is None
+    whole = probe.attention_maps(image, "fox", **QUIET)
+    profile = probe.profile(image, "fox", **QUIET)
+    mass = profile.mass.sel(query_group="generation")
+    np.testing.assert_allclose(whole.shares.mean("query"), mass, atol=1e-5)
+
+
+def test_whole_rows_are_made_a_part_at_a_time(probe, image, monkeypatch):
+    whole = probe.attention_maps(image, "fox", text=True, **QUIET)
+    monkeypatch.setattr("recast_probe.runs.row_recorder.PART_BYTES", 2000)
+    parts = probe.attention_maps(image, "fox", text=True, **QUIET)
+    np.testing.assert_allclose(parts.data, whole.data, atol=1e-7)
+    np.testing.assert_allclose(parts.text, whole.text, atol=1e-7)

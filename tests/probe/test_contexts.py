@@ -121,12 +121,18 @@ CONTEXTS = {
 }
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_other_contexts(image, context):
-    probe = Probe(tiny.build_tiny_pipeline())
+@pytest.fixture(scope="module")
+def outside():
+    """A probe, and what it finds outside of any context: scores, an image, activations."""
+    probe, image = Probe(tiny.build_tiny_pipeline()), tiny.tiny_image()
     known = probe.profile(image, "fox", **QUIET).score
     cut = np.asarray(probe.generate(image, "fox", interventions=[CUT], **QUIET).image)
-    activations = probe.record(image, "fox", **QUIET)
+    return probe, known, cut, probe.record(image, "fox", **QUIET)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_other_contexts(outside, context):
+    (probe, known, cut, activations), image = outside, tiny.tiny_image()
     with CONTEXTS[context]():
         wanted = plain(probe, image)
         for attachment in ("nnsight", "hooks"):

@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import recast_probe as rp
 from recast_probe.errors import InputError
 from recast_probe.images.loading import check_same_shape, image_digest, load_image, load_mask
+from recast_probe.testing import tiny_qwen
 
 ORIENTATION = 0x0112
 
@@ -178,3 +180,13 @@ def test_the_digest_knows_pixels_and_size(picture):
     assert len(digest) == 64
     assert digest != image_digest(picture.transpose(Image.Transpose.ROTATE_180))
     assert image_digest(Image.new("RGB", (2, 3))) != image_digest(Image.new("RGB", (3, 2)))
+
+
+def test_transparency_reaches_pipelines_that_read_it(probe):
+    clear = Image.new("RGBA", (64, 64), (9, 8, 7, 0))
+    layered = rp.Probe(tiny_qwen.build_layered())
+    found = [
+        each.pipeline_arguments(clear, "a fox", 2)["image"].getpixel((5, 5))
+        for each in (probe, layered)
+    ]
+    assert found == [(255, 255, 255), (9, 8, 7, 0)]

@@ -9,7 +9,8 @@ import torch
 from recast_probe.errors import VerificationError
 from recast_probe.layout import Grid
 from recast_probe.probe import Probe
-from recast_probe.runs.verification import dense_scores, watch_attention
+from recast_probe.runs.verification import dense_scores
+from recast_probe.runs.watching import watch_attention
 from recast_probe.testing import tiny
 
 STEPS = 3

@@ -194,9 +194,7 @@ def test_attention_that_is_not_reached(pipe, image, monkeypatch):
 
     processor = type("FluxAttnProcessor", (FluxAttnProcessor,), {"__call__": elsewhere})()
     pipe.transformer.single_transformer_blocks[1].attn.set_processor(processor)
-    with pytest.raises(
-        UnsupportedPipelineError, match=r"block 3 .*not reached in transformer call 0"
-    ):
+    with pytest.raises(VerificationError, match=r"block 3 .*not reached in transformer call 0"):
         probe.profile(image, "fox", **QUIET)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from recast_probe.errors import InputError, VerificationError
+from recast_probe.errors import InputError
 from recast_probe.layout import Grid
+from recast_probe.pipelines.position_ids import raster_grids
 from recast_probe.pipelines.transformer import TransformerFamily
 
 LONGEST_PROMPT = 512
@@ -72,24 +72,4 @@ class Flux(TransformerFamily):
         Raises:
             VerificationError: the position ids are not raster grids.
         """
-        positions = inputs["img_ids"]
-        positions = positions[0] if positions.ndim == 3 else positions
-        positions = positions.detach().float().cpu().numpy().round().astype(np.int64)
-        images, counts = np.unique(positions[:, 0], return_counts=True)
-        grids, start = [], 0
-        for count in counts:
-            part = positions[start : start + count]
-            rows, columns = (part[:, axis].max() - part[:, axis].min() + 1 for axis in (1, 2))
-            raster = np.stack(np.divmod(np.arange(rows * columns), columns), axis=1)
-            found = part[:, 1:3] - part[:, 1:3].min(axis=0)
-            # besides row and column, all tokens of an image have the same numbers
-            others = np.ptp(np.delete(part, (1, 2), axis=1), axis=0)
-            if others.any() or found.shape != raster.shape or (found != raster).any():
-                raise VerificationError(
-                    "The transformer's image position ids are not raster grids one after the other "
-                    f"(images {images.tolist()}, {counts.tolist()} tokens); this pipeline does not "
-                    f"lay out tokens as {self.name} does."
-                )
-            grids.append(Grid(rows=int(rows), columns=int(columns)))
-            start += count
-        return grids
+        return raster_grids(inputs["img_ids"], self.name)

@@ -52,3 +52,22 @@ class CachedFluxSingleBlock(CachedBlock):
 
     def output_module(self) -> tuple[torch.nn.Module, Callable[[Any, Any], Tensor]]:
         return self.block.proj_out, lambda _, output: self.generation(output)
+
+
+FLUX_BLOCKS: dict[str, type[CachedBlock]] = {
+    "double": CachedFluxDoubleBlock,
+    "single": CachedFluxSingleBlock,
+}
+"""FLUX.1's blocks by kind, for ``cached_types``."""
+
+
+class CachedReduxSingleBlock(CachedFluxSingleBlock):
+    """A single-stream block of FLUX.1 with the generation tokens last."""
+
+    def generation(self, sequence: Tensor) -> Tensor:
+        return sequence[:, -self.cache.layout.generation.size :]
+
+    def in_order(self, sequence: Tensor) -> Tensor:
+        text = self.cache.layout.text
+        others = sequence[:, text : -self.cache.layout.generation.size]
+        return torch.cat([sequence[:, :text], self.generation(sequence), others], dim=1)

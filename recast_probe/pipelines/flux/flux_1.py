@@ -46,10 +46,9 @@ class Flux1(Flux):
             InputError: embeddings of prompt and negative prompt that the pipeline does not take
                 together.
         """
-        names = self.branch_names(overrides)
-        given = [self.given_embeddings(overrides, name) for name in names]
+        given = [self.given_embeddings(overrides, name) for name in self.texts]
         shapes = [tuple(each.shape) for each in given if each is not None]
-        if len(set(shapes)) > 1:
+        if len(set(shapes)) > 1 and len(self.branch_names(overrides)) > 1:
             raise InputError(
                 f"prompt_embeds {shapes[0]} and negative_prompt_embeds {shapes[1]} must have the "
                 "same shape in this pipeline; fill up the shorter ones as pipe.encode_prompt does."
@@ -58,7 +57,7 @@ class Flux1(Flux):
 
     def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         transformer: Any = self.transformer
-        tokens = transformer.x_embedder(inputs["hidden_states"][:, : layout.generation.size])
+        tokens = transformer.x_embedder(self.generation_rows(inputs["hidden_states"], layout))
         clocks = [inputs["timestep"], inputs.get("guidance")]
         # the transformer takes both a thousandfold
         times = [each.to(tokens.dtype) * 1000 for each in clocks if each is not None]
@@ -83,6 +82,18 @@ class Flux1(Flux):
             )
             found[branch] = np.asarray(tokens["attention_mask"]) == 0
         return found
+
+    def text_words(
+        self, prompt: str, tokens: int, arguments: Mapping[str, Any]
+    ) -> tuple[str, ...] | None:
+        tokenizer = self.pipe.tokenizer_2
+        if tokenizer is None or arguments.get("prompt_2"):
+            return None
+        _, (_, (text,)) = self._read({"prompt": prompt}, "conditional")
+        ids = tokenizer(text, padding="max_length", max_length=tokens, truncation=True)["input_ids"]
+        words = tokenizer.convert_ids_to_tokens(ids)
+        # sentencepiece marks the space before a word
+        return tuple(word.replace("\u2581", " ") for word in words)
 
     def cut_off(self, arguments: Mapping[str, Any]) -> list[tuple[str, str, int, int]]:
         found = []

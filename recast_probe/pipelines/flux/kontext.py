@@ -14,15 +14,14 @@ from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.pipelines.cached_blocks import CachedBlock
 from recast_probe.pipelines.flux.base import MEGAPIXEL
-from recast_probe.pipelines.flux.cached_blocks import CachedFluxDoubleBlock, CachedFluxSingleBlock
+from recast_probe.pipelines.flux.cached_blocks import FLUX_BLOCKS
 from recast_probe.pipelines.flux.flux_1 import Flux1
 from recast_probe.pipelines.flux.sequence import FluxSequence
 
 
 class FluxKontext(FluxSequence, Flux1):
-    """``FluxKontextPipeline`` of diffusers, of any size.
+    """``FluxKontextPipeline`` of diffusers: the reference is the picture to edit.
 
     Examples:
         >>> from recast_probe.testing.tiny import build_tiny_pipeline
@@ -34,10 +33,7 @@ class FluxKontext(FluxSequence, Flux1):
     pipelines = ("FluxKontextPipeline",)
     leaves_flow_sigmas = False
     processors: ClassVar[dict[str, str]] = dict.fromkeys(("double", "single"), "FluxAttnProcessor")
-    cached_types: ClassVar[dict[str, type[CachedBlock]]] = {
-        "double": CachedFluxDoubleBlock,
-        "single": CachedFluxSingleBlock,
-    }
+    cached_types = FLUX_BLOCKS
     remedy = "IP-Adapter processors cannot be traced, call pipe.unload_ip_adapter() first"
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
-
-import torch
+from typing import ClassVar
 
 from recast_probe.pipelines.cached_blocks import CachedBlock, cached_blocks
 from recast_probe.pipelines.feature_cache import FeatureCache
@@ -21,18 +19,14 @@ class FluxSequence(Flux, SequenceFamily):
     """Shared by FLUX.1 Kontext and FLUX.2; not a family itself.
 
     Attributes:
-        cached_types: how a block runs from a cache, by kind of block.
+        cached_types: how a block runs from a cache, by kind of block; empty where none can.
     """
 
-    cached_types: ClassVar[Mapping[str, type[CachedBlock]]]
-
-    def kept_positions(
-        self, inputs: Mapping[str, Any], rows: torch.Tensor, references: int
-    ) -> dict[str, Any]:
-        positions = inputs["img_ids"]
-        return {"img_ids": positions.index_select(positions.ndim - 2, rows.to(positions.device))}
+    cached_types: ClassVar[Mapping[str, type[CachedBlock]]] = {}
 
     def cached_blocks(self, cache: FeatureCache) -> AbstractContextManager[None]:
+        if not self.cached_types:
+            return super().cached_blocks(cache)
         kinds = (self.cached_types[kind] for kind, _, _ in self.block_places())
         blocks = list(zip(kinds, self.block_modules(), strict=True))
         return cached_blocks(blocks, cache)

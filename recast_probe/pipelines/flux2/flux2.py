@@ -31,7 +31,7 @@ from recast_probe.pipelines.flux2.cached_blocks import (
 
 
 class Flux2(FluxSequence):
-    """``Flux2Pipeline`` of diffusers, of any size.
+    """``Flux2Pipeline`` of diffusers: the references are any number of pictures.
 
     Examples:
         >>> from recast_probe.testing.tiny_flux2 import build_flux2
@@ -122,7 +122,9 @@ class Flux2(FluxSequence):
         pixels = self.token_pixels()
         return Grid(rows=height // pixels, columns=width // pixels)
 
-    def crop_box(self, image: Image.Image) -> tuple[float, float, float, float]:
+    def crop_box(
+        self, image: Image.Image, arguments: Mapping[str, Any]
+    ) -> tuple[float, float, float, float]:
         (width, height), grid = self._scaled_size(image), self._reference_grid(image)
         pixels = self.token_pixels()
         seen_width, seen_height = grid.columns * pixels, grid.rows * pixels
@@ -206,7 +208,7 @@ class Flux2(FluxSequence):
 
     def modulated_input(self, inputs: Mapping[str, Any], layout: TokenLayout) -> torch.Tensor:
         transformer: Any = self.transformer
-        states = inputs["hidden_states"][:, : layout.generation.size]
+        states = self.generation_rows(inputs["hidden_states"], layout)
         # the transformer takes both a thousandfold
         timestep, guidance = (
             None if each is None else each.to(states.dtype) * 1000

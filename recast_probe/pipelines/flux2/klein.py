@@ -18,7 +18,7 @@ from recast_probe.pipelines.flux2.flux2 import Flux2
 
 
 class Flux2Klein(Flux2):
-    """``Flux2KleinPipeline`` of diffusers, of any size, distilled or not.
+    """``Flux2KleinPipeline`` of diffusers, distilled or not: the references are as in FLUX.2.
 
     Examples:
         >>> from recast_probe.testing.tiny_flux2 import build_klein
@@ -41,9 +41,10 @@ class Flux2Klein(Flux2):
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         arguments = super().call_arguments(overrides)
+        if len(self.branch_names(arguments)) == 1:
+            return arguments
         given, negative = (arguments.get(text.embeddings) for text in self.texts.values())
-        guided = len(self.branch_names(arguments)) > 1
-        if guided and given is not None and negative is None and len(given) > 1:
+        if given is not None and negative is None and len(given) > 1:
             raise InputError(
                 f"The pipeline makes one negative embedding for the {len(given)} prompts of "
                 "prompt_embeds; give negative_prompt_embeds, or guidance_scale=1."

@@ -10,6 +10,9 @@ added to the block's output. Three things follow for a profile:
   how much the image matters; the scale and the values do. Scores say how that 1 is shared out.
 - An image token stands for no place in the image: each comes from the embedding of the whole. The
   tokens of an image are one row without places, and nothing can be laid over the picture.
+
+A feature extractor may cut an image into views that are encoded one by one, and says how many in
+its attribute ``views``; all their tokens are then the image's one row.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ HOW_TO_LOAD = (
 
 
 class FluxIPAdapter(Flux1):
-    """``FluxPipeline`` of diffusers with one IP-Adapter loaded.
+    """``FluxPipeline`` of diffusers with one IP-Adapter: the reference is a picture's few tokens,
+    read beside the sequence.
 
     Examples:
         >>> from recast_probe.testing.tiny_ip_adapter import build_tiny_pipeline
@@ -63,7 +67,8 @@ class FluxIPAdapter(Flux1):
         if transformer is not None and getattr(transformer, "encoder_hid_proj", None) is None:
             raise UnsupportedPipelineError(
                 f"This {type(self.pipe).__name__} has no IP-Adapter, so it has no reference tokens "
-                f"to probe. Load one first: {HOW_TO_LOAD}."
+                f"to probe. Load one first: {HOW_TO_LOAD}; or, for FLUX.1 Redux, put it together "
+                "with its prior by recast_probe.FluxReduxPipeline.from_pipelines(prior, pipe)."
             )
         super().check_parts()
 
@@ -88,7 +93,7 @@ class FluxIPAdapter(Flux1):
             if kind == "double"
         ]
 
-    def attention_call_order(self) -> list[int]:
+    def attention_call_order(self, inputs: Mapping[str, Any]) -> list[int]:
         # a double-stream block attends by itself first, then through the adapter
         return [2 * block + 1 for block in range(len(self.attention_calls()))]
 
@@ -105,7 +110,11 @@ class FluxIPAdapter(Flux1):
 
     def _tokens_per_image(self) -> int:
         (layer,) = self.pipe.transformer.encoder_hid_proj.image_projection_layers
-        return int(layer.num_image_text_embeds)
+        return int(layer.num_image_text_embeds) * self._views()
+
+    def _views(self) -> int:
+        """Embeddings of each image."""
+        return int(getattr(self.pipe.feature_extractor, "views", 1))
 
     def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         self.check()  # the adapter may have been unloaded meanwhile
@@ -170,10 +179,16 @@ class FluxIPAdapter(Flux1):
                 "IP-Adapter the reference does not stand there."
             )
         embeddings = (inputs.get("joint_attention_kwargs") or {}).get(IMAGES)
+        count = 0 if embeddings is None else int(embeddings[0].shape[1])
+        if count % self._views():
+            raise VerificationError(
+                f"The transformer was given {count} embeddings of images, and the feature "
+                f"extractor makes {self._views()} of each."
+            )
         return TokenLayout(
-            text=int(inputs["encoder_hidden_states"].shape[1]),
+            text=self.observed_text(inputs),
             generation=grids[0],
-            references=self._rows(0 if embeddings is None else int(embeddings[0].shape[1])),
+            references=self._rows(count // self._views()),
         )
 
     def read_attention(

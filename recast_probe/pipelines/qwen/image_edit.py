@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.errors import InputError
-from recast_probe.layout import Grid, TokenLayout
-from recast_probe.pipelines.qwen.text import text_facts, text_token_ids, vision_token_mask
+from recast_probe.layout import TokenLayout
+from recast_probe.pipelines.qwen.text import ReadsPictures, text_token_ids
 from recast_probe.pipelines.qwen.transformer import QwenTransformer
 
 REFERENCE_AREA = 1024 * 1024
 
 
-class QwenImageEdit(QwenTransformer):
-    """``QwenImageEditPipeline`` of diffusers, with one reference.
+class QwenImageEdit(ReadsPictures, QwenTransformer):
+    """``QwenImageEditPipeline`` of diffusers: the reference is the picture to edit, which the text
+    has seen too.
 
     Examples:
         >>> from recast_probe.testing.tiny_qwen import build_tiny_pipeline
@@ -41,17 +41,9 @@ class QwenImageEdit(QwenTransformer):
 
     name = "qwen-image-edit"
     pipelines: tuple[str, ...] = ("QwenImageEditPipeline",)
-    needs_reference = True
     packages = ("torchvision",)
     # by which of the references the pipeline chooses the size of the output
     measure = 0
-
-    def call_arguments(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        return {self.guided_by: self.call_default(self.guided_by), **overrides}
-
-    def prepare_reference(self, image: Image.Image, overrides: Mapping[str, Any]) -> Image.Image:
-        """The image as it is: the pipeline scales it to one megapixel itself."""
-        return image
 
     def reference_arguments(
         self, images: Sequence[Image.Image], arguments: Mapping[str, Any]
@@ -92,66 +84,18 @@ class QwenImageEdit(QwenTransformer):
     def predict_layout(
         self, image: Image.Image | None, arguments: Mapping[str, Any]
     ) -> TokenLayout:
-        grids = [self._grid(self.reference_size(each)) for each in self.references(arguments)]
+        grids = [self.grid_of(self.reference_size(each)) for each in self.references(arguments)]
         return TokenLayout(
             text=self.text_tokens(arguments, "conditional"),
-            generation=self._grid((arguments["width"], arguments["height"])),
+            generation=self.grid_of((arguments["width"], arguments["height"])),
             references=tuple(grids),
         )
 
-    def text_tokens(self, arguments: Mapping[str, Any], branch: str) -> int:
-        given = self.given_embeddings(arguments, branch)
-        return len(self._ids(arguments, branch)) if given is None else given.shape[1]
-
-    def _grid(self, size: tuple[int, int]) -> Grid:
-        (width, height), pixels = size, self.token_pixels()
-        if min(width, height) < pixels:
-            raise InputError(
-                f"An image of {width} x {height} pixels is smaller than one token ({pixels} x "
-                f"{pixels} pixels); choose a larger or squarer image or output."
-            )
-        return Grid(rows=height // pixels, columns=width // pixels)
-
-    def _ids(self, arguments: Mapping[str, Any], branch: str) -> np.ndarray:
-        (name,) = self.texts[branch].prompts
-        prompt = arguments[name]
-        if not isinstance(prompt, str):
-            raise InputError(
-                f"{type(self.pipe).__name__} runs one prompt at a time, not {len(prompt)}; call "
-                "the probe for each of them."
-            )
+    def prompt_ids(self, prompt: str, arguments: Mapping[str, Any]) -> np.ndarray:
         before, sizes = self.pictures(self.references(arguments))
         return text_token_ids(self.pipe, before + prompt, sizes)
-
-    def _ids_by_branch(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        self.check_prompts_known(arguments)
-        names = self.branch_names(arguments)
-        return {branch: self._ids(arguments, branch) for branch in names}
 
     def _encode(self, arguments: Mapping[str, Any], branch: str) -> torch.Tensor:
         (name,) = self.texts[branch].prompts
         pictures = self.scaled_for_text(self.references(arguments))
         return self.pipe.encode_prompt(arguments[name], image=pictures)[0]
-
-    def padding_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        # a prompt that runs alone is not filled up
-        return {
-            branch: np.zeros((1, len(ids)), bool)
-            for branch, ids in self._ids_by_branch(arguments).items()
-        }
-
-    def vision_tokens(self, arguments: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {
-            branch: vision_token_mask(self.pipe, ids)[None]
-            for branch, ids in self._ids_by_branch(arguments).items()
-        }
-
-    def call_facts(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for branch in self.branch_names(arguments):
-            given = self.given_embeddings(arguments, branch)
-            if given is None:
-                found[branch] = text_facts(self.pipe, self._ids(arguments, branch))
-            else:  # which of them are vision tokens is not known
-                found[branch] = {"tokens": given.shape[1]}
-        return {"text": found}

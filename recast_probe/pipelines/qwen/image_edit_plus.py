@@ -11,7 +11,8 @@ from recast_probe.pipelines.qwen.image_edit import QwenImageEdit
 
 
 class QwenImageEditPlus(QwenImageEdit):
-    """``QwenImageEditPlusPipeline`` of diffusers, with one or several references.
+    """``QwenImageEditPlusPipeline`` of diffusers: the references are one or several pictures, which
+    the text has seen too.
 
     The output has the aspect ratio of the last reference unless it is given a height and a width.
 

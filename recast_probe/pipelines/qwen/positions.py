@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from torch import Tensor, nn
@@ -22,22 +23,20 @@ Shape = tuple[int, int, int]
 class KeptShapes:
     """The shapes of a call from which reference tokens were dropped.
 
-    Seen as a sequence, one entry a prompt, it lists the generation's shape and one row of the
-    reference tokens that are left: what ``zero_cond_t`` counts tokens by.
+    Seen as a sequence, one entry a prompt, it lists the first image's shape and one row of all
+    other tokens that are left: what ``zero_cond_t`` counts tokens by.
 
     Attributes:
         full: (frame, height, width) of every image, for every prompt, as the pipeline gave them.
         rows: int64, which image tokens are there, ascending, generation tokens first.
-        references: how many of them are reference tokens.
     """
 
     full: Sequence[Sequence[Shape]]
     rows: Tensor
-    references: int
 
     def __iter__(self) -> Iterator[list[Shape]]:
         for shapes in self.full:
-            yield [shapes[0], (1, 1, self.references)]
+            yield [shapes[0], (1, 1, len(self.rows) - prod(shapes[0]))]
 
     def __len__(self) -> int:
         return len(self.full)

@@ -30,6 +30,11 @@ from recast_probe.testing.conformance.reading import (
     check_several_references,
     check_true_guidance,
 )
+from recast_probe.testing.conformance.readme_table import (
+    families_table,
+    write_families_table,
+    written_table,
+)
 from recast_probe.testing.conformance.suite import (
     PROPERTIES,
     check_pipeline,
@@ -61,7 +66,10 @@ __all__ = [
     "check_token_cache",
     "check_true_guidance",
     "conformance_table",
+    "families_table",
     "outcome",
     "proves",
     "supported_cases",
+    "write_families_table",
+    "written_table",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.interventions import Intervention
+from recast_probe._utils.seeding import seeded
+from recast_probe.interventions import Intervention, Recast
 from recast_probe.probe import Probe
+from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.runs.result import RunResult
 from recast_probe.runs.verification import patches
 from recast_probe.testing.images import assert_same_image
@@ -33,6 +36,8 @@ class Case:
         settings: of every call of the pipeline, such as height and width.
         guidance: settings that make a step of two calls (true classifier-free guidance).
         prompts: two that differ.
+        of_generation: the generation's part of the latents that the scheduler steps; by default all
+            of them.
         refuses: what the model cannot do: by property, a part of the sentence in which it refuses.
             A refusal that is not announced here fails, and so does one that no longer comes.
 
@@ -49,6 +54,7 @@ class Case:
     settings: Mapping[str, Any] = field(default_factory=dict)
     guidance: Mapping[str, Any] = field(default_factory=lambda: dict(GUIDANCE))
     prompts: tuple[str, str] = ("a red fox", "snow")
+    of_generation: Callable[[torch.Tensor], torch.Tensor] = torch.clone
     refuses: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -57,6 +63,31 @@ class Case:
         pipe = self.build()
         pipe.set_progress_bar_config(disable=True)
         return Probe(pipe, name=self.name)
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Its runs as they are."""
+        return Runs(self)
+
+    @cached_property
+    def guided_runs(self) -> Runs:
+        """Runs with true classifier-free guidance, which a model may refuse."""
+        return Runs(self, more=self.guidance)
+
+    @property
+    def changed_runs(self) -> Runs:
+        """Runs of both branches where it has two, since what acts must act in both."""
+        return self.runs if "true guidance" in self.refuses else self.guided_runs
+
+    @cached_property
+    def reference_tokens(self) -> int:
+        """Reference tokens of a run with one image."""
+        return self.probe.layout(self.image, self.prompt, **self.settings).reference_tokens
+
+    @property
+    def recast(self) -> Recast:
+        """The method, with a third of the reference tokens."""
+        return Recast(self.reference_tokens // 3 + 1, blocks="all")
 
     @property
     def image(self) -> Image.Image:
@@ -74,7 +105,7 @@ class Made:
     """What a run made.
 
     Attributes:
-        images: one a prompt, uint8 (height, width, channel).
+        images: one a prompt, uint8 (height, width, channel), or (layer, height, width, channel).
         latents: after every step, float (step, prompt, token, channel).
         result: of the probe; None for a run of the pipeline alone.
     """
@@ -82,6 +113,12 @@ class Made:
     images: list[np.ndarray]
     latents: torch.Tensor
     result: RunResult | None = None
+
+    @property
+    def profiles(self) -> tuple[AttentionProfile, ...]:
+        """Of the probe's run, one a prompt."""
+        assert self.result is not None, "A run of the pipeline alone has no profiles."
+        return self.result.profiles
 
 
 @dataclass(frozen=True)
@@ -122,24 +159,42 @@ class Runs:
             **self.settings,
         }
 
+    def images_of(self, output: Any) -> Any:
+        """The images, or lists of layers or frames, of what the pipeline gives."""
+        return getattr(output, self.probe.family.output_name)
+
+    @cached_property
+    def alone(self) -> Made:
+        """What ``plain`` makes, made once, at any time before."""
+        return self.plain()
+
+    @cached_property
+    def profiled(self) -> Made:
+        """What a profiled run makes, made once."""
+        return self.made(profile=True)
+
     def plain(self) -> Made:
         """The pipeline alone."""
         arguments = self.probe.pipeline_arguments(**self.call)
-        seen, keep = _latents()
-        images = self.probe.pipe(**arguments, callback_on_step_end=keep).images
-        return Made([np.asarray(image) for image in images], torch.stack(seen))
+        # a pipeline may draw from torch's global random state besides its generators
+        with steps_of(self.probe.pipe) as seen, seeded(SEED, self.probe.pipe):
+            images = self.images_of(self.probe.pipe(**arguments))
+        return self._made(images, seen)
 
     def made(self, *interventions: Intervention, **settings: Any) -> Made:
         """The probe's run with these interventions."""
-        seen, keep = _latents()
-        result = self.probe.generate(
-            **self.call,
-            interventions=interventions,
-            progress=False,
-            callback_on_step_end=keep,
-            **settings,
-        )
-        return Made([np.asarray(image) for image in result.images], torch.stack(seen), result)
+        with steps_of(self.probe.pipe) as seen:
+            result = self.probe.generate(
+                **self.call, interventions=interventions, progress=False, **settings
+            )
+        images = result.layers or result.images
+        return self._made(images, seen, result)
+
+    def _made(
+        self, images: Sequence[Any], seen: list[torch.Tensor], result: RunResult | None = None
+    ) -> Made:
+        latents = torch.stack([self.case.of_generation(each) for each in seen])
+        return Made([np.asarray(image) for image in images], latents, result)
 
     def state(self) -> tuple[Any, ...]:
         """All that a run could leave behind on the pipeline, for comparison."""
@@ -157,14 +212,34 @@ class Runs:
         )
 
 
-def _latents() -> tuple[list[torch.Tensor], Callable[..., dict[str, Any]]]:
+@contextmanager
+def steps_of(pipe: Any, stop: bool = False) -> Iterator[list[torch.Tensor]]:
+    """The latents that the pipeline's scheduler makes in each step, while inside.
+
+    Not every pipeline takes a ``callback_on_step_end``.
+
+    Args:
+        stop: raise KeyboardInterrupt after the first step.
+    """
     seen: list[torch.Tensor] = []
+    scheduler = pipe.scheduler
+    kind = type(scheduler)
 
-    def keep(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        seen.append(tensors["latents"].clone())
-        return {}
+    class Watched(kind):  # type: ignore[valid-type,misc]
+        def step(self, *given: Any, **named: Any) -> Any:
+            made = super().step(*given, **named)
+            if self is scheduler:  # a copy rehearses the schedule
+                seen.append(made[0].clone())
+                if stop:
+                    raise KeyboardInterrupt
+            return made
 
-    return seen, keep
+    Watched.__name__ = kind.__name__
+    scheduler.__class__ = Watched
+    try:
+        yield seen
+    finally:
+        scheduler.__class__ = kind
 
 
 def assert_same(found: Made, expected: Made) -> None:

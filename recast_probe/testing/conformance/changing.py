@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from recast_probe._utils.seeding import seeded
 from recast_probe.acceleration.accelerated_pipeline import accelerate
 from recast_probe.interventions import (
     Intervention,
@@ -15,7 +16,6 @@ from recast_probe.interventions import (
     Merge,
     Patch,
     Prune,
-    Recast,
     ReuseReference,
     StepCache,
     TokenCache,
@@ -24,25 +24,15 @@ from recast_probe.interventions import (
 from recast_probe.layout import TokenLayout
 from recast_probe.selection.rankings import random
 from recast_probe.testing.conformance.case import (
+    SEED,
     STEPS,
     Case,
     Made,
-    Runs,
     assert_close,
     assert_same,
     distance,
 )
 from recast_probe.testing.conformance.dense import dense_run
-
-
-def reference_tokens(case: Case) -> int:
-    """Reference tokens of the case's run with one image."""
-    return case.probe.layout(case.image, case.prompt, **case.settings).reference_tokens
-
-
-def changed_runs(case: Case) -> Runs:
-    """Runs of both branches where a case has two, since what acts must act in both."""
-    return Runs(case, more={} if "true guidance" in case.refuses else case.guidance)
 
 
 def check_hooks_equal_nnsight(case: Case) -> None:
@@ -56,13 +46,11 @@ def check_hooks_equal_nnsight(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_hooks_equal_nnsight(supported_cases()[0])
     """
-    runs = changed_runs(case)
-    plain, before = runs.plain(), runs.state()
-    recast = Recast(reference_tokens(case) // 3 + 1, blocks="all")
-    for arm in ([], [recast]):
-        traced, hooked = (
-            runs.made(*arm, profile=True, attachment=each) for each in ("nnsight", "hooks")
-        )
+    runs = case.changed_runs
+    plain, before = runs.alone, runs.state()
+    for arm in ([], [case.recast]):
+        traced = runs.made(*arm, profile=True) if arm else runs.profiled
+        hooked = runs.made(*arm, profile=True, attachment="hooks")
         assert_same(hooked, traced)
         assert (distance(traced, plain) == 0) == (not arm)
         _assert_same_profile(hooked, traced)
@@ -70,10 +58,8 @@ def check_hooks_equal_nnsight(case: Case) -> None:
 
 
 def _assert_same_profile(found: Made, expected: Made) -> None:
-    assert found.result is not None
-    assert expected.result is not None
     for name in ("score", "mass", "conditional_entropy"):
-        one, other = (each.result.profiles[0].dataset[name] for each in (found, expected))  # type: ignore[union-attr]
+        one, other = (each.profiles[0].dataset[name] for each in (found, expected))
         np.testing.assert_array_equal(one.values, other.values)
 
 
@@ -88,15 +74,16 @@ def check_accelerated_equals_probed(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_accelerated_equals_probed(supported_cases()[0])
     """
-    runs = changed_runs(case)
-    plain, before = runs.plain(), runs.state()
-    tokens = reference_tokens(case)
-    recast = Recast(tokens // 3 + 1, blocks="all")
-    for arm in (recast, Prune(random(tokens, 0), tokens // 2, start=1)):
+    runs = case.changed_runs
+    plain, before = runs.alone, runs.state()
+    tokens = case.reference_tokens
+    for arm in (case.recast, Prune(random(tokens, 0), tokens // 2, start=1)):
         traced = runs.made(arm)
         assert traced.result is not None
         with accelerate(case.probe.pipe, interventions=[arm]) as accelerated:
-            live = case.probe.pipe(**case.probe.pipeline_arguments(**runs.call)).images
+            arguments = case.probe.pipeline_arguments(**runs.call)
+            with seeded(SEED, case.probe.pipe):
+                live = runs.images_of(case.probe.pipe(**arguments))
             assert accelerated.report is not None
             counts = accelerated.report["reference_tokens_per_step"]
         np.testing.assert_array_equal(np.asarray(live[0]), traced.images[0])
@@ -108,6 +95,8 @@ def check_accelerated_equals_probed(case: Case) -> None:
 def check_pruned_equals_absent(case: Case) -> None:
     """Dropped tokens are in no attention: latents are those with minus infinity at their keys.
 
+    Reading such a run changes no bit of it.
+
     Raises:
         AssertionError: the property does not hold.
         InputError, UnsupportedPipelineError: the pipeline refuses such a run.
@@ -116,8 +105,8 @@ def check_pruned_equals_absent(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_pruned_equals_absent(supported_cases()[0])
     """
-    tokens, runs = reference_tokens(case), changed_runs(case)
-    plain = runs.plain()
+    tokens, runs = case.reference_tokens, case.changed_runs
+    plain = runs.alone
     assert_same(runs.made(Keep(tuple(range(tokens)))), plain)
     some = range(0, tokens, 3)
     arms: list[tuple[Intervention, Sequence[int]]] = [
@@ -131,6 +120,8 @@ def check_pruned_equals_absent(case: Case) -> None:
         absent = sorted(set(range(tokens)) - set(kept))
         wanted, _ = dense_run(runs, lambda layout, absent=absent: _keys(layout, absent))  # type: ignore[misc]
         assert_close(made, wanted, plain)
+        if kept:
+            assert_same(runs.made(drop, profile=True), made)
 
 
 def _keys(layout: TokenLayout, tokens: Sequence[int]) -> list[tuple[slice, slice]]:
@@ -149,19 +140,20 @@ def check_cut_equals_minus_infinity(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_cut_equals_minus_infinity(supported_cases()[0])
     """
-    tokens, runs = reference_tokens(case), changed_runs(case)
+    tokens, runs = case.reference_tokens, case.changed_runs
     some = range(0, tokens, 2)
-    cuts = [
-        Knockout("reference", "generation", tokens=some),
-        Knockout("generation", "text"),
-    ]
+    cuts = [Knockout("reference", "generation", tokens=some)]
+    family = case.probe.family
+    if family.text_in_sequence and "text" in family.query_groups:
+        cuts.append(Knockout("generation", "text"))
 
     def closed(layout: TokenLayout) -> list[tuple[slice, slice]]:
         generation, text = layout.span("generation"), layout.span("text")
-        return [(text, generation)] + [(generation, keys) for _, keys in _keys(layout, some)]
+        edges = [(generation, keys) for _, keys in _keys(layout, some)]
+        return edges + [(text, generation)] * (len(cuts) - 1)
 
     wanted, _ = dense_run(runs, closed)
-    assert_close(runs.made(*cuts), wanted, runs.plain())
+    assert_close(runs.made(*cuts), wanted, runs.alone)
 
 
 def check_merged_reference(case: Case) -> None:
@@ -175,8 +167,8 @@ def check_merged_reference(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_merged_reference(supported_cases()[0])
     """
-    tokens, runs = reference_tokens(case), changed_runs(case)
-    plain = runs.plain()
+    tokens, runs = case.reference_tokens, case.changed_runs
+    plain = runs.alone
     assert_same(runs.made(Merge(tokens)), plain)
     merged, unweighted = (
         runs.made(Merge(tokens // 2, start=1, proportional=each)) for each in (True, False)
@@ -198,8 +190,8 @@ def check_reused_keys(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_reused_keys(supported_cases()[0])
     """
-    runs = changed_runs(case)
-    plain = runs.plain()
+    runs = case.changed_runs
+    plain = runs.alone
     assert_same(runs.made(ReuseReference(refresh=1)), plain)
     stale = runs.made(ReuseReference())
     assert (stale.latents[0] == plain.latents[0]).all(), "The storing step is not the full one."
@@ -215,10 +207,14 @@ def check_patched_activations(case: Case) -> None:
 
     Examples:
         >>> from recast_probe.testing.conformance import supported_cases
-        >>> check_patched_activations(supported_cases()[0])
+        >>> cases = {case.name: case for case in supported_cases()}
+        >>> check_patched_activations(cases["FluxPipeline + IP-Adapter"])
+        Traceback (most recent call last):
+            ...
+        recast_probe.errors.UnsupportedPipelineError: Record works on the blocks' own ...
     """
-    runs, kinds = changed_runs(case), ("keys", "values", "residual", "embeddings")
-    plain = runs.plain()
+    runs, kinds = case.changed_runs, ("keys", "values", "residual", "embeddings")
+    plain = runs.alone
     other = replace(runs, image=case.image.rotate(180))
     own, foreign = (
         each.probe.record(**each.call, what=kinds, progress=False) for each in (runs, other)
@@ -239,8 +235,8 @@ def check_step_cache(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_step_cache(supported_cases()[0])
     """
-    runs = changed_runs(case)
-    plain = runs.plain()
+    runs = case.changed_runs
+    plain = runs.alone
     assert_same(runs.made(StepCache(STEPS)), plain)
     assert distance(runs.made(StepCache(STEPS - 1)), plain) > 1e-4
 
@@ -256,7 +252,7 @@ def check_token_cache(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_token_cache(supported_cases()[0])
     """
-    runs = changed_runs(case)
-    plain = runs.plain()
+    runs = case.changed_runs
+    plain = runs.alone
     assert_same(runs.made(TokenCache(interval=1)), plain)
     assert distance(runs.made(TokenCache(interval=STEPS, first_full=1)), plain) > 1e-5

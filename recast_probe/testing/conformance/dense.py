@@ -6,21 +6,23 @@ reads or cuts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from recast_probe.attention.autocast import as_cast
-from recast_probe.layout import TokenLayout
-from recast_probe.runs.verification import watch_attention
+from recast_probe.attention.inputs import AttentionInputs
+from recast_probe.attention.order import restored
+from recast_probe.layout import GROUPS, TokenLayout
+from recast_probe.profiles.profile import AttentionProfile
+from recast_probe.runs.verification import canonical_rows
+from recast_probe.runs.watching import watch_attention
 from recast_probe.testing.conformance.case import Made, Runs
 
 # by layout: queries and keys between which nothing flows, as spans of the sequence
 Closed = Callable[[TokenLayout], list[tuple[slice, slice]]]
-GROUPS = ("text", "generation", "reference")
 
 
 @dataclass
@@ -56,32 +58,73 @@ def dense_run(runs: Runs, closed: Closed | None = None) -> tuple[Made, Dense]:
             then the dense one.
     """
     probe, found = runs.probe, Dense()
-    layouts = list(branch_layouts(runs).items())
-    blocks = {call: n for n, call in enumerate(probe.family.attention_call_order())}
+    layouts = branch_layouts(runs)
+    calls = probe.family.calls_of_step(list(layouts))
 
     def on_attention(call: int, attention: int, given: Mapping[str, Any]) -> torch.Tensor | None:
-        if attention not in blocks:
-            return None
-        step, (branch, layout) = call // len(layouts), layouts[call % len(layouts)]
-        query, key, value = (as_cast(given[name]) for name in ("query", "key", "value"))
-        query, key, value = (each.double().transpose(1, 2) for each in (query, key, value))
-        scale = given.get("scale") or query.shape[-1] ** -0.5
-        logits = query @ key.transpose(-1, -2) * scale
-        if closed:
-            mask = torch.zeros(layout.total, layout.total, dtype=torch.bool)
-            for queries, keys in closed(layout):
-                mask[queries, keys] = True
-            if logits.shape[-1] != layout.total:
-                mask = mask[layout.span("generation"), layout.span("reference")]
-            logits = logits.masked_fill(mask, -torch.inf)
-        probability = logits.softmax(-1).nan_to_num(0)  # a query without any key gets nothing
-        _note(found, (branch, step, blocks[attention]), probability, layout)
+        inputs = watching["inputs"]
+        order = probe.family.attention_call_order(inputs)
+        if attention not in order:
+            return _among_references(given, next(iter(layouts.values())), closed)
+        step, branches = call // len(calls), calls[call % len(calls)]
+        rows = {branch: layouts[branch] for branch in branches}
+        made = [
+            _dense_rows(found, (branch, step, order.index(attention)), part, rows[branch], closed)
+            for branch, part in canonical_rows(probe.family, inputs, given, rows)
+        ]
         if closed is None:
             return None
-        return (probability @ value).transpose(1, 2).to(given["query"].dtype)
+        places = [probe.family.sequence_order(inputs, layout) for layout in rows.values()]
+        outputs = map(restored, made, places, rows.values())
+        return torch.cat(list(outputs)).to(given["query"].dtype)
 
-    with watch_attention(probe.family.transformer, on_attention):
+    with watch_attention(probe.family.transformer, on_attention) as watching:
         return runs.plain(), found
+
+
+def _among_references(
+    given: Mapping[str, Any], layout: TokenLayout, closed: Closed | None
+) -> torch.Tensor | None:
+    """Attention of reference tokens among themselves, which some models compute apart."""
+    query, key, value = (given[name].double().transpose(1, 2) for name in ("query", "key", "value"))
+    if closed is None or not query.shape[2] == key.shape[2] == layout.reference_tokens:
+        return None
+    logits = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    own = layout.span("reference")
+    probability = logits.masked_fill(_mask(closed, layout)[own, own], -torch.inf).softmax(-1)
+    return (probability.nan_to_num(0) @ value).transpose(1, 2).to(given["query"].dtype)
+
+
+def _mask(closed: Closed, layout: TokenLayout) -> torch.Tensor:
+    """Bool (query, key) of the whole sequence: between which nothing flows."""
+    mask = torch.zeros(layout.total, layout.total, dtype=torch.bool)
+    for queries, keys in closed(layout):
+        mask[queries, keys] = True
+    return mask
+
+
+def _dense_rows(
+    found: Dense,
+    place: tuple[str, int, int],
+    part: AttentionInputs,
+    layout: TokenLayout,
+    closed: Closed | None,
+) -> torch.Tensor:
+    """Attention's output of one branch (batch, token, head, dim), its statistics noted."""
+    query, key, value = (
+        each.double().transpose(1, 2) for each in (part.query, part.key, part.value)
+    )
+    logits = query @ key.transpose(-1, -2) * (part.scale or query.shape[-1] ** -0.5)
+    if part.hidden is not None:
+        logits = logits.masked_fill(part.hidden[:, None, None], -torch.inf)
+    if closed:
+        mask = _mask(closed, layout)
+        if logits.shape[-1] != layout.total:
+            mask = mask[layout.span("generation"), layout.span("reference")]
+        logits = logits.masked_fill(mask[: logits.shape[-2]], -torch.inf)
+    probability = logits.softmax(-1).nan_to_num(0)  # a query without any key gets nothing
+    _note(found, place, probability, layout)
+    return (probability @ value).transpose(1, 2)
 
 
 def _note(
@@ -101,15 +144,18 @@ def _note(
     found.entropy[place] = -torch.special.xlogy(within, within).sum(-1).mean(-1).numpy() / np.log(2)
 
 
-def assert_dense(runs: Runs, tolerance: float = 2e-5) -> None:
-    """A profile of these runs holds the dense statistics of the pipeline's own run, everywhere.
+def assert_dense(runs: Runs, profiles: Sequence[AttentionProfile], tolerance: float = 2e-5) -> Made:
+    """Profiles of these runs hold the dense statistics of the pipeline's own run, everywhere.
 
     Args:
+        profiles: one a prompt.
         tolerance: relative, of scores.
+
+    Returns:
+        What the pipeline's own run made.
     """
-    profiles = runs.probe.profile(**runs.call, progress=False)
-    _, dense = dense_run(runs)
-    for prompt, profile in enumerate(profiles if isinstance(profiles, list) else [profiles]):
+    plain, dense = dense_run(runs)
+    for prompt, profile in enumerate(profiles):
         data = profile.dataset
         spread = data["score"].std("token") / data["score"].mean("token")
         assert float(spread.max()) > 0.01, "Scores that are equal would hide a wrong order."
@@ -139,3 +185,4 @@ def assert_dense(runs: Runs, tolerance: float = 2e-5) -> None:
                 rtol=1e-4,
                 err_msg=str(at),
             )
+    return plain

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from recast_probe.interventions import Keep
 from recast_probe.probe import Probe
-from recast_probe.testing.conformance.case import Case, Runs, assert_same, distance
+from recast_probe.testing.conformance.case import (
+    Case,
+    Runs,
+    assert_same,
+    distance,
+    steps_of,
+)
 from recast_probe.testing.conformance.dense import assert_dense, dense_run
 from recast_probe.testing.images import assert_same_image
 
@@ -23,8 +31,8 @@ def check_image_bit_identical(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_image_bit_identical(supported_cases()[0])
     """
-    runs = Runs(case)
-    plain, before = runs.plain(), runs.state()
+    runs = case.runs
+    plain, before = runs.alone, runs.state()
     assert_same(runs.made(profile=True), plain)
     assert runs.state() == before, "Something is left on the pipeline."
     others = (Runs(case, image=case.image.rotate(180)), Runs(case, prompt=case.prompts[1]))
@@ -44,7 +52,8 @@ def check_scores_are_dense_softmax(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_scores_are_dense_softmax(supported_cases()[0])
     """
-    assert_dense(Runs(case))
+    profile = case.probe.profile(**case.runs.call, progress=False)
+    assert_dense(case.runs, [profile])
 
 
 def check_certificate(case: Case) -> None:
@@ -73,26 +82,20 @@ def check_runs_share_no_state(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_runs_share_no_state(supported_cases()[0])
     """
-    runs, other = Runs(case), Runs(case, prompt=case.prompts[1])
-    first, before = runs.made(profile=True), runs.state()
+    runs, other = case.runs, Runs(case, prompt=case.prompts[1])
+    first, before = runs.profiled, runs.state()
     other.made(Keep((0,)))
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     try:
-        call = runs.call | {"callback_on_step_end": interrupt}
-        case.probe.generate(**call, interventions=[Keep((0,))], profile=True, progress=False)
+        with steps_of(case.probe.pipe, stop=True):
+            runs.made(Keep((0,)), profile=True)
     except KeyboardInterrupt:
         pass
     else:
-        raise AssertionError("callback_on_step_end of the pipeline was not called.")
+        raise AssertionError("The pipeline's scheduler took no step.")
     assert runs.state() == before, "The interrupted run has left something on the pipeline."
     again = runs.made(profile=True)
     assert_same(again, first)
-    assert first.result is not None
-    assert again.result is not None
-    one, two = first.result.profiles[0].dataset, again.result.profiles[0].dataset
+    one, two = first.profiles[0].dataset, again.profiles[0].dataset
     np.testing.assert_array_equal(one["score"], two["score"])
 
 
@@ -110,8 +113,7 @@ def check_half_precision(case: Case) -> None:
     probe = Probe(case.build().to(torch.bfloat16), name=case.name)
     probe.pipe.set_progress_bar_config(disable=True)
     runs = Runs(case, probe_of=probe)
-    assert_same(runs.made(profile=True), runs.plain())
-    assert_dense(runs, tolerance=1e-4)
+    assert_same(runs.profiled, assert_dense(runs, runs.profiled.profiles, tolerance=1e-4))
 
 
 def check_several_prompts(case: Case) -> None:
@@ -125,20 +127,19 @@ def check_several_prompts(case: Case) -> None:
         >>> from recast_probe.testing.conformance import supported_cases
         >>> check_several_prompts(supported_cases()[0])
     """
-    _assert_prompts_as_alone(case, case.image)
+    _assert_prompts_as_alone(case.runs)
 
 
-def _assert_prompts_as_alone(case: Case, image: object) -> None:
-    together = Runs(case, image=image, prompt=list(case.prompts)).made(profile=True)
-    assert together.result is not None
-    for n, prompt in enumerate(case.prompts):
-        alone = Runs(case, image=image, prompt=prompt).made(profile=True)
-        assert alone.result is not None
+def _assert_prompts_as_alone(runs: Runs) -> None:
+    prompts = runs.case.prompts
+    together = replace(runs, prompt=list(prompts)).made(profile=True)
+    for n, each in enumerate((runs, replace(runs, prompt=prompts[1]))):
+        alone = each.profiled
         # batched kernels round differently
         assert_same_image(together.images[n], alone.images[0], levels=1)
         np.testing.assert_allclose(
-            together.result.profiles[n].dataset["score"],
-            alone.result.profiles[0].dataset["score"],
+            together.profiles[n].dataset["score"],
+            alone.profiles[0].dataset["score"],
             rtol=1e-4,
             atol=1e-7,
         )
@@ -153,22 +154,23 @@ def check_several_references(case: Case) -> None:
 
     Examples:
         >>> from recast_probe.testing.conformance import supported_cases
-        >>> check_several_references(supported_cases()[2])
+        >>> check_several_references(supported_cases()[0])
+        Traceback (most recent call last):
+            ...
+        recast_probe.errors.InputError: flux-kontext takes one reference image, not 2.
     """
     runs = Runs(case, image=[*case.images, case.image][:2])
     layout = case.probe.layout(runs.image, case.prompt, **case.settings)
     sizes = [grid.size for grid in layout.references]
     assert len(sizes) == 2
-    plain = runs.plain()
-    assert_same(runs.made(profile=True), plain)
-    assert_dense(runs)
+    assert_same(runs.profiled, assert_dense(runs, runs.profiled.profiles))
     first, second = range(sizes[0]), range(sizes[0], sum(sizes))
     alone = [runs.made(Keep(tuple(tokens))) for tokens in (first, second)]
     assert distance(*alone) > 1e-3, "The image does not depend on which reference stays."
     certificate = case.probe.verify(runs.image, case.prompt, **case.settings)
     assert certificate.passed, str(certificate)
     if "several prompts" not in case.refuses:
-        _assert_prompts_as_alone(case, runs.image)
+        _assert_prompts_as_alone(runs)
 
 
 def check_true_guidance(case: Case) -> None:
@@ -180,14 +182,17 @@ def check_true_guidance(case: Case) -> None:
 
     Examples:
         >>> from recast_probe.testing.conformance import supported_cases
-        >>> check_true_guidance(supported_cases()[0])
+        >>> cases = {case.name: case for case in supported_cases()}
+        >>> check_true_guidance(cases["Flux2Pipeline"])
+        Traceback (most recent call last):
+            ...
+        recast_probe.errors.InputError: ... takes no argument 'true_cfg_scale'...
     """
-    runs = Runs(case, more=case.guidance)
-    guided = runs.made(profile=True)
-    assert_same(guided, runs.plain())
-    assert_dense(runs)
-    assert guided.result is not None
-    scores = guided.result.profiles[0].dataset["score"]
+    runs = case.guided_runs
+    guided = runs.profiled
+    assert_same(guided, runs.alone)
+    assert_dense(runs, guided.profiles)
+    scores = guided.profiles[0].dataset["score"]
     assert list(scores["branch"].values) == ["conditional", "unconditional"]
     _, dense = dense_run(Runs(case, more={**case.guidance, **unguided(case)}))
     for block in scores["block"].values:

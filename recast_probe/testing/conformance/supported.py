@@ -2,53 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
-from recast_probe.testing import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
+from recast_probe.testing import (
+    tiny,
+    tiny_fibo,
+    tiny_joyimage,
+    tiny_ltx,
+    tiny_qwen,
+    tiny_qwen21,
+)
 from recast_probe.testing.conformance.case import Case
+from recast_probe.testing.tiny_pipelines import TINY
 
 TWO = (tiny.tiny_image(), tiny.tiny_image(96, 64, seed=4))
 
 
-def _qwen(plus: bool) -> Any:
-    # the second one with modulation of the reference by timestep 0, as the published one has it
-    pipe = tiny_qwen.build_tiny_pipeline(plus=plus, zero_cond_t=plus)
-    tiny_qwen.remember_encoded(pipe.vae)
-    return pipe
+def _remembering(build: Callable[[], Any], decoded: bool = True) -> Callable[[], Any]:
+    """The same pipeline, whose VAE encodes each image once: at one megapixel it takes most of a
+    tiny run's time.
+
+    Args:
+        decoded: decode equal latents once, too; where another test compares images that were each
+            decoded.
+    """
+
+    def built() -> Any:
+        pipe = build()
+        tiny_qwen.remember_encoded(pipe.vae)
+        if decoded:
+            tiny_qwen.remember_decoded(pipe.vae)
+        return pipe
+
+    return built
+
+
+def _reading_once(build: Callable[[], Any]) -> Callable[[], Any]:
+    """The same pipeline, whose text encoder reads each text once: FLUX.2's have as many layers as
+    the pipelines read from, FIBO's has a large vocabulary."""
+
+    def built() -> Any:
+        pipe = build()
+        tiny_qwen.remember_read(pipe.text_encoder)
+        return pipe
+
+    return built
 
 
 def supported_cases() -> list[Case]:
-    """Tiny pipelines, one for each class, built when they are first used.
+    """Tiny pipelines, one for each class, built when they are first used and then kept.
 
     Examples:
         >>> "FluxKontextPipeline" in [case.name for case in supported_cases()]
         True
     """
+    return list(_cases())
+
+
+@cache
+def _cases() -> tuple[Case, ...]:
+    masked = {"mask_image": tiny.tiny_mask()}
     one_prompt = {"several prompts": "runs one prompt at a time"}
     no_token_cache = {"token cache": "cannot be cached by token"}
-    return [
+    return (
         Case(
             "FluxKontextPipeline",
-            tiny.build_tiny_pipeline,
+            TINY["flux-kontext"],
             TWO,
             refuses={"several references": "takes one reference image"},
         ),
         Case(
             "FluxKontextInpaintPipeline",
-            tiny.build_inpaint_pipeline,
+            TINY["flux-kontext-inpaint"],
             (tiny.tiny_image(), tiny.tiny_image(seed=4)),  # the mask fits both
-            settings={"mask_image": tiny.tiny_mask()},
+            settings=masked,
+            refuses={"several references": "takes one reference image"},
+        ),
+        Case(
+            "FluxReduxPipeline",
+            TINY["flux-redux"],
+            TWO,
             refuses={"several references": "takes one reference image"},
         ),
         Case(
             "FluxPipeline + IP-Adapter",
-            tiny_ip_adapter.build_tiny_pipeline,
+            TINY["flux-ip-adapter"],
             TWO,
             refuses={
                 "hooks equal nnsight": "can be reached by nnsight only",
                 "accelerated equals probed": "can be reached by nnsight only",
                 "cut equals minus infinity": "Knockout works on the blocks' own attention calls",
-                "merged reference": "cannot be compared",
+                "merged reference": "Reference tokens of flux-ip-adapter cannot be compared",
                 "reused keys": "ReuseReference works on the blocks' own attention calls",
                 "patched activations": "Record works on the blocks' own attention calls",
                 **no_token_cache,
@@ -56,14 +102,94 @@ def supported_cases() -> list[Case]:
         ),
         Case(
             "Flux2Pipeline",
-            tiny_flux2.build_flux2,
+            _reading_once(TINY["flux2"]),
             TWO,
             refuses={"true guidance": "takes no argument 'true_cfg_scale'"},
         ),
-        Case("Flux2KleinPipeline", tiny_flux2.build_klein, TWO, guidance={"guidance_scale": 4.0}),
+        Case(
+            "Flux2KleinPipeline",
+            _reading_once(TINY["flux2-klein"]),
+            TWO,
+            guidance={"guidance_scale": 4.0},
+        ),
+        Case(
+            "Flux2KleinKVPipeline",
+            _reading_once(TINY["flux2-klein-kv"]),
+            TWO,
+            refuses={
+                "true guidance": "takes no argument 'true_cfg_scale'",
+                "merged reference": "cannot be merged",
+                "reused keys": "reuses their keys and values by itself",
+                "patched activations": "computes its reference tokens in the first step only",
+                **no_token_cache,
+            },
+        ),
+        Case(
+            "Flux2KleinInpaintPipeline",
+            _reading_once(TINY["flux2-klein-inpaint"]),
+            TWO,  # the mask is of the first
+            settings=masked,
+            guidance={"guidance_scale": 4.0},
+        ),
+        Case(
+            "BriaFiboEditPipeline",
+            _reading_once(TINY["bria-fibo-edit"]),
+            TWO,
+            settings={**tiny_fibo.SIZE, "guidance_scale": 1.0},
+            guidance={"guidance_scale": 3.0, "negative_prompt": "blurry"},
+            prompts=(tiny_fibo.edit("a red fox"), tiny_fibo.edit("snow")),
+            refuses={"patched activations": "rows of one call", **no_token_cache},
+        ),
+        Case(
+            "JoyImageEditPipeline",
+            _remembering(TINY["joyimage-edit"]),
+            TWO,
+            settings={"guidance_scale": 1.0},
+            guidance={"guidance_scale": 4.0, "negative_prompt": "blurry"},
+            of_generation=lambda latents: latents[:, -1:],
+            refuses={
+                "several references": "takes one reference image",
+                "merged reference": "enter the transformer as pictures",
+                **one_prompt,
+                **no_token_cache,
+            },
+        ),
+        Case(
+            "JoyImageEditPlusPipeline",
+            _remembering(TINY["joyimage-edit-plus"]),
+            TWO,
+            settings={"guidance_scale": 1.0, **tiny_joyimage.SIZE},
+            guidance={"guidance_scale": 4.0, "negative_prompt": "blurry"},
+            of_generation=lambda latents: latents[:, : tiny_joyimage.GENERATION],
+            refuses={
+                "merged reference": "enter the transformer as pictures",
+                "patched activations": "rows of one call",
+                **no_token_cache,
+            },
+        ),
+        Case(
+            "LongCatImageEditPipeline",
+            _remembering(TINY["longcat-image-edit"], decoded=False),
+            TWO,
+            settings={"guidance_scale": 1.0},
+            guidance={"guidance_scale": 4.0, "negative_prompt": "blurry"},
+            refuses={"several references": "takes one reference image", **one_prompt},
+        ),
+        Case(
+            "LTXConditionPipeline",
+            TINY["ltx-condition"],
+            TWO,
+            settings=tiny_ltx.SETTINGS,
+            guidance={"guidance_scale": 3.0, "negative_prompt": "blurry"},
+            refuses={
+                "patched activations": "hidden states are read and changed by call",
+                **one_prompt,
+                **no_token_cache,
+            },
+        ),
         Case(
             "QwenImageEditPipeline",
-            lambda: _qwen(False),
+            _remembering(TINY["qwen-image-edit"]),
             TWO,
             settings=tiny_qwen.SIZE,
             refuses={
@@ -73,10 +199,45 @@ def supported_cases() -> list[Case]:
             },
         ),
         Case(
+            "QwenImageEditInpaintPipeline",
+            _remembering(TINY["qwen-image-edit-inpaint"]),
+            TWO,
+            settings={**masked, "strength": 0.8},  # the pipeline's own leaves two steps of three
+            refuses={
+                "several references": "takes one reference image",
+                **one_prompt,
+                **no_token_cache,
+            },
+        ),
+        Case(
             "QwenImageEditPlusPipeline",
-            lambda: _qwen(True),
+            _remembering(TINY["qwen-image-edit-plus"]),
             TWO,
             settings=tiny_qwen.SIZE,
             refuses={**one_prompt, **no_token_cache},
         ),
-    ]
+        Case(
+            "QwenImageLayeredPipeline",
+            _remembering(TINY["qwen-image-layered"]),
+            TWO,
+            settings={"layers": 2},
+            refuses={
+                "several references": "takes one reference image",
+                **one_prompt,
+                **no_token_cache,
+            },
+        ),
+        Case(
+            "QwenImage21Pipeline",
+            TINY["qwen-image-2.1"],
+            TWO,
+            settings=tiny_qwen21.SIZE,
+            prompts=("a red fox", "some snow"),  # of one length, which a batch must have
+            refuses={
+                "merged reference": "cannot be compared and merged",
+                "reused keys": "reuses their keys and values by itself",
+                "patched activations": "in the first step alone",
+                **no_token_cache,
+            },
+        ),
+    )

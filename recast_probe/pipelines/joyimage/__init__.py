@@ -1,0 +1,1 @@
+"""JoyImage Edit and JoyImage Edit Plus."""
