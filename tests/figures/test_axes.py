@@ -18,8 +18,9 @@ from recast_probe.figures.style import house_style
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.testing.planted_received import planted_received
+from tests.own_warnings import no_warnings
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = no_warnings
 
 GRID = Grid(3, 4)
 RANDOM = np.random.default_rng(0)

@@ -14,9 +14,10 @@ from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
 from recast_probe.figures.overlap import outline
 from recast_probe.figures.style import house_style
+from tests.own_warnings import no_warnings
 
 # A warning (a glyph that no font has, a layout that does not fit) is a fault of the figure.
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = no_warnings
 
 SUBJECTS = 10
 ARMS = ("full", "ReCAST", "random", "none")

@@ -9,8 +9,9 @@ from recast_probe import figures
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.profile import AttentionProfile
+from tests.own_warnings import no_warnings
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = no_warnings
 
 TOKENS, BLOCKS = 8, 3
 

@@ -38,7 +38,11 @@ def kernel():
 def test_notebook_runs(path, kernel):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells.insert(0, nbformat.v4.new_code_cell(FRESH))
-    NotebookClient(notebook, km=kernel, timeout=300).execute()
+    client = NotebookClient(notebook, km=kernel, timeout=300)
+    try:
+        client.execute()
+    finally:
+        client.kc.stop_channels()  # the kernel is not the client's own, so it leaves them open
     outputs = [out for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
     pictures = [out for out in outputs if "image/png" in out.get("data", {})]
     assert len(pictures) >= 3
