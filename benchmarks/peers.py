@@ -45,7 +45,7 @@ def _diffusers_cache(pipe: Any, config: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _open_context(pipe: Any, inner: AbstractContextManager[None]) -> Iterator[None]:
+def open_context(pipe: Any, inner: AbstractContextManager[None]) -> Iterator[None]:
     """What the pipeline does not do: name the call that the cache belongs to."""
     with inner, pipe.transformer.cache_context("cond"):
         yield
@@ -60,11 +60,14 @@ def mag_cache(pipe: Any, steps: int) -> AbstractContextManager[None]:
     return _diffusers_cache(pipe, config)
 
 
-def first_block_cache(pipe: Any, steps: int) -> AbstractContextManager[None]:
-    """diffusers' FirstBlockCache with its default threshold."""
+def first_block_cache(
+    pipe: Any, steps: int, threshold: float | None = None
+) -> AbstractContextManager[None]:
+    """diffusers' FirstBlockCache, by default with its own threshold."""
     from diffusers.hooks import FirstBlockCacheConfig
 
-    return _diffusers_cache(pipe, FirstBlockCacheConfig())
+    given = {} if threshold is None else {"threshold": threshold}
+    return _diffusers_cache(pipe, FirstBlockCacheConfig(**given))
 
 
 def taylor_seer(pipe: Any, steps: int) -> AbstractContextManager[None]:
@@ -100,11 +103,11 @@ PEERS: dict[str, Peer] = {
     FULL: lambda pipe, steps: nullcontext(),
     "MagCache (diffusers)": mag_cache,
     "FirstBlockCache (diffusers)": first_block_cache,
-    "FirstBlockCache, context opened": lambda pipe, steps: _open_context(
+    "FirstBlockCache, context opened": lambda pipe, steps: open_context(
         pipe, first_block_cache(pipe, steps)
     ),
     "TaylorSeer (diffusers)": taylor_seer,
-    "TaylorSeer, context opened": lambda pipe, steps: _open_context(pipe, taylor_seer(pipe, steps)),
+    "TaylorSeer, context opened": lambda pipe, steps: open_context(pipe, taylor_seer(pipe, steps)),
     "cache-dit": cache_dit,
     "ToMe (tomesd)": tomesd,
 }

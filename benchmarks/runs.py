@@ -265,27 +265,29 @@ class Bench:
             for label, backend in BACKENDS.items():
                 name = f"{what}, {label} attention"
                 plain = self._plain(name, image)
-                self.arms[name] = _within(lambda b=backend: attention_backend(b), plain)
+                self.arms[name] = within(lambda b=backend: attention_backend(b), plain)
 
     def _add_compiled(self) -> None:
         compiled = Compiled(self.probe.pipe.transformer)
         for what, image in self._plain_runs().items():
             name = f"{what}, compiled"
-            self.arms[name] = _within(compiled, self._plain(name, image))
+            self.arms[name] = within(compiled, self._plain(name, image))
         most = rp.Adaptive.paper(self.layout.reference_tokens).maximum
         align = max(1, most // COMPILED_STAGES)
         for what, arm in ACCELERATED.items():
             name = f"{what}, compiled"
-            self.arms[name] = _within(compiled, self._accelerated(name, arm, align))
+            self.arms[name] = within(compiled, self._accelerated(name, arm, align))
 
     def _plain_runs(self) -> dict[str, Any]:
         return {"full": self.image, "no reference": None}
 
 
-def _within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[], object]:
-    def inside() -> None:
+def within(context: Callable[[], Any], run: Callable[[], object]) -> Callable[[], object]:
+    """The same run, inside a context."""
+
+    def inside() -> object:
         with context():
-            run()
+            return run()
 
     return inside
 

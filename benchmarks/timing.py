@@ -26,6 +26,7 @@ def alternate(
     """Run every arm once a turn, `repeats` turns after one that warms up.
 
     Args:
+        arms: an arm that returns a float says how many of its seconds count.
         least_work: by arm, the least work that it can be done with, in any unit (FLOP, those in 8
             bits counted half). The bound of an arm's speed-up is the base's over its own.
         may_fail: an arm that raises in the warm-up gets a row with its error and is left out.
@@ -46,7 +47,7 @@ def alternate(
                 with peak_memory(device) as peak:
                     _wait(device)
                     started = time.perf_counter()
-                    arm()
+                    counted = arm()
                     _wait(device)
                     taken = time.perf_counter() - started
             except Exception as error:
@@ -55,7 +56,7 @@ def alternate(
                 rows[name]["error"] = f"{type(error).__name__}: {error}"[:500]
                 continue
             if turn:
-                seconds[name].append(taken)
+                seconds[name].append(counted if isinstance(counted, float) else taken)
                 rows[name]["peak_memory_bytes"] = peak.total
                 rows[name]["extra_memory_bytes"] = peak.extra
     for name, times in seconds.items():

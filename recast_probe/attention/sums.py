@@ -21,8 +21,9 @@ from recast_probe.attention.log_sum_exp import at_least_float32
 from recast_probe.attention.sum_types import PairSums
 
 CHUNK_BYTES = 32 * 2**20
-# a tile of probabilities and what they are multiplied with stay in a processor's cache
-TILE_ROWS, TILE_COLUMNS = 256, 2048
+# a tile of probabilities and what they are multiplied with stay in a processor's second cache, of
+# which most have 1 or 2 MiB a core
+TILE_ROWS, TILE_COLUMNS = 256, 1024
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HALF = (torch.bfloat16, torch.float16)
 
@@ -94,7 +95,7 @@ def chunked_sums(
     """`pair_sums` in PyTorch, a tile at a time in buffers that are used again, on any device.
 
     Args:
-        chunk: rows at a time; by default a tile takes about 2 MiB on a CPU, 32 MiB elsewhere.
+        chunk: rows at a time; by default a tile takes about 1 MiB on a CPU, 32 MiB elsewhere.
         hide: given log-probabilities (batch, head, row, column) of all heads and columns, and which
             of the rows they are, takes out what those rows do not see, in place.
     """
@@ -106,21 +107,22 @@ def chunked_sums(
     row_mass = empty.new_zeros(batch, heads, rows) if by_row else None
     row_surprise = empty.new_zeros(batch, heads, rows) if scored and by_row else None
     column_sum = torch.zeros(batch, heads, columns, device=query.device) if scored else None
-    shape = _tile(query, columns, chunk, whole=hide is not None)
-    space = empty.new_empty(1 if row_surprise is None else 2, math.prod(shape))
+    buffers = 1 if row_surprise is None else 2
+    shape = _tile(query, columns, chunk, buffers, whole=hide is not None)
+    space = empty.new_empty(buffers, math.prod(shape))
     # powers of 2 are faster made than those of e
     factor, offset = scale / math.log(2), log_sum_exp.to(exact) / -math.log(2)
+    places = list(_slices(columns, shape[2]))
     for item, some in _each(batch, heads, shape[0]):
-        keys = at_least_float32(key[item, :, some]).permute(1, 2, 0)
+        keys = at_least_float32(key[item, :, some].contiguous()).permute(1, 2, 0)
+        tiles = [(place, keys[:, :, place]) for place in places]
         for part in _slices(rows, shape[1]):
-            queries = at_least_float32(query[item, part, some]).transpose(0, 1)
+            queries = at_least_float32(query[item, part, some].contiguous()).transpose(0, 1)
             start = offset[item, some, part, None]
-            for place in _slices(columns, shape[2]):
-                size = (*queries.shape[:2], len(range(columns)[place]))
+            for place, some_keys in tiles:
+                size = (*queries.shape[:2], some_keys.shape[2])
                 logarithm, *rest = (each[: math.prod(size)].view(size) for each in space)
-                torch.baddbmm(
-                    start.expand(size), queries, keys[:, :, place], alpha=factor, out=logarithm
-                )
+                torch.baddbmm(start.expand(size), queries, some_keys, alpha=factor, out=logarithm)
                 if hide is not None:
                     hide(logarithm[None], part)
                 probability = torch.exp2(logarithm, out=rest[0] if rest else logarithm)
@@ -135,15 +137,17 @@ def chunked_sums(
     return PairSums(row_mass, row_surprise, column_sum)
 
 
-def _tile(query: Tensor, columns: int, chunk: int | None, whole: bool) -> tuple[int, int, int]:
-    """Heads, rows and columns of a tile; `whole` for all heads and columns at once."""
+def _tile(
+    query: Tensor, columns: int, chunk: int | None, buffers: int, whole: bool
+) -> tuple[int, int, int]:
+    """Heads, rows and columns of a tile held so often; `whole` for all heads and columns at once."""
     _, rows, heads, _ = query.shape
     if whole:
         return heads, min(rows, chunk or rows_at_a_time(query, columns)), columns
-    most = TILE_ROWS * TILE_COLUMNS
+    most = TILE_ROWS * TILE_COLUMNS // buffers
     if query.device.type != "cpu":
         most = CHUNK_BYTES // 8
-    wide = max(1, min(columns, TILE_COLUMNS))
+    wide = max(1, min(columns, TILE_COLUMNS // buffers))
     high = max(1, min(rows, chunk or most // wide))
     return max(1, min(heads, most // (wide * high))), high, wide
 
