@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from recast_probe._utils.ending import run_program
-from recast_probe.studies.group_sequential import schedule
-from recast_probe.studies.noninferiority import non_inferiority
+from recast_probe.studies.gate.group_sequential import schedule
+from recast_probe.studies.gate.noninferiority import non_inferiority
 from recast_probe.studies.tables import markdown
 
 LIMIT, ADDED = 0.03, 0.3

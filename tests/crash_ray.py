@@ -26,7 +26,7 @@ from PIL import Image
 
 from recast_probe._utils.ending import run_program
 from recast_probe.studies import Outcome, Store, Unit, markdown, run_study, save_table
-from recast_probe.studies.ray_cluster import connected
+from recast_probe.studies.engine.ray_cluster import connected
 from tests.crash import ARMS, RUNS, UNITS, Row, Trial
 
 SECONDS_A_RUN = 0.02

@@ -19,7 +19,9 @@ import recast_probe as rp
 PACKAGE = rp.__name__
 # rooms whose names are met without being imported: what is raised, what rp.explore returns, and
 # the gate, which is loaded only where it is used
-ALSO = ("errors", "explorer", "studies.gate", "studies.gate_result")
+ALSO = ("errors", "explorer", "studies.gate")
+# what the classes in here have is shown with the classes that are made of them
+UNLISTED = (f"{PACKAGE}.profiles.run_labels",)
 
 
 @dataclass
@@ -234,6 +236,8 @@ def _described(module: ModuleType, name: str) -> str:
     value = getattr(module, name)
     if inspect.isclass(value):
         bases = "" if value.__bases__ == (object,) else "   :show-inheritance:\n"
+        if any(each.__module__ in UNLISTED for each in value.__bases__):
+            bases = "   :inherited-members:\n"
         return f".. autoclass:: {name}\n   :members:\n{bases}"
     if inspect.isroutine(value):
         return f".. autofunction:: {name}\n"

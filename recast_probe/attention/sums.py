@@ -113,34 +113,43 @@ def chunked_sums(
     # powers of 2 are faster made than those of e
     factor, offset = scale / math.log(2), log_sum_exp.to(exact) / -math.log(2)
     places = list(_slices(columns, shape[2]))
+    views: dict[tuple[int, ...], list[Tensor]] = {}
     for item, some in _each(batch, heads, shape[0]):
         keys = at_least_float32(key[item, :, some].contiguous()).permute(1, 2, 0)
-        tiles = [(place, keys[:, :, place]) for place in places]
+        tiles = [(keys[:, :, at], _part(column_sum, (item, some, at))) for at in places]
         for part in _slices(rows, shape[1]):
             queries = at_least_float32(query[item, part, some].contiguous()).transpose(0, 1)
             start = offset[item, some, part, None]
-            for place, some_keys in tiles:
+            masses = _part(row_mass, (item, some, part))
+            surprises = _part(row_surprise, (item, some, part))
+            for some_keys, sums in tiles:
                 size = (*queries.shape[:2], some_keys.shape[2])
-                logarithm, *rest = (each[: math.prod(size)].view(size) for each in space)
+                if size not in views:
+                    views[size] = [each[: math.prod(size)].view(size) for each in space]
+                logarithm, probability = views[size][0], views[size][-1]
                 torch.baddbmm(start.expand(size), queries, some_keys, alpha=factor, out=logarithm)
                 if hide is not None:
                     hide(logarithm[None], part)
-                probability = torch.exp2(logarithm, out=rest[0] if rest else logarithm)
-                if column_sum is not None:
-                    column_sum[item, some, place] += probability.sum(-2)
-                if row_mass is not None:
-                    row_mass[item, some, part] += probability.sum(-1)
-                if row_surprise is not None:
-                    row_surprise[item, some, part] += logarithm.mul_(probability).sum(-1)
+                torch.exp2(logarithm, out=probability)
+                if sums is not None:
+                    sums.add_(probability.sum(-2))
+                if masses is not None:
+                    masses.add_(probability.sum(-1))
+                if surprises is not None:
+                    surprises.add_(logarithm.mul_(probability).sum(-1))
     if row_surprise is not None:
         row_surprise *= math.log(2)
     return PairSums(row_mass, row_surprise, column_sum)
 
 
+def _part(sums: Tensor | None, place: tuple[int | slice, ...]) -> Tensor | None:
+    return None if sums is None else sums[place]
+
+
 def _tile(
     query: Tensor, columns: int, chunk: int | None, buffers: int, whole: bool
 ) -> tuple[int, int, int]:
-    """Heads, rows and columns of a tile held so often; `whole` for all heads and columns at once."""
+    """Heads, rows and columns of a tile in so many buffers; `whole` has all heads and columns."""
     _, rows, heads, _ = query.shape
     if whole:
         return heads, min(rows, chunk or rows_at_a_time(query, columns)), columns

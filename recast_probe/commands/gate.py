@@ -115,10 +115,10 @@ def gate(
     from recast_probe.report.gate_page import write_gate_page
     from recast_probe.selection.budget_language import as_budget
     from recast_probe.studies import markdown
-    from recast_probe.studies.equal_cost import CONTROLS, NONE
     from recast_probe.studies.gate import gate as run_gate
-    from recast_probe.studies.gate_runs import fewer_steps
-    from recast_probe.studies.loss_limit import Limit
+    from recast_probe.studies.gate.equal_cost import CONTROLS, NONE
+    from recast_probe.studies.gate.loss_limit import Limit
+    from recast_probe.studies.gate.runs import fewer_steps
 
     if method not in SAVING:
         raise InputError(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from recast_probe.cost_model.config import TransformerConfig
 from recast_probe.cost_model.work import step_work
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
-from recast_probe.selection.caching_work import cached_step_work, full_step_work
-from recast_probe.selection.fresh_tokens import FreshShare
+
+if TYPE_CHECKING:  # it is torch's, which takes seconds to import
+    from recast_probe.selection.fresh_tokens import FreshShare
+from recast_probe.cost_model.caching_work import cached_step_work, full_step_work
 
 
 def cached_run_work(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-
-from scipy.optimize import brentq
+from collections.abc import Callable
 
 from recast_probe.errors import InputError
 
@@ -68,7 +67,7 @@ def largest_top_share(tokens: int, top: int, entropy: float) -> float:
     if entropy > math.log2(tokens) - 1e-9:
         return top / tokens  # within rounding of the uniform distribution
     return float(
-        brentq(lambda share: _largest_entropy(tokens, top, share) - entropy, top / tokens, 1.0)
+        _root(lambda share: _largest_entropy(tokens, top, share) - entropy, top / tokens, 1.0)
     )
 
 
@@ -108,9 +107,15 @@ def gamma_for_mean(minimum: int, maximum: int, mean: float, steps: int) -> float
 
     if steps < 2 or not excess(-8) > 0 > excess(8):
         raise InputError(f"No exponent keeps {mean} of {minimum}..{maximum} tokens on average.")
-    return math.exp(brentq(excess, -8, 8))
+    return math.exp(_root(excess, -8, 8))
 
 
 def _surprise(mass: float, tokens: int) -> float:
     """Bits of `mass` spread evenly over `tokens`."""
     return -mass * math.log2(mass / tokens) if mass > 0 else 0.0
+
+
+def _root(function: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import brentq  # takes half a second to import, and few need it
+
+    return float(brentq(function, low, high))

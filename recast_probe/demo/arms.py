@@ -21,7 +21,7 @@ from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection.budgets import Adaptive
 from recast_probe.studies import Store, Unit, run_study
 from recast_probe.studies.comparison import Arm, Comparison
-from recast_probe.studies.engine import record_key
+from recast_probe.studies.engine.unit_runs import record_key
 
 ARMS = ("full", "recast", "random", "none")
 

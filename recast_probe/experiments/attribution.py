@@ -24,7 +24,7 @@ from recast_probe.interventions import Knockout
 from recast_probe.interventions.base import Intervention
 from recast_probe.runs.result import RunResult
 from recast_probe.runs.text_inputs import check_one_prompt
-from recast_probe.studies.engine import in_turns
+from recast_probe.studies.engine.run import in_turns
 from recast_probe.studies.store import Record, Store
 
 if TYPE_CHECKING:

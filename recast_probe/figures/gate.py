@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from recast_probe.figures import style
 
 if TYPE_CHECKING:
-    from recast_probe.studies.gate_result import Gate
+    from recast_probe.studies.gate.result import Gate
 
 COLOURS = {"passes": style.GREEN, "fails": style.VERMILLION, "cannot tell": style.GREY}
 
@@ -24,8 +24,8 @@ def plot_gate(result: Gate, *, axes: style.PanelAxes = None) -> Figure:
         axes: two: losses, and scores against work.
 
     Examples:
-        >>> from recast_probe.studies.gate_result import ArmCost, Gate
-        >>> from recast_probe.studies.noninferiority import non_inferiority
+        >>> from recast_probe.studies.gate.result import ArmCost, Gate
+        >>> from recast_probe.studies.gate.noninferiority import non_inferiority
         >>> import numpy as np, pandas as pd
         >>> full = np.linspace(0.7, 0.9, 40)
         >>> test = non_inferiority(full, full - 0.1, 0.03, failure=0.3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +14,15 @@ from recast_probe._utils.markup import html_table
 from recast_probe._utils.notebook_picture import maps_of, together
 from recast_probe._utils.text_format import spans
 from recast_probe.errors import InputError
-from recast_probe.layout import TokenLayout
 from recast_probe.profiles.maps_file import BESIDE, DIMENSIONS, read_maps, write_maps
 from recast_probe.profiles.profile import on_grids
+from recast_probe.profiles.run_labels import RunLabels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class AttentionMaps:
+class AttentionMaps(RunLabels):
     """What chosen query tokens give every reference token.
 
     Attributes:
@@ -62,26 +61,6 @@ class AttentionMaps:
                     f"The {name} of attention maps have {expected}, not {beside.dims}."
                 )
         self.data, self.shares, self.text = data, shares, text
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Token positions of the run."""
-        return TokenLayout.from_dict(json.loads(self.data.attrs["layout"]))
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the run was made."""
-        return json.loads(self.data.attrs["provenance"])
-
-    @property
-    def queries(self) -> str:
-        """The group that the queries are of."""
-        return str(self.data.attrs["queries"])
-
-    @property
-    def selection(self) -> str:
-        """What was recorded, in words."""
-        return str(self.data.attrs["selection"])
 
     def mean(self, **labels: Any) -> xr.DataArray:
         """Mean map (query, token) in float64 over steps, blocks and heads.

@@ -10,12 +10,13 @@ import xarray as xr
 
 from recast_probe.errors import InputError
 from recast_probe.layout import TokenLayout
+from recast_probe.profiles.run_labels import RunLabels
 
 DIMENSIONS = ("step", "block", "head", "token")
 COORDINATES = ("group", "index", "part")
 
 
-class ReceivedAttention:
+class ReceivedAttention(RunLabels):
     """What each key of the whole sequence gets from the queries of one token group, on average.
 
     A profile has this of reference tokens alone; here text and generation tokens have theirs too.
@@ -106,26 +107,6 @@ class ReceivedAttention:
         except ValueError as error:
             raise InputError(f"These values make no received attention: {error}") from error
         return cls(data)
-
-    @property
-    def layout(self) -> TokenLayout:
-        """Token positions of the run."""
-        return TokenLayout.from_dict(json.loads(self.data.attrs["layout"]))
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How the run was made."""
-        return json.loads(self.data.attrs["provenance"])
-
-    @property
-    def queries(self) -> str:
-        """The token group whose attention is received."""
-        return str(self.data.attrs["queries"])
-
-    @property
-    def selection(self) -> str:
-        """What was recorded, in words."""
-        return str(self.data.attrs["selection"])
 
     def per_token(self) -> xr.DataArray:
         """Mean (token,) in float64 over steps, blocks and heads; NaN where a token was absent."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from recast_probe.recipes.benchmark import add_benchmark, take_images, takes_everything
 from recast_probe.recipes.recipe import Recipe
-from recast_probe.studies.engine_options import ENGINE_OPTIONS, add_engine_options
+from recast_probe.studies.engine.options import ENGINE_OPTIONS, add_engine_options
 
 # options that say where results go or how they are made, not what is measured
 PLACES = ("out", "markdown", "measured", "device", *ENGINE_OPTIONS)

@@ -27,7 +27,7 @@ from recast_probe.recipes.page import Page, Section
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
 from recast_probe.studies import Outcome, Unit, markdown, run_study
-from recast_probe.studies.engine_options import end_of_shard, engine_options
+from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.resampling import bootstrap
 
 WHAT = ("keys", "values")

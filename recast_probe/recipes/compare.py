@@ -12,7 +12,7 @@ from recast_probe.errors import InputError
 from recast_probe.probe import Probe
 from recast_probe.recipes.comparing import chosen_arms, one_table
 from recast_probe.recipes.recipe import Recipe
-from recast_probe.studies.arm_language import parse_arm
+from recast_probe.studies.arms.language import parse_arm
 from recast_probe.studies.comparison import Arm
 
 FULL, NONE = "full", "none"

@@ -30,9 +30,9 @@ from recast_probe.studies import (
     retention,
     run_study,
 )
-from recast_probe.studies.arm_language import TextArm, own_arms
+from recast_probe.studies.arms.language import TextArm, own_arms
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
-from recast_probe.studies.engine_options import end_of_shard, engine_options
+from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
 from recast_probe.studies.named_method import ORACLE
 from recast_probe.studies.reference_gain import UNDEFINED

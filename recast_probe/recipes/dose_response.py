@@ -13,7 +13,7 @@ from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
 from recast_probe.studies import markdown
 from recast_probe.studies.dose_response import FACTORS, DoseResponse, dose_response
-from recast_probe.studies.engine_options import end_of_shard, engine_options
+from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.tables import p_value, row_interval, with_interval
 
 WORDS = {"identity": "identity", "target_error": "target error"}

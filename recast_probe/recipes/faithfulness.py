@@ -38,7 +38,7 @@ from recast_probe.selection.group_effects import tiles
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units
-from recast_probe.studies.engine_options import end_of_shard, engine_options
+from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.limits import COSINE
 from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, difference_interval
 from recast_probe.studies.tables import p_value, row_interval

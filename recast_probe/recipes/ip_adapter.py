@@ -36,7 +36,7 @@ from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
 from recast_probe.studies.comparison import units
-from recast_probe.studies.engine_options import end_of_shard, engine_options
+from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.limits import limits_of
 from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import p_value, row_interval

@@ -10,7 +10,7 @@ from recast_probe.figures.page_svg import page_figure
 from recast_probe.report.numbers import Number
 from recast_probe.report.page import Section, Verdict, write_report
 from recast_probe.report.pictures import Picture, caption
-from recast_probe.studies.gate_result import Gate
+from recast_probe.studies.gate.result import Gate
 
 
 def write_gate_page(path: str | Path, result: Gate, figure: Figure | None = None) -> Path:
@@ -22,7 +22,7 @@ def write_gate_page(path: str | Path, result: Gate, figure: Figure | None = None
     Examples:
         >>> import tempfile
         >>> import numpy as np, pandas as pd
-        >>> from recast_probe.studies.noninferiority import non_inferiority
+        >>> from recast_probe.studies.gate.noninferiority import non_inferiority
         >>> full = np.linspace(0.7, 0.9, 40)
         >>> test = non_inferiority(full, full - 0.1, 0.03, failure=0.3)
         >>> scores = pd.DataFrame({"full": full, "reuse": full - 0.1})

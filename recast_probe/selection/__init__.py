@@ -1,9 +1,6 @@
 """Which reference tokens stay, and how many."""
 
-from __future__ import annotations
+import lazy_loader
 
-from recast_probe.selection.budgets import Adaptive, Budget, Fixed
-from recast_probe.selection.fresh_tokens import FreshShare
-from recast_probe.selection.rankings import Ranking, cross_image, random
-
-__all__ = ["Adaptive", "Budget", "Fixed", "FreshShare", "Ranking", "cross_image", "random"]
+# budgets are numbers, and rankings ask for torch
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from recast_probe.studies.dose_response import DoseResponse, dose_response
 from recast_probe.studies.engine import Outcome, Unit, run_study
-from recast_probe.studies.loss_limit import Limit
-from recast_probe.studies.noninferiority import NonInferiority, non_inferiority
+from recast_probe.studies.gate.loss_limit import Limit
+from recast_probe.studies.gate.noninferiority import NonInferiority, non_inferiority
 from recast_probe.studies.reference_gain import reference_gain
 from recast_probe.studies.statistics import compare, holm, means, retention
 from recast_probe.studies.store import Record, Store

@@ -24,7 +24,8 @@ from recast_probe.masks import MaskFinder, OncePerImage
 from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.studies.comparison import FULL, target_error
-from recast_probe.studies.engine import Outcome, Unit, record_key, run_study
+from recast_probe.studies.engine import Outcome, Unit, run_study
+from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.scored_area import scored_area
 from recast_probe.studies.statistics import UNITS, by_subject, compare, means, paired
 from recast_probe.studies.store import Store

@@ -12,7 +12,8 @@ from recast_probe.datasets import Case
 from recast_probe.errors import InputError
 from recast_probe.metrics import ImageMetric, Metric, SetMetric, TextMetric, metric_names
 from recast_probe.metrics.registry import is_aligned
-from recast_probe.studies.engine import Unit, record_key
+from recast_probe.studies.engine import Unit
+from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.scored_area import ScoredArea
 from recast_probe.studies.store import Store
 

@@ -9,8 +9,20 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import coverage, diagnostics, engines, peers, plans, readout, runs, scaling, timing
-from recast_probe.cost_model import RunPlan
+from benchmarks import (
+    coverage,
+    diagnostics,
+    engines,
+    peers,
+    plans,
+    quality,
+    readout,
+    runs,
+    scaling,
+    steps,
+    timing,
+)
+from recast_probe.cost_model import RunPlan, config_of, published_config
 
 
 def check_rows(found, base):
@@ -203,3 +215,44 @@ def test_coverage_is_that_of_the_docs(capsys):
     assert 0 < bounded["width"] < 1
     assert found["coverage"]["mean: normal"][12]["covered"] >= 0.7
     assert "cannot tell" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["flux-kontext", "flux2-klein-4b"])
+def test_a_step_of_the_published_blocks(model, capsys):
+    sizes = ["--pixels", "256", "--narrow", "12", "--budgets", "64", "16", "--dtype", "float32"]
+    found = steps.main([*sizes, "--model", model, "--repeats", "1", "--json"])
+    rows = check_rows(found, "full")
+    assert found["tokens"] == 512 + 256 + 256
+    bounds = {name: row["bound"] for name, row in rows.items()}
+    assert 1 == bounds["full"] < bounds["ReCAST, 64 tokens"] < bounds["ReCAST, 16 tokens"]
+    assert bounds["ReCAST, 16 tokens"] < bounds["no reference"]
+    assert bounds["merge (ToMe), 16 tokens"] == bounds["ReCAST, 16 tokens"]
+    assert 1 < bounds["reuse, all tokens"] < bounds["no reference"]
+
+
+@pytest.mark.parametrize("name", steps.MODELS)
+def test_blocks_are_the_published_ones_but_for_their_number(name):
+    chosen = steps.MODELS[name]
+    found = config_of(steps.build(chosen, narrow=12).transformer)
+    published = published_config(chosen.published)
+    assert found.heads == published.heads // 12
+    assert found.head_dim == published.head_dim
+    assert found.mlp_width / found.width == published.mlp_width / published.width
+    assert found.blocks == 2
+
+
+def test_quality_against_time(tmp_path, capsys):
+    picture = tmp_path / "new" / "quality.svg"
+    asked = ["--subjects", "2", "--steps", "4", "--figure", str(picture)]
+    found = quality.main([*asked, "--json"])
+    rows = {name: row for name, row in found["arms"].items() if "error" not in row}
+    assert rows["full"]["speed_up"] == 1
+    assert {"accelerate: as it is", "fewer steps: 14", "FirstBlockCache: 0.08"} <= set(rows)
+    assert set(found["failed"]) <= {name for name in found["arms"] if "cache-dit" in name}
+    for name, row in rows.items():
+        low, high = row["speed_up_interval"]
+        assert low <= row["speed_up"] <= high
+        if name != "full":
+            lost, low, high = row["identity_minus_full"]
+            assert low <= lost <= high
+    assert picture.read_text("utf-8").startswith("<?xml")

@@ -84,8 +84,8 @@ def test_plans_count_what_single_steps_count():
 
 
 def test_token_wise_caching_counts_what_its_own_arithmetic_counts():
+    from recast_probe.cost_model.caching_work import cached_step_work
     from recast_probe.layout import Grid, TokenLayout
-    from recast_probe.selection.caching_work import cached_step_work
 
     layout = TokenLayout(512, Grid(64, 64), (Grid(64, 64),))
     kinds = ["double"] * 19 + ["single"] * 38

@@ -10,8 +10,8 @@ import recast_probe as rp
 from recast_probe.errors import InputError
 from recast_probe.interventions.methods import METHODS, WITHOUT_BUDGET, method
 from recast_probe.pocket.bench import pocket_bench
-from recast_probe.studies.arm_kinds import JOIN, RANKS, kinds
-from recast_probe.studies.arm_language import own_arms, parse_arm
+from recast_probe.studies.arms.kinds import JOIN, RANKS, kinds
+from recast_probe.studies.arms.language import own_arms, parse_arm
 
 WHOLE = st.integers(1, 99).map(str)
 NUMBER = st.decimals(0, 9, places=3).map(str)

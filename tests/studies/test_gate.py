@@ -17,7 +17,8 @@ from recast_probe.interventions import Prune, Recast, ReuseReference, StepCache,
 from recast_probe.interventions.methods import method
 from recast_probe.report.gate_page import write_gate_page
 from recast_probe.studies import non_inferiority
-from recast_probe.studies.equal_cost import (
+from recast_probe.studies.gate import gate as run_gate
+from recast_probe.studies.gate.equal_cost import (
     CONTROLS,
     NoControlError,
     PlannedRun,
@@ -26,7 +27,6 @@ from recast_probe.studies.equal_cost import (
     planned,
     smaller_reference,
 )
-from recast_probe.studies.gate import gate as run_gate
 from recast_probe.testing import tiny
 
 STEPS = 3

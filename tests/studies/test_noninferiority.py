@@ -12,10 +12,10 @@ from scipy import stats
 
 from benchmarks.gate_errors import ADDED, rates
 from recast_probe.errors import InputError
-from recast_probe.studies.group_sequential import boundaries, schedule, spent
-from recast_probe.studies.loss_limit import Limit
-from recast_probe.studies.noninferiority import non_inferiority
-from recast_probe.studies.repeated_intervals import repeated_interval, repeated_p_value
+from recast_probe.studies.gate.group_sequential import boundaries, schedule, spent
+from recast_probe.studies.gate.loss_limit import Limit
+from recast_probe.studies.gate.noninferiority import non_inferiority
+from recast_probe.studies.gate.repeated_intervals import repeated_interval, repeated_p_value
 
 
 @pytest.mark.parametrize(

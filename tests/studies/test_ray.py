@@ -19,9 +19,10 @@ import ray
 from recast_probe import datasets
 from recast_probe.errors import InputError, WorkerLostError
 from recast_probe.probe import Probe
-from recast_probe.studies import Outcome, Store, Unit, ray_engine, run_study
+from recast_probe.studies import Outcome, Store, Unit, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
-from recast_probe.studies.ray_cluster import connected
+from recast_probe.studies.engine import ray_engine
+from recast_probe.studies.engine.ray_cluster import connected
 from recast_probe.testing import tiny
 from tests.crash import RUNS
 from tests.crash_ray import RayTrial, _alive, stopped

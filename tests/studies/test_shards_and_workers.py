@@ -16,16 +16,17 @@ import torch
 
 from recast_probe.errors import InputError, MissingPackageError
 from recast_probe.probe import Probe
-from recast_probe.studies import Outcome, Store, Unit, ray_worker, run_study
-from recast_probe.studies.engine_options import (
+from recast_probe.studies import Outcome, Store, Unit, run_study
+from recast_probe.studies.engine import ray_worker
+from recast_probe.studies.engine.options import (
     add_engine_options,
     end_of_shard,
     engine_options,
 )
-from recast_probe.studies.ray_cluster import connected
-from recast_probe.studies.ray_worker import Worker, Workplace, packed
-from recast_probe.studies.same_numbers import numeric_facts, numeric_settings, use_settings
-from recast_probe.studies.sending import received, sent
+from recast_probe.studies.engine.ray_cluster import connected
+from recast_probe.studies.engine.ray_worker import Worker, Workplace, packed
+from recast_probe.studies.engine.same_numbers import numeric_facts, numeric_settings, use_settings
+from recast_probe.studies.engine.sending import received, sent
 from recast_probe.testing import tiny
 
 UNITS = [Unit({"subject": f"s{number}"}, number) for number in range(7)]

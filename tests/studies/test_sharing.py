@@ -14,7 +14,8 @@ import recast_probe as rp
 from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.causal_map import causal_map
 from recast_probe.probe import Probe
-from recast_probe.studies import Outcome, Store, Unit, engine, run_study, store
+from recast_probe.studies import Outcome, Store, Unit, run_study, store
+from recast_probe.studies.engine import run as engine
 
 UNITS = [Unit({"subject": f"s{number}"}, number) for number in range(8)]
 ARMS = ("a", "b")

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import special
 
 from recast_probe.diagnostics.intervals import FEWEST_EQUAL, ROUNDING, SINGLE
-from recast_probe.studies.group_sequential import boundaries
+from recast_probe.studies.gate.group_sequential import boundaries
 
 FEWEST = 8  # fewest subjects that show how skewed they are
 TOO_FEW = f"fewer than {FEWEST} subjects do not show how skewed their margins are"

@@ -23,9 +23,9 @@ from scipy import optimize, special
 
 from recast_probe.diagnostics.intervals import ROUNDING
 from recast_probe.errors import InputError
-from recast_probe.studies.group_sequential import boundaries, checked_looks, spent
-from recast_probe.studies.loss_limit import Limit
-from recast_probe.studies.repeated_intervals import FEWEST, low_with_failure, repeated_interval
+from recast_probe.studies.gate.group_sequential import boundaries, checked_looks, spent
+from recast_probe.studies.gate.loss_limit import Limit
+from recast_probe.studies.gate.repeated_intervals import FEWEST, low_with_failure, repeated_interval
 
 Verdict = Literal["passes", "fails", "cannot tell"]
 

@@ -14,7 +14,7 @@ from recast_probe._utils.markup import html_table
 from recast_probe.diagnostics.intervals import interval_text
 from recast_probe.files.atomic import without_nan, write_json
 from recast_probe.files.envelope import digests, sealed
-from recast_probe.studies.noninferiority import NonInferiority
+from recast_probe.studies.gate.noninferiority import NonInferiority
 from recast_probe.studies.tables import p_value, save_table
 
 BEATS, BEATEN, UNDECIDED = "beats it", "is beaten by it", "cannot be told apart from it"
@@ -79,7 +79,7 @@ class Gate:
 
     Examples:
         >>> import numpy as np
-        >>> import recast_probe.studies.noninferiority as tests
+        >>> import recast_probe.studies.gate.noninferiority as tests
         >>> full = np.linspace(0.7, 0.9, 40)
         >>> test = tests.non_inferiority(full, full - 0.1 + full / 100, 0.03, failure=0.3)
         >>> found = Gate("tiny", "reuse", "identity", test, (), (), {}, pd.DataFrame(),

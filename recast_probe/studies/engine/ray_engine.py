@@ -22,12 +22,12 @@ from recast_probe._utils.checks import check_finite, check_int
 from recast_probe._utils.optional import need
 from recast_probe.errors import InputError, WorkerLostError
 from recast_probe.files.stray import temporary_prefix
-from recast_probe.studies.ray_cluster import connected
-from recast_probe.studies.ray_worker import Worker, Workplace
-from recast_probe.studies.same_numbers import numeric_facts, numeric_settings
-from recast_probe.studies.sending import sent
+from recast_probe.studies.engine.ray_cluster import connected
+from recast_probe.studies.engine.ray_worker import Worker, Workplace
+from recast_probe.studies.engine.same_numbers import numeric_facts, numeric_settings
+from recast_probe.studies.engine.sending import sent
+from recast_probe.studies.engine.unit_runs import Perform, Tell, Unit, unit_name
 from recast_probe.studies.store import Store
-from recast_probe.studies.unit_runs import Perform, Tell, Unit, unit_name
 
 AGAIN = 3
 """So often a unit is run again after its worker died."""

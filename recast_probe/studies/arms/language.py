@@ -27,7 +27,7 @@ from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention
 from recast_probe.interventions.methods import METHODS
 from recast_probe.probe import Probe
-from recast_probe.studies.arm_kinds import JOIN, RANKS, kinds
+from recast_probe.studies.arms.kinds import JOIN, RANKS, kinds
 from recast_probe.studies.comparison import FULL, PlannedArm
 from recast_probe.studies.named_method import ORACLE, named_method
 

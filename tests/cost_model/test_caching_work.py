@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from recast_probe.layout import Grid, TokenLayout
-from recast_probe.selection.caching_work import (
+from recast_probe.cost_model.caching_work import (
     cached_step_share,
     cached_step_work,
     full_step_work,
 )
+from recast_probe.layout import Grid, TokenLayout
 
 KINDS = ["double"] * 19 + ["single"] * 38
 LAYOUT = TokenLayout(text=512, generation=Grid(64, 64), references=(Grid(64, 64),))

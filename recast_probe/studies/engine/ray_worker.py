@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from recast_probe.errors import InputError
-from recast_probe.studies.same_numbers import numeric_facts, use_settings
-from recast_probe.studies.sending import received
+from recast_probe.studies.engine.same_numbers import numeric_facts, use_settings
+from recast_probe.studies.engine.sending import received
+from recast_probe.studies.engine.unit_runs import HeldElsewhereError, run_missing
 from recast_probe.studies.store import Store, differences
-from recast_probe.studies.unit_runs import HeldElsewhereError, run_missing
 
 SEEN_WITHIN_SECONDS = 10.0
 

@@ -25,10 +25,14 @@ from recast_probe.metrics import Metric, SetMetric, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.studies.comparison import FULL, units
 from recast_probe.studies.engine import run_study
-from recast_probe.studies.equal_cost import CONTROLS, NONE
 from recast_probe.studies.extra_metrics import column
-from recast_probe.studies.gate_result import BEATEN, BEATS, UNDECIDED, Against, ArmCost, Gate
-from recast_probe.studies.gate_runs import (
+from recast_probe.studies.gate.equal_cost import CONTROLS, NONE
+from recast_probe.studies.gate.group_sequential import boundaries, schedule
+from recast_probe.studies.gate.loss_limit import Limit
+from recast_probe.studies.gate.noninferiority import ALPHA, NonInferiority, non_inferiority
+from recast_probe.studies.gate.repeated_intervals import repeated_interval, repeated_p_value
+from recast_probe.studies.gate.result import BEATEN, BEATS, UNDECIDED, Against, ArmCost, Gate
+from recast_probe.studies.gate.runs import (
     METHOD,
     GateRuns,
     available_controls,
@@ -36,10 +40,6 @@ from recast_probe.studies.gate_runs import (
     interventions_of,
     method_label,
 )
-from recast_probe.studies.group_sequential import boundaries, schedule
-from recast_probe.studies.loss_limit import Limit
-from recast_probe.studies.noninferiority import ALPHA, NonInferiority, non_inferiority
-from recast_probe.studies.repeated_intervals import repeated_interval, repeated_p_value
 from recast_probe.studies.scored_area import check_oracle
 from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, holm, means, paired

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from recast_probe.errors import InputError
-from recast_probe.studies.engine import ENGINES
-from recast_probe.studies.shard import parse_shard
+from recast_probe.studies.engine.run import ENGINES
+from recast_probe.studies.engine.shard import parse_shard
 from recast_probe.studies.store import Store
 
 ENGINE_OPTIONS = ("engine", "workers", "gpus_per_worker", "address", "shard")

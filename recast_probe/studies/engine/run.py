@@ -12,9 +12,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from recast_probe.errors import InputError
-from recast_probe.studies.shard import check_shard, share_of
-from recast_probe.studies.store import Store
-from recast_probe.studies.unit_runs import (
+from recast_probe.studies.engine.shard import check_shard, share_of
+from recast_probe.studies.engine.unit_runs import (
     HeldElsewhereError,
     Outcome,
     Perform,
@@ -24,9 +23,10 @@ from recast_probe.studies.unit_runs import (
     run_missing,
     stored_values,
 )
+from recast_probe.studies.store import Store
 
 if TYPE_CHECKING:
-    from recast_probe.studies.ray_engine import RaySettings
+    from recast_probe.studies.engine.ray_engine import RaySettings
 
 __all__ = ["Engine", "Outcome", "Perform", "Unit", "in_turns", "record_key", "run_study"]
 
@@ -135,7 +135,7 @@ def run_study(
         left = [number for number in range(len(units)) if missing(number)]
         _forget_what_was_there(bar)
         if left and settings is not None:
-            from recast_probe.studies.ray_engine import run_on_ray
+            from recast_probe.studies.engine.ray_engine import run_on_ray
 
             asked = {number: (units[number], missing(number)) for number in left}
             run_on_ray(asked, perform, store, tell, settings)
@@ -167,7 +167,7 @@ def _checked(
     if engine not in ENGINES:
         raise InputError(f"There is no engine {engine!r}; there is {', '.join(ENGINES)}.")
     if engine == "ray":
-        from recast_probe.studies.ray_engine import RaySettings
+        from recast_probe.studies.engine.ray_engine import RaySettings
 
         return RaySettings.checked(workers, gpus_per_worker, address)
     given = {"workers": workers, "gpus_per_worker": gpus_per_worker, "address": address}

@@ -1,7 +1,7 @@
 """How much of a full step's work a cached step of token-wise caching does, in FLUX blocks.
 
 Where nothing else is said the blocks are those of FLUX.1; FLUX.2's have other numbers, which its
-config gives (``arithmetic.Flux2Config``).
+config gives (``Flux2Config``).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from recast_probe.probe import Probe
 from recast_probe.runs.result import RunResult
 from recast_probe.studies.comparison import FULL, Comparison
 from recast_probe.studies.engine import Outcome, Unit
-from recast_probe.studies.equal_cost import (
+from recast_probe.studies.gate.equal_cost import (
     CONTROLS,
     FEWER,
     RANDOM,

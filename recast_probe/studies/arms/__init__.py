@@ -1,0 +1,1 @@
+"""Arms of your own, written as text."""
