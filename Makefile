@@ -97,6 +97,9 @@ measure-gpu:
 	$(GPU_PYTHON) -m benchmarks.runs --device $(DEVICE) --model $(FULL_SIZE) --repeats 3 --out $(MEASURED)/runs.json
 	$(GPU_PYTHON) -m benchmarks.scaling --device $(DEVICE) --out $(MEASURED)/scaling.json
 	$(GPU_PYTHON) -m benchmarks.peers --device $(DEVICE) --model $(FULL_SIZE) --repeats 3 --out $(MEASURED)/peers.json
+	for model in flux-kontext flux2-klein-4b qwen-image-edit; do \
+		$(GPU_PYTHON) -m benchmarks.steps --device $(DEVICE) --model $$model --compiled --out $(MEASURED)/steps-$$model.json || exit 1; \
+	done
 	for more in "" --cpu-offload; do for command in profile "generate --method recast"; do \
 		$(GPU_PYTHON) -m recast_probe $$command --model $(FULL_SIZE) --device $(DEVICE) $$more \
 			--image docs/images/paths.png --prompt "on the beach" --overwrite --out $(MEASURED)/full-size || exit 1; \

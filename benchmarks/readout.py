@@ -10,6 +10,8 @@ give the same bits.
 from __future__ import annotations
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.command import finish, kernels, limits, parser
-from benchmarks.timing import alternate
+from benchmarks.timing import Row, alternate
 from recast_probe._utils.ending import run_program
 from recast_probe.attention import attend, dense_attention, sums
 from recast_probe.cost_model import FluxConfig, flux_kontext_dev, readout_work, step_work
@@ -70,9 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     model = random_transformer(config, options.device, dtype)
     call = inputs(config, layout, options.device, dtype)
 
-    def step(attention: Attention) -> Callable[[], object]:
+    inside: dict[str, list[float]] = {}
+
+    def step(name: str, attention: Attention) -> Callable[[], object]:
+        def timed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            started = time.perf_counter()
+            output = attention(query, key, value)
+            inside[name][-1] += time.perf_counter() - started
+            return output
+
+        # a GPU works on after a call has returned, so attention alone is timed elsewhere only
+        chosen = attention if options.device.startswith("cuda") else timed
+
         def run() -> None:
-            with torch.no_grad(), attention_of(attention):
+            inside.setdefault(name, []).append(0.0)
+            with torch.no_grad(), attention_of(chosen):
                 model(**call)
 
         return run
@@ -87,12 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "materialised softmax": lambda q, k, v: materialised(q, k, v, layout)[0],
     }
     rows = alternate(
-        {name: step(forms[name]) for name in ARMS if name in {ARMS[0], *options.arms}},
+        {name: step(name, forms[name]) for name in ARMS if name in {ARMS[0], *options.arms}},
         options.repeats,
         options.device,
         ARMS[0],
         least_work(config, layout),
     )
+    if not options.device.startswith("cuda"):
+        add_attention(rows, inside)
     known = limits(options.device)
     full = step_work(config, layout.text, layout.generation.size, layout.reference_tokens)
     facts = {
@@ -107,6 +123,18 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "arms": rows,
     }
     return finish(options, facts, ARMS[0])
+
+
+def add_attention(rows: dict[str, Row], inside: dict[str, list[float]]) -> None:
+    """Write the seconds that attention took, and the ratio of a step in which nothing else changed.
+
+    All arms but for attention do the same, so this ratio has none of the noise of the rest.
+    """
+    spent = {name: statistics.median(seconds[1:]) for name, seconds in inside.items()}
+    whole = rows[ARMS[0]]["median_seconds"]
+    for name, seconds in spent.items():
+        rows[name]["attention_seconds"] = seconds
+        rows[name]["ratio_by_attention"] = (whole + seconds - spent[ARMS[0]]) / whole
 
 
 def random_transformer(

@@ -33,8 +33,9 @@ def alternate(
 
     Returns:
         By arm: median and interquartile range in seconds, peak memory in bytes, the ratio of its
-        median to `base`'s, its speed-up; where its work is known, the bound, the share of the bound
-        that was reached, and whether it lies above the bound, which only a slower base explains.
+        seconds to `base`'s (the middle of the turns, since a machine's speed drifts), its speed-up;
+        where its work is known, the bound, the share of the bound that was reached, and whether it
+        lies above the bound, which only a slower base explains.
     """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     rows: dict[str, Row] = {name: {} for name in arms}
@@ -62,6 +63,7 @@ def alternate(
     for name, times in seconds.items():
         if times:
             rows[name] |= {
+                "seconds": times,
                 "median_seconds": statistics.median(times),
                 "interquartile_seconds": _interquartile(times),
             }
@@ -71,14 +73,14 @@ def alternate(
 
 def add_speed_ups(rows: dict[str, Row], base: str, least_work: Mapping[str, float]) -> None:
     """Write ratios, speed-ups and what the bounds say of them into the rows."""
-    middle = rows[base].get("median_seconds")
-    if middle is None:
+    if "seconds" not in rows[base]:
         raise RuntimeError(f"The base {base!r} failed: {rows[base].get('error')}")
     for name, row in rows.items():
-        if "median_seconds" not in row:
+        if "seconds" not in row:
             continue
-        row["ratio"] = row["median_seconds"] / middle
-        row["speed_up"] = middle / row["median_seconds"]
+        turns = zip(row["seconds"], rows[base]["seconds"], strict=True)
+        row["ratio"] = statistics.median(own / other for own, other in turns)
+        row["speed_up"] = 1 / row["ratio"]
         if name in least_work and base in least_work:
             row["bound"] = least_work[base] / least_work[name]
             row["share_of_bound"] = row["speed_up"] / row["bound"]

@@ -57,6 +57,9 @@ def test_readout(tmp_path, capsys):
     ]
     assert 1 == rows["materialised softmax"]["bound"] > bounds[0] > bounds[1] > bounds[2]
     assert rows["scores by a fused call"]["bound"] < rows["scores"]["bound"]
+    for row in rows.values():
+        assert 0 < row["attention_seconds"] < row["median_seconds"]
+    assert rows["plain step"]["ratio_by_attention"] == 1
     assert found["checks"]["bit_identical"]
     assert found["checks"]["relative_error_readout"] < 1e-4
     assert found["checks"]["relative_error_fused_call"] < 1e-4
@@ -182,11 +185,13 @@ def test_scaling(tiny_folder):
 
 
 def test_results_above_their_bound_are_flagged(capsys):
-    rows = {"full": {"median_seconds": 4.0}, "pruned": {"median_seconds": 1.0}}
+    rows = {"full": {"seconds": [4.0, 5.0, 9.0]}, "pruned": {"seconds": [1.0, 1.0, 3.0]}}
     for row in rows.values():
-        row["interquartile_seconds"] = 0.1
+        row |= {"median_seconds": sorted(row["seconds"])[1], "interquartile_seconds": 0.1}
     timing.add_speed_ups(rows, "full", {"full": 2.0, "pruned": 1.0})
     assert rows["pruned"]["above_bound"]
+    # turn by turn 1/4, 1/5 and 1/3
+    assert rows["pruned"]["ratio"] == 0.25
     assert rows["pruned"]["share_of_bound"] == 2
     assert not rows["full"]["above_bound"]
     timing.print_rows(rows, "full")
@@ -226,7 +231,7 @@ def test_a_step_of_the_published_blocks(model, capsys):
     bounds = {name: row["bound"] for name, row in rows.items()}
     assert 1 == bounds["full"] < bounds["ReCAST, 64 tokens"] < bounds["ReCAST, 16 tokens"]
     assert bounds["ReCAST, 16 tokens"] < bounds["no reference"]
-    assert bounds["merge (ToMe), 16 tokens"] == bounds["ReCAST, 16 tokens"]
+    assert bounds["merge (ToMe), 64 tokens"] == bounds["ReCAST, 64 tokens"]
     assert 1 < bounds["reuse, all tokens"] < bounds["no reference"]
 
 
@@ -250,9 +255,8 @@ def test_quality_against_time(tmp_path, capsys):
     assert {"accelerate: as it is", "fewer steps: 14", "FirstBlockCache: 0.08"} <= set(rows)
     assert set(found["failed"]) <= {name for name in found["arms"] if "cache-dit" in name}
     for name, row in rows.items():
-        low, high = row["speed_up_interval"]
-        assert low <= row["speed_up"] <= high
+        assert row["speed_up"] > 0
         if name != "full":
             lost, low, high = row["identity_minus_full"]
-            assert low <= lost <= high
+            assert (low is None and lost == 0) or low <= lost <= high
     assert picture.read_text("utf-8").startswith("<?xml")
