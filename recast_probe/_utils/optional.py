@@ -30,7 +30,8 @@ class Package:
     def how_to_get(self) -> str:
         """What to do, in words."""
         if self.extras:
-            return "pip install " + " or ".join(f"'recast_probe[{name}]'" for name in self.extras)
+            extras = " or ".join(f"'.[{name}]'" for name in self.extras)
+            return f"pip install -c constraints.txt -e {extras} in the checkout of recast_probe"
         if self.name == "torchvision":
             return "install the torchvision that fits this torch"
         return f"pip install {self.name}, together with the torchvision that fits this torch"
