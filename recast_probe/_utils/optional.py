@@ -48,7 +48,7 @@ OPTIONAL = {
     "skimage": Package("scikit-image", "the metric ssim", ("metrics",)),
     "torchao": Package("torchao", "computing in FP8", ("gpu",)),
     "torchmetrics": Package("torchmetrics", "the metrics kid and rfid", ("metrics",)),
-    "torchvision": Package("torchvision", "Qwen-Image-Edit"),
+    "torchvision": Package("torchvision", "Qwen-Image-Edit, Qwen-Image 2.1 and FLUX.2 dev"),
     "triton": Package("triton", "the Triton readout kernel", ("gpu",)),
     "zarr": Package("zarr", "profiles of a whole benchmark in one store", ("zarr",)),
 }
