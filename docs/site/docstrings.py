@@ -38,7 +38,9 @@ def leave_out(
     app: Sphinx, what: str, name: str, value: Any, skip: bool, options: Any
 ) -> bool | None:
     """Functions of other packages that a class holds as a value are not described."""
-    foreign = inspect.isroutine(value) and not str(value.__module__).startswith("recast_probe")
+    # what is built in may have no module
+    module = str(getattr(value, "__module__", None))
+    foreign = inspect.isroutine(value) and not module.startswith("recast_probe")
     return True if foreign else None
 
 

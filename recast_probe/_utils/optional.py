@@ -30,7 +30,8 @@ class Package:
     def how_to_get(self) -> str:
         """What to do, in words."""
         if self.extras:
-            return "pip install " + " or ".join(f"'recast_probe[{name}]'" for name in self.extras)
+            extras = " or ".join(f"'.[{name}]'" for name in self.extras)
+            return f"pip install -c constraints.txt -e {extras} in the checkout of recast_probe"
         if self.name == "torchvision":
             return "install the torchvision that fits this torch"
         return f"pip install {self.name}, together with the torchvision that fits this torch"
@@ -47,7 +48,7 @@ OPTIONAL = {
     "skimage": Package("scikit-image", "the metric ssim", ("metrics",)),
     "torchao": Package("torchao", "computing in FP8", ("gpu",)),
     "torchmetrics": Package("torchmetrics", "the metrics kid and rfid", ("metrics",)),
-    "torchvision": Package("torchvision", "Qwen-Image-Edit"),
+    "torchvision": Package("torchvision", "Qwen-Image-Edit, Qwen-Image 2.1 and FLUX.2 dev"),
     "triton": Package("triton", "the Triton readout kernel", ("gpu",)),
     "zarr": Package("zarr", "profiles of a whole benchmark in one store", ("zarr",)),
 }

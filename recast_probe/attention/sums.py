@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from recast_probe._utils.compat import has_matrix_tiles
-from recast_probe._utils.optional import is_installed
+from recast_probe._utils.optional import OPTIONAL, is_installed
 from recast_probe.attention.fused_sums import fused_column_sums
 from recast_probe.attention.log_sum_exp import at_least_float32
 from recast_probe.attention.sum_types import PairSums
@@ -65,7 +65,7 @@ def reader(device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cuda" or dtype not in TRITON_DTYPES or _Refused.reason is not None:
         return "torch"
     if not _has_triton():
-        _Refused.because("Triton is not installed (pip install 'recast_probe[gpu]')")
+        _Refused.because(f"Triton is not installed ({OPTIONAL['triton'].how_to_get})")
         return "torch"
     return "triton"
 

@@ -73,6 +73,7 @@ def mean_fresh(share: FreshShare, config: TransformerConfig, steps: int) -> dict
     It is the share of the generation tokens where fresh places fall evenly on all tokens of a pool.
 
     Examples:
+        >>> from recast_probe.selection.fresh_tokens import FreshShare
         >>> shares = mean_fresh(FreshShare(mean=0.1), rp.cost_model.flux_kontext_dev(), steps=4)
         >>> {kind: round(share, 3) for kind, share in shares.items()}
         {'double': 0.047, 'single': 0.13}

@@ -57,8 +57,8 @@ def _unavailable(name: str, error: Exception, family: type[Family] | None = None
         f"{name!r} could not be loaded: {error}\n"
         "It is neither a local folder with a model_index.json nor a complete copy in the Hugging "
         "Face cache, and it could not be downloaded. To get it: accept the licence on "
-        f"https://huggingface.co/{name} if the repository is gated, run `huggingface-cli login` "
-        "while online, and try again; or download it elsewhere and give the path of the folder. "
+        f"https://huggingface.co/{name} if the repository is gated, run `hf auth login` while "
+        "online, and try again; or download it elsewhere and give the path of the folder. "
         "Probe.pocket() needs no download."
     )
 

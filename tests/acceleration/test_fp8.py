@@ -67,5 +67,5 @@ def test_what_is_missing_is_said(pipeline):
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is not None, reason="torchao is there")
 def test_without_torchao():
-    with pytest.raises(InputError, match=r"pip install 'recast_probe\[gpu\]'"):
+    with pytest.raises(InputError, match=r"pip install .*'\.\[gpu\]'"):
         fp8._torchao()

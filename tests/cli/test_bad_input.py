@@ -195,7 +195,7 @@ def test_models_that_are_not_there(command, files, earlier, tmp_path, monkeypatc
     common = ("--image", files / "image.png", "--prompt", "a", "--overwrite", "--out", earlier)
     refused(command("profile", "--model", tmp_path, *common), "model_index.json")
     outcome = command("profile", "--model", "nobody/no-such-model", *common)
-    refused(outcome, "nobody/no-such-model", "huggingface-cli login")
+    refused(outcome, "nobody/no-such-model", "hf auth login")
     refused(command("pocket", "evaluate", "--model", tmp_path), "model_index.json")
 
 

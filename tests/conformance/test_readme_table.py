@@ -12,6 +12,7 @@ from recast_probe.pipelines import FAMILIES
 from recast_probe.testing import conformance, tiny
 from recast_probe.testing.conformance import __main__ as program
 from recast_probe.testing.conformance import readme_table as module
+from recast_probe.testing.conformance.supported import REASONS
 
 README = Path(__file__).parents[2] / "README.md"
 PAGE = f"before\n{module.BEGIN}\nold\n{module.END}\nafter\n"
@@ -53,7 +54,23 @@ def test_cells_are_yes_or_the_number_of_a_reason(kontext):
     assert first["several references"] == second["several references"] == "no (1)"
     assert first["trace, verify"] == first["prune"] == second["prune"] == "yes"
     assert second["trace, verify"] == "no (2, 1)"
-    assert table.endswith("(1) one; (2) two.")
+    assert table.endswith("\n\n1. one\n2. two")
+
+
+def test_a_reason_is_told_in_a_sentence_if_there_is_one(kontext):
+    sentences = {"one": "It takes one picture."}
+    refuses = {"several references": "one", "certificate": "two"}
+    table = conformance.families_table([replace(kontext, refuses=refuses, reasons=sentences)])
+    assert table.endswith("\n\n1. two\n2. It takes one picture.")
+
+
+def test_every_reason_of_ours_is_a_sentence_and_none_is_left_over():
+    cases = conformance.supported_cases()
+    said = {case.refuses[name]: case.reason(name) for case in cases for name in case.refuses}
+    for reason in said.values():
+        assert reason[0].isupper() or reason[0] == "`", reason
+        assert reason.endswith("."), reason
+    assert set(said) == set(REASONS)
 
 
 def test_writing_examines_first_and_leaves_the_rest_alone(kontext, few, tmp_path, monkeypatch):

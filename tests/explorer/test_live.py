@@ -131,5 +131,5 @@ def test_without_anywidget_it_says_how_to_get_it(result, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "anywidget", None)
-    with pytest.raises(MissingPackageError, match=r"anywidget.*recast_probe\[notebooks\]"):
+    with pytest.raises(MissingPackageError, match=r"anywidget.*'\.\[notebooks\]'"):
         rp.explore(result).widget()

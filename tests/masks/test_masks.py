@@ -189,4 +189,4 @@ def test_a_missing_package_names_the_extra(module, package):
     if module == "cv2":
         pytest.importorskip("onnxruntime")
     assert package in run.stdout, run.stderr
-    assert "pip install 'recast_probe[masks]'" in run.stdout
+    assert "-e '.[masks]'" in run.stdout

@@ -84,7 +84,7 @@ def test_a_repository_that_cannot_be_reached(monkeypatch):
     with pytest.raises(InputError) as caught:
         Probe.from_pretrained("some-lab/a-gated-model")
     message = str(caught.value)
-    for part in ("some-lab/a-gated-model", "licence", "huggingface-cli login", "Probe.pocket()"):
+    for part in ("some-lab/a-gated-model", "licence", "hf auth login", "Probe.pocket()"):
         assert part in message
 
 

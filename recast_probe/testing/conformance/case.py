@@ -40,6 +40,7 @@ class Case:
             of them.
         refuses: what the model cannot do: by property, a part of the sentence in which it refuses.
             A refusal that is not announced here fails, and so does one that no longer comes.
+        reasons: what a table says in the place of such a part: by the part, a whole sentence.
 
     Examples:
         >>> from recast_probe.testing.tiny import build_tiny_pipeline, tiny_image
@@ -56,6 +57,7 @@ class Case:
     prompts: tuple[str, str] = ("a red fox", "snow")
     of_generation: Callable[[torch.Tensor], torch.Tensor] = torch.clone
     refuses: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def probe(self) -> Probe:
@@ -83,6 +85,11 @@ class Case:
     def reference_tokens(self) -> int:
         """Reference tokens of a run with one image."""
         return self.probe.layout(self.image, self.prompt, **self.settings).reference_tokens
+
+    def reason(self, name: str) -> str:
+        """Why the model refuses a property that ``refuses`` names."""
+        announced = self.refuses[name]
+        return self.reasons.get(announced, announced)
 
     @property
     def recast(self) -> Recast:

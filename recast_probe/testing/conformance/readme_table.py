@@ -38,10 +38,11 @@ BEGIN, END = "<!-- families: made by `make families` -->", "<!-- families end --
 def families_table(cases: Iterable[Case]) -> str:
     """A row a family and a column a property: "yes", or the number of the reason why not.
 
-    The reasons are those that the cases announce. ``check_pipeline`` proves a case's announcements.
+    The reasons are those that the cases announce, as ``Case.reason`` says them. ``check_pipeline``
+    proves a case's announcements.
 
     Returns:
-        Markdown: the table, and a line with the reasons if there are any.
+        Markdown: the table, and a list of the reasons if there are any.
 
     Examples:
         >>> from recast_probe.testing.tiny import build_tiny_pipeline
@@ -56,15 +57,15 @@ def families_table(cases: Iterable[Case]) -> str:
         cells = []
         for properties in COLUMNS.values():
             refused = dict.fromkeys(
-                case.refuses[each] for each in properties if each in case.refuses
+                case.reason(each) for each in properties if each in case.refuses
             )
             numbers = [str(reasons.setdefault(each, len(reasons) + 1)) for each in refused]
             cells.append(f"no ({', '.join(numbers)})" if numbers else YES)
         rows.append((f"`{family.name}`", _first_sentence(type(family)), *cells))
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     if reasons:
-        told = "; ".join(f"({number}) {reason}" for reason, number in reasons.items())
-        lines += ["", f"*No, since the probe says:* {told}."]
+        lines += ["", "Where it says no:", ""]
+        lines += [f"{number}. {reason}" for reason, number in reasons.items()]
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,44 @@ from recast_probe.testing import (
 )
 from recast_probe.testing.conformance.case import Case
 from recast_probe.testing.tiny_pipelines import TINY
+
+BESIDE = (
+    "The adapter's tokens are attended to beside the blocks' own attention, where attention is "
+    "read but cannot be cut, reused or patched."
+)
+STEP_0 = (
+    "The pipeline computes its reference tokens in the first step only, so hidden states of its "
+    "blocks cannot be patched; keys, values and attention output can."
+)
+MERGED = (
+    "The pipeline computes its reference tokens in the first step only, so they cannot be merged "
+    "later; use `Prune`."
+)
+REASONS = {
+    "takes one reference image": "The pipeline takes one reference image.",
+    "runs one prompt at a time": "The pipeline runs one prompt at a time; call the probe for each.",
+    "can be reached by nnsight only": "Attention to the adapter's tokens is reached by nnsight "
+    "only, not by hooks, so `accelerate` does not serve it.",
+    "Knockout works on the blocks' own attention calls": BESIDE,
+    "Record works on the blocks' own attention calls": BESIDE,
+    "ReuseReference works on the blocks' own attention calls": BESIDE,
+    "Reference tokens of flux-ip-adapter cannot be compared": "The adapter's tokens do not enter "
+    "the sequence, so similar ones cannot be found and merged.",
+    "cannot be cached by token": "`TokenCache` is not written for the blocks of this pipeline.",
+    "takes no argument 'true_cfg_scale'": "The pipeline takes no `true_cfg_scale`, since "
+    "it has no second call for guidance.",
+    "cannot be merged": MERGED,
+    "reuses their keys and values by itself": "The pipeline computes its reference tokens once and "
+    "reuses their keys and values by itself, so `ReuseReference` has nothing to do.",
+    "computes its reference tokens in the first step only": STEP_0,
+    "computes text and reference tokens in the first step alone": STEP_0,
+    "rows of one call": "Both branches of guidance are rows of one call, where hidden states are "
+    "read and changed by call; with guidance off they can be patched.",
+    "enter the transformer as pictures": "Reference tokens enter the transformer as pictures, so "
+    "single ones cannot be compared and merged; use `Prune`.",
+    "cannot be compared and merged": MERGED,
+}
+"""What the table of README says of each refusal, by the part of it that the cases announce."""
 
 TWO = (tiny.tiny_image(), tiny.tiny_image(96, 64, seed=4))
 
@@ -66,7 +105,7 @@ def _cases() -> tuple[Case, ...]:
     masked = {"mask_image": tiny.tiny_mask()}
     one_prompt = {"several prompts": "runs one prompt at a time"}
     no_token_cache = {"token cache": "cannot be cached by token"}
-    return (
+    cases = (
         Case(
             "FluxKontextPipeline",
             TINY["flux-kontext"],
@@ -182,7 +221,7 @@ def _cases() -> tuple[Case, ...]:
             settings=tiny_ltx.SETTINGS,
             guidance={"guidance_scale": 3.0, "negative_prompt": "blurry"},
             refuses={
-                "patched activations": "hidden states are read and changed by call",
+                "patched activations": "rows of one call",
                 **one_prompt,
                 **no_token_cache,
             },
@@ -236,8 +275,12 @@ def _cases() -> tuple[Case, ...]:
             refuses={
                 "merged reference": "cannot be compared and merged",
                 "reused keys": "reuses their keys and values by itself",
-                "patched activations": "in the first step alone",
+                "patched activations": "computes text and reference tokens in the first step alone",
                 **no_token_cache,
             },
         ),
+    )
+    return tuple(
+        replace(case, reasons={part: REASONS[part] for part in case.refuses.values()})
+        for case in cases
     )
