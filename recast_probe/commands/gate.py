@@ -168,7 +168,7 @@ def gate(
 
 
 def _cases(
-    images: str, subjects: int | None, prompts: int | None, seed: int, masks: str
+    images: str, subjects: int | None, prompts: int, seed: int, masks: str
 ) -> tuple[str, list[Case], MaskFinder | None]:
     """The benchmark's name, its cases, and what finds subjects in outputs."""
     from recast_probe.datasets import load_benchmark, named_benchmark
@@ -177,8 +177,6 @@ def _cases(
     name, path = named_benchmark(images)
     # PocketBench has all masks
     finder = None if name == "pocket" else mask_finder(masks)
-    if name == "pocket" and prompts is None:
-        prompts = 1
     cases = load_benchmark(name, path, subjects=subjects, prompts=prompts, seed=seed, masks=finder)
     if not cases:
         raise InputError(f"--images {images} holds no cases.")

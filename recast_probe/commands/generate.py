@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -255,10 +255,14 @@ def _distinct(prompts: Sequence[str]) -> list[str]:
         if len(plain) > LONGEST_WORDS:
             short = short.rpartition("-")[0] or plain[:LONGEST_WORDS]
         words.append(short or "prompt")
-    before = [words[:place].count(each) for place, each in enumerate(words)]
-    return [
-        f"{each}-{count + 1}" if count else each for each, count in zip(words, before, strict=True)
-    ]
+    # a number may make a name that is another prompt's own
+    found, taken = list[str](), set(words)
+    for each in words:
+        numbered = (f"{each}-{number}" for number in count(2))
+        name = next(name for name in numbered if name not in taken) if each in found else each
+        found.append(name)
+        taken.add(name)
+    return found
 
 
 def _stored_ranking(path: Path, images: Sequence[Path], blocks: Any) -> Ranking:
@@ -296,7 +300,7 @@ def _arm(
 def _lines(rows: Sequence[dict[str, Any]], tokens: int) -> list[str]:
     shown = []
     for row in rows:
-        counts = [count for count, _ in groupby(row["reference_tokens_per_step"])]
+        counts = [each for each, _ in groupby(row["reference_tokens_per_step"])]
         later = counts[1:]
         said = [f"{counts[0]}"]
         if later:

@@ -1,6 +1,6 @@
 """Benchmarks as data: each a list of cases with reference, prompt, category and seed."""
 
-from recast_probe.datasets.case import Case, FileCase, file_label, mask_origin
+from recast_probe.datasets.case import Case, FileCase, case_digest, file_label, mask_origin
 from recast_probe.datasets.dreambench import dreambench
 from recast_probe.datasets.dreambooth import dreambooth
 from recast_probe.datasets.folder import folder
@@ -11,6 +11,7 @@ __all__ = [
     "BENCHMARKS",
     "Case",
     "FileCase",
+    "case_digest",
     "dreambench",
     "dreambooth",
     "file_label",

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
 from recast_probe.files.input_files import read_bytes
-from recast_probe.images.loading import check_same_shape, fit_mask, load_image, load_mask, read_mask
+from recast_probe.images.loading import (
+    check_same_shape,
+    fit_mask,
+    image_digest,
+    load_image,
+    load_mask,
+    read_mask,
+)
 from recast_probe.images.mask_values import check_divides
 from recast_probe.images.pictures import open_picture
 from recast_probe.masks import MaskFinder, find_mask, finder_name
@@ -133,10 +141,10 @@ def mask_origin(case: Case, picture: Literal["reference", "target"] = "reference
 
 
 def file_label(cases: Iterable[Case]) -> dict[str, str]:
-    """A label for what cases consist of: {"files": 12 hexadecimal digits}; {} for PocketBench.
+    """A column of tables on the files of cases: {"files": 12 hexadecimal digits}; {} without files.
 
-    Another picture of the same name, mask or seed gives another label, so that runs on the one are
-    never taken for runs on the other.
+    Another picture of the same name, mask or seed gives another label. `case_digest` tells all
+    kinds of cases apart.
 
     Raises:
         InputError: a file that cannot be read.
@@ -153,6 +161,46 @@ def file_label(cases: Iterable[Case]) -> dict[str, str]:
         for path in (case.reference_file, case.mask_file, case.target_file, case.target_mask_file):
             digest.update((_Content(path).digest if path else "none").encode())
     return {"files": digest.hexdigest()[:12]}
+
+
+def case_digest(cases: Iterable[Case]) -> str:
+    """16 hexadecimal digits of everything that decides runs on these cases, and their scores.
+
+    Subject, prompt, category, seed, pictures, masks, and the finder of masks that are not given. A
+    store keeps runs by it, so that runs on one case are never taken for runs on another that only
+    has the same names.
+
+    Raises:
+        InputError: a file that cannot be read.
+
+    Examples:
+        >>> one, other = (
+        ...     rp.datasets.load_benchmark("pocket", subjects=1, prompts=1, seed=seed)
+        ...     for seed in (0, 1)
+        ... )
+        >>> one[0].subject == other[0].subject, case_digest(one) == case_digest(other)
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    for case in cases:
+        facts: list[Any] = [case.subject, case.prompt, case.category, int(case.seed)]
+        if isinstance(case, FileCase):
+            paths = (case.reference_file, case.mask_file, case.target_file, case.target_mask_file)
+            facts += [None if path is None else _Content(path).digest for path in paths]
+            facts.append(None if case.finder is None else finder_name(case.finder))
+        else:
+            pictures = (case.reference, case.target)
+            facts += [None if each is None else image_digest(each) for each in pictures]
+            masks = (case.reference_mask, case.target_mask)
+            facts += [None if each is None else _array_digest(each) for each in masks]
+        digest.update(f"{json.dumps(facts)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _array_digest(array: np.ndarray) -> str:
+    found = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def noise_seed(seed: int, subject: str, prompt: str) -> int:

@@ -114,7 +114,8 @@ def sink_knockout(
     Args:
         cases: of a benchmark, such as ``rp.pocket.bench.pocket_bench(8, 1)``; whole subjects are
             the independent unit.
-        found: what `rp.sinks` gave, or indices by group ("text", "generation" or "reference").
+        found: what `rp.sinks` gave, or indices by group ("text", "generation" or "reference"); a
+            repeated index counts once.
         to_groups: groups that do not see them; by default those whose attention was recorded, and
             "generation" for indices.
         random_sets: for each case so many random sets, whose mean the sinks are held against.
@@ -144,12 +145,23 @@ def sink_knockout(
         tokens = {group: tuple(own) for group in GROUPS if (own := found.of_group(group))}
         targets = (found.queries,) if to_groups is None else tuple(to_groups)
     else:
-        tokens = {group: tuple(map(int, at)) for group, at in found.items() if len(at)}
+        # each token once, as it is cut: as many random ones are drawn as these are
+        chosen = {
+            group: check_indices(f"The tokens of {group!r}", at, empty=True)
+            for group, at in found.items()
+        }
+        tokens = {group: tuple(at) for group, at in chosen.items() if at}
         targets = ("generation",) if to_groups is None else tuple(to_groups)
     if not tokens:
         raise InputError(
             "There are no sinks to cut. To cut what comes nearest, find sinks with fewer times= or "
             "a smaller share=, or give indices by group, such as {'text': [0]}."
+        )
+    parts = [group for group in tokens if group.startswith("reference_")]
+    if "reference" in tokens and parts:
+        raise InputError(
+            f"The tokens of 'reference' and of {parts[0]!r} overlap, so one could be cut twice; "
+            "give either."
         )
     layout = probe.layout(cases[0].reference, cases[0].prompt)
     sizes = {}

@@ -16,6 +16,7 @@ from recast_probe._utils.text_format import memory, spans
 from recast_probe.diagnostics import arrays as formulas
 from recast_probe.errors import InputError
 from recast_probe.explorer.coding import coded, packed
+from recast_probe.explorer.same_run import check_same_run
 from recast_probe.layout import GROUPS, Grid
 from recast_probe.profiles.maps import AttentionMaps
 from recast_probe.profiles.profile import AttentionProfile
@@ -93,27 +94,7 @@ def _check_maps(profile: AttentionProfile, maps: AttentionMaps) -> None:
                     f"The maps hold the {name} {spans(sorted(unknown))}, which the profile does "
                     "not; record the same in both."
                 )
-    for fact in ("seed", "steps", "prompts", "interventions"):
-        one, two = profile.provenance.get(fact), maps.provenance.get(fact)
-        if fact == "interventions":
-            one, two = without_recording(one), without_recording(two)
-        if None not in (one, two) and one != two:
-            raise InputError(
-                f"The maps are of a run with {fact} {str(two)[:200]}, the profile of one with "
-                f"{str(one)[:200]}; give those of one run."
-            )
-
-
-def without_recording(settings: Any) -> list[dict[str, Any]] | None:
-    """Interventions of a run, by what tells them apart, without those that change nothing; None
-    where it is not known."""
-    if not isinstance(settings, list):
-        return None
-    return [
-        {name: value for name, value in each.items() if name in ("name", "tokens", "sha256")}
-        for each in settings
-        if isinstance(each, dict) and each.get("name") not in ("AttentionMaps", "Record")
-    ]
+    check_same_run(profile.provenance, maps.provenance)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from recast_probe.explorer.data import BUDGET, Content, Shown, content
 from recast_probe.explorer.live import LiveRuns
 from recast_probe.explorer.outlines import outlined_tokens
 from recast_probe.explorer.page import html_page
+from recast_probe.explorer.same_run import same_references
 from recast_probe.files.atomic import write_bytes
 from recast_probe.images.loading import ImageSources, load_image
 from recast_probe.probe import Probe
@@ -158,7 +159,8 @@ def explore(
             a number of tokens, ``(ranking, 64)``, a ``Keep``, or indices.
         words: one for each text token; by default those that ``probe`` knows of the prompt.
         compare: a second run beside the first, with the same cursor: a result, a profile, or
-            what ``explore`` gave for it.
+            what ``explore`` gave for it. Where it had other references, a result brings its own
+            pictures, a profile none, and ``outlines`` are drawn in the first only.
         probe: of the pipeline that made the run: then the widget runs it with the brushed tokens
             alone, with a head cut, or with another reference.
         swaps: these other references, by name.
@@ -185,13 +187,7 @@ def explore(
     profile, pictures = _profile_of(shown)
     if generated is not None:
         pictures = shown_references(generated)
-    facts = profile.provenance.get("arguments")
-    sizes = {
-        name: value
-        for name, value in (facts.items() if isinstance(facts, dict) else ())
-        if type(value) is int
-    }
-    references = shown_references(image, probe, {**sizes, **(settings or {})})
+    references = shown_references(image, probe, {**_sizes(profile), **(settings or {})})
     prompt = profile.provenance.get("prompt")
     run = Shown(
         profile,
@@ -207,26 +203,42 @@ def explore(
     if isinstance(compare, Explorer):
         runs += compare.runs[:1]
     elif compare is not None:
-        second, made = _profile_of(compare)
-        name = second.provenance.get("prompt")
-        runs.append(
-            Shown(
-                second,
-                None,
-                references,
-                made,
-                name if isinstance(name, str) and name else "Another run",
-                _words(second, probe, None),
-                getattr(compare, "layer_name", "layer"),
-                run.outlines,
-            )
-        )
+        runs.append(_second(compare, run, probe))
     live = None
     if probe is not None:
         live = LiveRuns(probe, image, profile, swaps or {}, settings or {})
     elif swaps or settings:
         raise InputError("swaps and settings are for runs of a probe; give probe= as well.")
     return Explorer(runs, content(runs, max_bytes, mean_over), live, max_bytes)
+
+
+def _second(compare: RunResult | AttentionProfile, first: Shown, probe: Probe | None) -> Shown:
+    """The run beside the first; pictures and outlines of the first are not drawn over another
+    reference."""
+    profile, made = _profile_of(compare)
+    references, outlines = first.references, first.outlines
+    if same_references(first.profile.provenance, profile.provenance) is False:
+        own = getattr(compare, "references", ())
+        references = shown_references(own or None, probe, _sizes(profile))
+        outlines = {}
+    name = profile.provenance.get("prompt")
+    return Shown(
+        profile,
+        None,
+        references,
+        made,
+        name if isinstance(name, str) and name else "Another run",
+        _words(profile, probe, None),
+        getattr(compare, "layer_name", "layer"),
+        outlines,
+    )
+
+
+def _sizes(profile: AttentionProfile) -> dict[str, int]:
+    """Arguments of the run that are whole numbers, as sizes are."""
+    facts = profile.provenance.get("arguments")
+    given = facts.items() if isinstance(facts, dict) else ()
+    return {name: value for name, value in given if type(value) is int}
 
 
 def _profile_of(shown: Any) -> tuple[AttentionProfile, tuple[Image.Image, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recast_probe.errors import InputError
-from recast_probe.explorer.data import without_recording
+from recast_probe.explorer.same_run import without_recording
 from recast_probe.images.loading import ImageSources
 from recast_probe.interventions import Intervention, Keep, Knockout
 from recast_probe.probe import Probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -60,7 +61,8 @@ def make_widget(content: Content, runs: Runs, swaps: Sequence[str] | None) -> An
 def answer(runs: Runs, message: Any) -> dict[str, Any]:
     """What a message of the page gets back: ``made`` with a picture and words, or ``refused``.
 
-    Only what the page can ask for is run, with numbers and names that are checked first.
+    There is an answer whatever happens, since the page waits for one. Only what it can ask for is
+    run, with numbers and names that are checked first.
     """
     asked = message if isinstance(message, dict) else {}
     try:
@@ -81,9 +83,12 @@ def answer(runs: Runs, message: Any) -> dict[str, Any]:
             words = f"Reference: {name}"
         else:
             return {"kind": "refused", "words": f"There is no action {str(action)[:40]!r}."}
+        return {"kind": "made", "words": words, "image": data_url(result.image)}
     except RecastProbeError as error:
         return {"kind": "refused", "words": str(error)}
-    return {"kind": "made", "words": words, "image": data_url(result.image)}
+    except Exception as error:  # want of memory, or whatever a pipeline raises
+        traceback.print_exc()
+        return {"kind": "refused", "words": f"{type(error).__name__}: {error}"}
 
 
 def _numbers(given: Any) -> list[int]:

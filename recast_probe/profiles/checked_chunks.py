@@ -34,7 +34,8 @@ class CheckedChunks(WrapperStore):
         Raises:
             ProfileFileError: it is missing or damaged, or of another profile or store.
         """
-        if place not in self._records:
+        known = self._records
+        if place not in known:
             path = self._folder / "records" / f"{place:06d}.json"
             try:
                 found = read_sealed(path, "StoredProfile")
@@ -42,8 +43,8 @@ class CheckedChunks(WrapperStore):
                 raise ProfileFileError(str(error)) from None
             if (found["name"], found["template"]) != (self._names[place], self._digest):
                 raise ProfileFileError(f"{path} belongs to another profile or store.")
-            self._records[place] = found
-        return self._records[place]
+            known[place] = found
+        return known[place]
 
     def forget(self) -> None:
         """Read the records anew: profiles may have been saved anew."""

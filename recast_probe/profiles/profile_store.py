@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from filelock import FileLock
 
 from recast_probe._utils.optional import need
 from recast_probe.blocks import Blocks
 from recast_probe.errors import DamagedFileError, InputError, ProfileFileError
 from recast_probe.files.atomic import atomic_folder, write_json
 from recast_probe.files.envelope import digest, file_digest, read_sealed, sealed
+from recast_probe.files.locks import held
+from recast_probe.profiles.bound_array import BoundArray
 from recast_probe.profiles.profile import AttentionProfile, Indices
 from recast_probe.profiles.profile_file import DIMENSIONS
 from recast_probe.profiles.profile_input import as_profile
@@ -87,7 +87,7 @@ class ProfileStore:
         if not given or len(set(given)) < len(given):
             raise InputError("A store of profiles needs names, each of them once.")
         (self.folder / RECORDS).mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / "store.lock"):
+        with held(self.folder / "store.lock", wait=True):
             if not (self.folder / NAMES).exists():
                 write_json(self.folder / NAMES, sealed({"names": given}, "ProfileStore"))
 
@@ -123,7 +123,7 @@ class ProfileStore:
         check_values(profile.dataset)
         template = self._template_for(profile)
         record = self._record_of(place)
-        with _locked(record.with_suffix(".lock")):
+        with held(record.with_suffix(".lock"), wait=True):
             # an older record would vouch for chunks that are replaced now
             record.unlink(missing_ok=True)
             group = need("zarr", PURPOSE).open_group(
@@ -163,7 +163,8 @@ class ProfileStore:
         """A profile whose arrays are read when they are needed, and only the chunks that are.
 
         Diagnostics take it as it is; ``store.lazy(name).sel(blocks=3)`` reads one block. Every
-        chunk is held against its checksum as it is read.
+        chunk is held against its checksum as it is read. Where the profile was saved anew in the
+        meantime, reading it is refused.
 
         Raises:
             InputError, ProfileFileError: as `load`; also when values are read.
@@ -193,12 +194,15 @@ class ProfileStore:
 
         Raises:
             InputError: no profile is there.
-            ProfileFileError: damaged; also when values are read.
+            ProfileFileError: damaged, or saved anew since; also when values are read.
         """
         template, arrays, there = self._arrays([name for name in self.names if name in self])
-        from_zarr = need("dask.array", PURPOSE).from_zarr
+        records = {place: arrays.store.record(place) for place in there}
         variables = {
-            name: ((PROFILE, *DIMENSIONS[name]), from_zarr(arrays[name])[there])
+            name: (
+                (PROFILE, *DIMENSIONS[name]),
+                _as_dask(BoundArray(arrays[name], arrays.store, records))[there],
+            )
             for name in template["variables"]
         }
         coordinates = _coordinates(template)
@@ -209,19 +213,15 @@ class ProfileStore:
         template, arrays, (place,) = self._arrays(names)
         record = arrays.store.record(place)
         attributes = {**template["attributes"], "provenance": json.dumps(record["provenance"])}
-        return AttentionProfile(
-            xr.Dataset(
-                {
-                    name: (
-                        DIMENSIONS[name],
-                        _as_dask(arrays[name], place) if lazily else arrays[name][place],
-                    )
-                    for name in template["variables"]
-                },
-                _coordinates(template),
-                attributes,
-            )
-        )
+        bound = {
+            name: BoundArray(arrays[name], arrays.store, {place: record}, place)
+            for name in template["variables"]
+        }
+        variables = {
+            name: (DIMENSIONS[name], _as_dask(each) if lazily else each[()])
+            for name, each in bound.items()
+        }
+        return AttentionProfile(xr.Dataset(variables, _coordinates(template), attributes))
 
     def _arrays(self, names: Sequence[str]) -> tuple[dict[str, Any], _Arrays, list[int]]:
         """Template, opened arrays and places of profiles that must be there."""
@@ -249,7 +249,7 @@ class ProfileStore:
         """What all profiles share; made of the first one, together with the empty arrays."""
         path, own = self.folder / TEMPLATE, _template(profile)
         if not path.exists():
-            with _locked(self.folder / "store.lock"):
+            with held(self.folder / "store.lock", wait=True):
                 if not path.exists():
                     metadata = _make_arrays(self.folder / ARRAYS, own, len(self.names))
                     write_json(path, sealed({**own, "metadata": metadata}, "ProfileTemplate"))
@@ -345,20 +345,9 @@ def _open_checked(folder: Path, template: Mapping[str, Any], names: Sequence[str
     return _Arrays(found, store)
 
 
-class _OneProfile:
-    """One profile's part of an array, for dask, which else would plan for all of them."""
-
-    def __init__(self, array: Any, place: int) -> None:
-        self._array, self._place = array, place
-        self.shape, self.dtype, self.ndim = array.shape[1:], array.dtype, array.ndim - 1
-
-    def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray:
-        return self._array[(self._place, *key)]
-
-
-def _as_dask(array: Any, place: int) -> Any:
-    part = _OneProfile(array, place)
-    return need("dask.array", PURPOSE).from_array(part, chunks=array.chunks[1:], name=False)
+def _as_dask(array: BoundArray) -> Any:
+    chunks = array.chunks
+    return need("dask.array", PURPOSE).from_array(array, chunks=chunks, name=False, fancy=False)
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
@@ -366,19 +355,6 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
         return read_sealed(path, kind)
     except DamagedFileError as error:
         raise ProfileFileError(str(error)) from None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Others wait, in this process and others; the system frees what a killed process held."""
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-    with lock:
-        try:
-            yield
-        finally:
-            # before the lock is released, so that no new lock of another process is removed
-            with suppress(OSError):
-                path.unlink()
 
 
 def _flush(path: Path) -> None:

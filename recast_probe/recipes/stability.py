@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe.datasets import Case, file_label
+from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
@@ -60,7 +60,8 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         print(f"Left out, with one prompt there is nothing to compare: {', '.join(alone)}.")
     references = {name: cases for name, cases in references.items() if name not in alone}
     units = [
-        Unit({"subject": name, **file_label(cases)}, cases) for name, cases in references.items()
+        Unit({"subject": name, **file_label(cases)}, cases, case_digest(cases))
+        for name, cases in references.items()
     ]
     table = run_study(units, ["rankings"], perform, store, **engine_options(chosen))
     end_of_shard(chosen, store)

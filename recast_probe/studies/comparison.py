@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recast_probe.datasets import Case, file_label
+from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
 from recast_probe.masks import MaskFinder, OncePerImage
 from recast_probe.metrics import IdentityScorer, Metric, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
+from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.extra_metrics import measured
 from recast_probe.studies.named_method import named_method
 from recast_probe.studies.scored_area import scored_area
@@ -73,7 +74,7 @@ class PlannedArm:
 
 
 def units(cases: Sequence[Case]) -> list[Unit]:
-    """One unit a case, labelled by subject, prompt and category."""
+    """One unit a case, labelled by subject, prompt and category, with the digest of its content."""
     numbers: dict[str, int] = {}
     found = []
     for case in cases:
@@ -84,7 +85,7 @@ def units(cases: Sequence[Case]) -> list[Unit]:
             "category": case.category,
             **file_label([case]),
         }
-        found.append(Unit(labels, case))
+        found.append(Unit(labels, case, case_digest([case])))
     return found
 
 
@@ -150,8 +151,7 @@ class Comparison:
         )
 
     def _stored_full(self, unit: Unit) -> Image.Image:
-        key = {**{name: str(label) for name, label in unit.labels.items()}, "arm": FULL}
-        record = self.store.load(key)
+        record = self.store.load(record_key(unit, FULL))
         if record is None:
             return self.run(unit.payload, FULL).image
         with Image.open(record.files[".png"]) as opened:

@@ -15,12 +15,13 @@ from scipy import stats
 
 from recast_probe._utils.checks import check_finite
 from recast_probe._utils.provenance import versions
-from recast_probe.datasets import Case, file_label
+from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.diagnostics.intervals import Interval, mean_interval
 from recast_probe.errors import InputError
+from recast_probe.files.envelope import digest
 from recast_probe.interventions import Intervention, Weigh, WithoutReference
 from recast_probe.interventions.weigh import MODES
-from recast_probe.masks import MaskFinder, OncePerImage
+from recast_probe.masks import MaskFinder, OncePerImage, finder_name
 from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.studies.comparison import FULL, target_error
@@ -59,8 +60,10 @@ class Dose:
 
     @property
     def name(self) -> str:
-        """Its arm; all doses of 1 are one run."""
-        return FULL if self.factor == 1 else f"{self.group} {self.mode} {self.factor:g}"
+        """Its arm; all doses of 1 are one run, and no two other factors share a name."""
+        short = f"{self.factor:g}"
+        exact = short if float(short) == self.factor else repr(self.factor)
+        return FULL if self.factor == 1 else f"{self.group} {self.mode} {exact}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +171,8 @@ def dose_response(
         to_group: the queries whose attention is changed.
         steps: denoising steps.
         finder: finds the subject in outputs of cases without a target's mask; see ``Comparison``.
-        store: keeps every run, so that a study that was cut short goes on; None keeps none.
+        store: keeps every run, so that a study that was cut short goes on; None keeps none. Runs
+            with another `to_group`, `steps` or `finder` may lie beside each other.
         progress: a bar on standard error.
         where: engine, workers and what else `run_study` takes on where the runs are made.
 
@@ -199,6 +203,9 @@ def dose_response(
                 Weigh(dose.group, dose.factor, to_group, mode=dose.mode)  # type: ignore[arg-type]
             ]
     work = _Runs(probe, arms, steps, finder)
+    # a store's own settings need not tell these
+    named = None if finder is None else finder_name(finder)
+    settings = {"to_group": to_group, "steps": steps, "finder": named}
     if store is None:
         facts = {"model": probe.name, **probe.identity(strict=False), "versions": versions()}
         place = tempfile.TemporaryDirectory()
@@ -207,7 +214,8 @@ def dose_response(
     with place as folder:
         kept = Store(Path(folder), facts) if store is None else store
         work.stored = lambda unit: _stored_full(kept, unit)
-        runs = run_study(_units(grouped), list(arms), work, kept, progress=progress, **where)
+        units = _units(grouped, settings)
+        runs = run_study(units, list(arms), work, kept, progress=progress, **where)
     selection = (
         f"{probe.name}, attention from {to_group} tokens, {runs['subject'].nunique()} subjects, "
         f"{steps} steps"
@@ -229,8 +237,9 @@ def _doses(factors: Mapping[str, Sequence[float]], references: int) -> Iterator[
             yield from (Dose(group, mode, factor) for factor in values)
 
 
-def _units(grouped: Sequence[tuple[Case, ...]]) -> list[Unit]:
-    """One unit a group, labelled by subjects, prompt and category."""
+def _units(grouped: Sequence[tuple[Case, ...]], settings: Mapping[str, Any]) -> list[Unit]:
+    """One unit a group, labelled by subjects, prompt and category; runs with other settings are
+    of another content."""
     numbers: dict[str, int] = {}
     found = []
     for cases in grouped:
@@ -242,7 +251,8 @@ def _units(grouped: Sequence[tuple[Case, ...]]) -> list[Unit]:
             "category": cases[0].category,
             **file_label(cases),
         }
-        found.append(Unit(labels, cases))
+        content = digest({"cases": case_digest(cases), **settings})[:16]
+        found.append(Unit(labels, cases, content))
     return found
 
 

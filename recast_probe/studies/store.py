@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.files.atomic import atomic_path, without_nan, write_json
 from recast_probe.files.envelope import digest, file_digest, plain, read_sealed, sealed
+from recast_probe.files.locks import held
 from recast_probe.files.stray import sweep
 
 Writer = Callable[[Path], object]
-# file systems that know no locks
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+OWN_SUFFIXES = (".json", ".lock")
+TWICE = "another process that works there may do the same runs"
+MISSING = object()
+"""In place of a setting that is not there, which is not the same as None."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Store:
         for path in self.folder.glob("*.lock"):
             # a process that was killed let go of its claim, but the file stays
             if re.fullmatch(r".*-[0-9a-f]{10}\.lock", path.name):
-                with suppress(OSError), _held(path, wait=False):
+                with suppress(OSError), held(path, wait=False):
                     pass
 
     def _check(self, described: Path) -> None:
@@ -98,7 +97,9 @@ class Store:
             raise InputError(
                 f"{described} cannot be read ({error}); choose another folder, or remove this one."
             ) from error
-        if other := differences(found, self.settings):
+        # by digest, as `load` compares: a record of other settings is not there, and is replaced
+        if digest(found) != self._study:
+            other = differences(found, self.settings)
             name, (before, now) = next(iter(other.items()))
             raise InputError(
                 f"The folder {self.folder} holds runs with other settings: {', '.join(other)} "
@@ -120,7 +121,7 @@ class Store:
             key: names the work.
             wait: until it is free.
         """
-        with _held(self._path(key, ".lock"), wait) as ours:
+        with held(self._path(key, ".lock"), wait, TWICE) as ours:
             yield ours
 
     def load(self, key: Mapping[str, str]) -> Record | None:
@@ -152,9 +153,15 @@ class Store:
 
         Raises:
             InputError: a suffix that is not a plain one, values that are not JSON, or a run of a
-                pipeline that was changed since the study began.
-            OSError: the disk is full; earlier records stay.
+                pipeline that was changed since the study began; an earlier record stays.
+            OSError: the disk is full; records of other runs stay, and this one is not there.
         """
+        for suffix in files or {}:
+            if not re.fullmatch(r"\.[a-z0-9]+", suffix) or suffix in OWN_SUFFIXES:
+                raise InputError(
+                    f"{suffix!r} is no suffix of a run's file: a dot and small letters or digits, "
+                    f"such as .png, but none of {', '.join(OWN_SUFFIXES)}."
+                )
         self._check_pipeline(provenance or {})
         facts = {
             "key": dict(key),
@@ -170,8 +177,6 @@ class Store:
         record.unlink(missing_ok=True)
         digests = {}
         for suffix, write in (files or {}).items():
-            if not re.fullmatch(r"\.[a-z0-9]+", suffix) or suffix == ".json":
-                raise InputError(f"{suffix!r} is no suffix of a run's file.")
             path = self._path(key, suffix)
             with atomic_path(path) as temporary:
                 write(temporary)
@@ -197,46 +202,30 @@ class Store:
         return self.folder / f"{readable[:80]}-{digest(plain(dict(key)))[:10]}{suffix}"
 
 
-@contextmanager
-def _held(path: Path, wait: bool) -> Iterator[bool]:
-    """Whether that file's lock could be had; the file stays as long as someone holds it."""
-    # without locks of the system a mere marker would outlive a killed process
-    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-    try:
-        lock.acquire(blocking=wait)
-    except Timeout:
-        ours = False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        warnings.warn(
-            f"{path.parent} lies on a file system without locks ({error.strerror}); another "
-            "process that works there may do the same runs.",
-            stacklevel=4,
-        )
-        ours = True
-    else:
-        ours = True
-    try:
-        yield ours
-    finally:
-        if lock.is_locked:
-            # before the lock is released, so that no new lock of another process is removed
-            with suppress(OSError):
-                path.unlink()
-            lock.release()
-
-
 def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
-    """Where two settings differ: the dotted names of the entries, with both values."""
+    """Where two settings differ as JSON: the dotted names of the entries, with both values.
+
+    1, 1.0 and True are three values. What is not there is `MISSING`, which None is not.
+
+    Examples:
+        >>> differences({"steps": 1, "seed": 0}, {"steps": 1.0, "seed": 0})
+        {'steps': (1, 1.0)}
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         found: dict[str, tuple[Any, Any]] = {}
         for key in sorted({*one, *other}):
-            found |= differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+            pair = one.get(key, MISSING), other.get(key, MISSING)
+            found |= differences(*pair, f"{name}.{key}" if name else key)
         return found
-    return {} if one == other else {name: (one, other)}
+    return {} if _text(one) == _text(other) else {name: (one, other)}
+
+
+def _text(value: Any) -> str:
+    if value is MISSING:
+        return "missing"  # which is no JSON
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=repr)
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = _text(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

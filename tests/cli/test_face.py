@@ -47,6 +47,21 @@ def test_the_list_says_what_the_commands_say(name):
     assert said.startswith(cli.COMMANDS[name].rstrip("."))
 
 
+@pytest.mark.parametrize(
+    ("prompts", "names"),
+    [
+        (["fox", "hen"], ["fox", "hen"]),
+        (["fox", "fox!", "Fox"], ["fox", "fox-2", "fox-3"]),
+        (["fox", "fox!", "fox 2"], ["fox", "fox-3", "fox-2"]),
+        (["fox 2", "fox", "fox!"], ["fox-2", "fox", "fox-3"]),
+        (["fox", "fox!", "fox 2", "fox-2"], ["fox", "fox-3", "fox-2", "fox-2-2"]),
+        (["", "!", "prompt"], ["prompt", "prompt-2", "prompt-3"]),
+    ],
+)
+def test_no_two_prompts_share_a_file(prompts, names):
+    assert generating._distinct(prompts) == names
+
+
 def test_version_and_suggestions(command):
     assert command("--version").out == f"recast-probe {rp.__version__}\n"
     assert "Did you mean 'profile'" in command("profil").err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 
 import numpy as np
@@ -11,10 +12,11 @@ import recast_probe as rp
 from recast_probe.errors import InputError
 from recast_probe.explorer import data
 from recast_probe.explorer.coding import ABSENT, coded, decoded, packed
-from recast_probe.explorer.data import Shown, content
-from recast_probe.interventions import Keep
+from recast_probe.explorer.data import Shown, content, data_url
+from recast_probe.interventions import Keep, Knockout
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles.maps import AttentionMaps
+from recast_probe.testing import tiny
 from recast_probe.testing.planted_profiles import planted
 
 
@@ -220,6 +222,52 @@ def test_what_does_not_belong_together_is_refused(probe, result, maps, image):
     reference = probe.profile(image, "a fox", queries="reference", **{"steps": 2}, progress=False)
     with pytest.raises(InputError, match="reference queries"):
         rp.explore(reference)
+
+
+def renamed(profile, **facts):
+    """The profile with other facts in its provenance."""
+    told = {**profile.provenance, **facts}
+    return rp.AttentionProfile(profile.dataset.assign_attrs(provenance=json.dumps(told)))
+
+
+def test_maps_of_a_run_that_was_changed_in_another_way_are_refused(probe, image):
+    run = {"steps": 2, "progress": False}
+    cuts = [Knockout("reference", "generation", blocks=[block]) for block in (3, 1)]
+    profile = probe.generate(image, "a fox", interventions=cuts[0], profile=True, **run).profile
+    maps = [probe.attention_maps(image, "a fox", interventions=cut, **run) for cut in cuts]
+    rp.explore(profile, maps[0])
+    with pytest.raises(InputError, match="interventions"):
+        rp.explore(profile, maps[1])
+
+
+def test_maps_of_another_model_reference_or_scale_are_refused(result, maps):
+    profile = result.profile
+    model = profile.provenance["model"]
+    for facts, message in (
+        ({"model": {**model, "fingerprint": "ab"}}, "fingerprint"),
+        ({"model": {**model, "identity": {**model["identity"], "adapters": 2}}}, "adapters"),
+        ({"image": {**profile.provenance["image"], "sha256": "ab"}}, "the reference"),
+        ({"arguments": {"guidance_scale": 2.0}}, "arguments"),
+    ):
+        with pytest.raises(InputError, match=message):
+            rp.explore(renamed(profile, **facts), maps)
+    # what is not told is not compared
+    rp.explore(renamed(profile, model=None, image=None, arguments=None), maps)
+
+
+def test_a_second_run_never_stands_on_the_first_ones_picture(probe, result, image):
+    other = tiny.tiny_image(seed=5)
+    second = probe.generate(other, "a fox", 3, profile=True, progress=False)
+    settings = {"image": image, "outlines": {"some": [1, 3]}}
+    for compare, pictures in ((second, [data_url(other)]), (second.profile, [])):
+        one, two = rp.explore(result, compare=compare, **settings).content.page["runs"]
+        assert one["references"] == [data_url(image)]
+        assert two["references"] == pictures
+        assert (len(one["outlines"]), two["outlines"]) == (1, [])
+    same = probe.generate(image, "a red cat", 3, profile=True, progress=False)
+    one, two = rp.explore(result, compare=same.profile, **settings).content.page["runs"]
+    assert one["references"] == two["references"] == [data_url(image)]
+    assert one["outlines"] == two["outlines"]
 
 
 def test_two_runs_of_one_size_stand_beside_each_other(probe, result, maps, image):

@@ -7,6 +7,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import recast_probe as rp
@@ -74,6 +75,16 @@ def test_what_a_page_may_not_ask_is_refused_in_words(explorer, message, words):
     assert found["kind"] == "refused"
     assert words in found["words"]
     assert explorer.made == []
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), ValueError("no")])
+def test_the_page_gets_an_answer_whatever_a_pipeline_raises(explorer, probe, monkeypatch, error):
+    def raised(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(probe), "generate", raised)
+    found = answer(explorer, {"action": "prune", "tokens": [1]})
+    assert found == {"kind": "refused", "words": f"{type(error).__name__}: {error}"}
 
 
 def test_a_run_with_other_arguments_is_refused(probe, image):

@@ -103,6 +103,21 @@ def test_sinks_are_cut_beside_as_many_random_tokens(tmp_path):
     assert again.runs.equals(found.runs)
 
 
+def test_a_repeated_token_is_cut_once_beside_one_random_one(monkeypatch):
+    probe, cases, cuts = rp.Probe.pocket(), pocket_bench(2, 1), []
+    generate = rp.Probe.generate
+
+    def noted(self, *arguments, **settings):
+        cuts.append([len(each.tokens) for each in settings["interventions"]])
+        return generate(self, *arguments, **settings)
+
+    monkeypatch.setattr(rp.Probe, "generate", noted)
+    settings = {"steps": 1, "random_sets": 1, "progress": False}
+    found = sink_knockout(probe, cases, {"text": [3, 0, 3], "reference": []}, **settings)
+    assert found.tokens == {"text": (0, 3)}
+    assert cuts == 2 * [[], [2], [2]]
+
+
 def test_knockouts_that_make_no_comparison_are_refused(probe):
     cases = pocket_bench(2, 1)
     pocket = rp.Probe.pocket()
@@ -110,6 +125,9 @@ def test_knockouts_that_make_no_comparison_are_refused(probe):
         ({}, "no sinks"),
         ({"text": [99]}, "99"),
         ({"text": range(20)}, "20 of 32 text"),
+        ({"text": [0.9]}, "0.9"),
+        ({"text": "12"}, "'12'"),
+        ({"reference": [0], "reference_0": [0]}, "overlap"),
     ):
         with pytest.raises(InputError, match=message):
             sink_knockout(pocket, cases, given, steps=2, progress=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 import recast_probe as rp
 from recast_probe.errors import InputError, ProfileFileError, RecastProbeError
+from recast_probe.files import locks
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles import profile_store
 from recast_probe.testing.planted_profiles import planted
@@ -182,6 +184,41 @@ def test_a_profile_that_was_cut_short_is_not_there(tmp_path, monkeypatch):
     store.save("a", made(2))
     assert store.load("a").identical(made(2))
     assert not list(tmp_path.rglob("*.lock"))
+
+
+def test_a_lazy_profile_stays_the_one_that_was_opened(tmp_path):
+    store = rp.ProfileStore(tmp_path, ["fox", "hen"])
+    store.save("fox", made(0))
+    store.save("hen", made(1))
+    lazy, every = store.lazy("fox"), store.dataset().score
+    first = lazy.sel(blocks=0).score.compute()
+    np.testing.assert_array_equal(first, made(0).sel(blocks=0).score)
+    store.save("fox", made(2))
+    parts = lazy.sel(blocks=1).score, lazy.sel(blocks=0).score, every, every[0, 0, 0, 1]
+    for _ in range(2):
+        for part in parts:
+            with pytest.raises(ProfileFileError, match="'fox' was saved anew"):
+                part.compute()
+        store.load("hen")  # which reads all records again
+    np.testing.assert_array_equal(every[1, 0].compute(), made(1).dataset.score[0])
+    assert rp.AttentionProfile(store.lazy("fox").dataset.load()).identical(made(2))
+    # the same profile, saved once more, is no other
+    again = store.lazy("hen")
+    store.save("hen", made(1))
+    assert rp.AttentionProfile(again.dataset.load()).identical(made(1))
+
+
+def test_where_there_are_no_locks_profiles_are_written_with_a_warning(tmp_path, monkeypatch):
+    class NoLocks(locks.FileLock):
+        def acquire(self, *_, **__):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks, "FileLock", NoLocks)
+    with pytest.warns(UserWarning, match="without locks"):
+        store = rp.ProfileStore(tmp_path, ["fox"])
+    with pytest.warns(UserWarning, match="without locks"):
+        store.save("fox", made(0))
+    assert store.load("fox").identical(made(0))
 
 
 def write_all(folder, seeds):

@@ -11,6 +11,7 @@ import recast_probe as rp
 from recast_probe import figures
 from recast_probe.datasets import load_benchmark
 from recast_probe.errors import InputError
+from recast_probe.files.envelope import read_sealed
 from recast_probe.metrics import IdentityScorer
 from recast_probe.studies import DoseResponse, Store, dose_response
 from recast_probe.studies.dose_response import Dose
@@ -21,13 +22,11 @@ def cases():
     return load_benchmark("pocket", subjects=4, prompts=1)
 
 
-def opened(store, subject, prompt, arm):
-    record = store.load({"subject": subject, "prompt": prompt, "category": CATEGORY, "arm": arm})
-    with Image.open(record.files[".png"]) as image:
+def opened(store, subject, arm):
+    keys = [read_sealed(path, "Record")["key"] for path in store.folder.glob("*-*.json")]
+    (key,) = (key for key in keys if (key["subject"], key["arm"]) == (subject, arm))
+    with Image.open(store.load(key).files[".png"]) as image:
         return np.asarray(image.convert("RGB"))
-
-
-CATEGORY = "background change"
 
 
 def test_each_of_two_references_is_weighed_by_itself(cases, tmp_path):
@@ -42,9 +41,7 @@ def test_each_of_two_references_is_weighed_by_itself(cases, tmp_path):
     doses = [f"{group} {end}" for end in ("bias 0.5", "scale 2") for group in groups]
     assert found.runs["arm"].unique().tolist() == ["full", "none", *doses]
     first = found.runs.iloc[0]
-    images = {
-        arm: opened(store, first["subject"], first["prompt"], arm) for arm in ("full", *doses)
-    }
+    images = {arm: opened(store, first["subject"], arm) for arm in ("full", *doses)}
     assert len({image.tobytes() for image in images.values()}) == 5
     run = {"steps": 2, "seed": pairs[0][0].seed, "progress": False}
     references = [case.reference for case in pairs[0]]
@@ -97,6 +94,23 @@ def test_a_trend_is_the_order_of_the_scores():
         rising.curve("identity", "reference_1", "bias")
     with pytest.raises(InputError, match="colour"):
         rising.trend("colour", "reference", "bias")
+
+
+def test_no_two_factors_share_an_arm():
+    names = {
+        0: "0",
+        0.5: "0.5",
+        2: "2",
+        0.1234567: "0.1234567",
+        0.1234568: "0.1234568",
+        1 / 3: "0.3333333333333333",
+        0.333333: "0.333333",
+        1 + 1e-9: "1.000000001",
+        1e7 + 1: "10000001.0",
+    }
+    for factor, name in names.items():
+        assert Dose("reference", "bias", float(factor)).name == f"reference bias {name}"
+    assert Dose("reference", "scale", 1.0).name == "full"
 
 
 def test_what_makes_no_curve_is_refused(cases):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,10 +13,18 @@ import recast_probe as rp
 from recast_probe.cost_model import RunPlan, config_of
 from recast_probe.errors import InputError
 from recast_probe.files.envelope import read_sealed
-from recast_probe.interventions import Prune, Recast, ReuseReference, StepCache, WithoutReference
+from recast_probe.interventions import (
+    Keep,
+    Prune,
+    Recast,
+    ReuseReference,
+    StepCache,
+    WithoutReference,
+)
 from recast_probe.interventions.methods import method
 from recast_probe.report.gate_page import write_gate_page
 from recast_probe.studies import non_inferiority
+from recast_probe.studies.comparison import units
 from recast_probe.studies.gate import gate as run_gate
 from recast_probe.studies.gate.equal_cost import (
     CONTROLS,
@@ -27,6 +35,8 @@ from recast_probe.studies.gate.equal_cost import (
     planned,
     smaller_reference,
 )
+from recast_probe.studies.gate.plans import GatePlans
+from recast_probe.studies.gate.settings import gate_settings
 from recast_probe.testing import tiny
 
 STEPS = 3
@@ -56,7 +66,8 @@ def folder(tmp_path_factory):
 
 def decide(probe, folder, **changes):
     settings = {"limit": 0.03, "out": folder, "steps": STEPS, "progress": False} | changes
-    return run_gate(probe, CASES, settings.pop("method", "reuse"), **settings)
+    cases, method = settings.pop("cases", CASES), settings.pop("method", "reuse")
+    return run_gate(probe, cases, method, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +135,60 @@ def test_the_same_call_runs_nothing_again(found, probe, folder, monkeypatch):
     said = []
     again = decide(probe, folder, announce=said.append)
     assert again.to_dict() == found.to_dict()
+    assert decide(probe, folder, looks=np.int64(5)).to_dict() == found.to_dict()
     assert said[0].startswith("18 to 18 runs of about")
     assert len(said) == 2
 
 
-@pytest.mark.parametrize("change", [{"limit": "8%"}, {"metric": "colour"}, {"looks": [2, 3]}])
-def test_a_plan_is_not_changed_after_the_first_run(found, probe, folder, change):
-    with pytest.raises(InputError, match="other settings"):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"limit": "8%"}, "limit"),
+        ({"limit": 0.030000001}, "limit"),
+        ({"metric": "colour"}, "metric"),
+        ({"looks": [2, 3]}, "looks"),
+        ({"alpha": 0.04}, "alpha"),
+        ({"controls": []}, "no_reference"),
+        ({"controls": ["fewer steps"]}, "no_reference"),
+        ({"seed": 3}, "order_seed"),
+        ({"cases": CASES[::-1]}, "cases"),
+        ({"cases": [replace(each, seed=each.seed + 1) for each in CASES]}, "cases"),
+        ({"cases": [replace(each, reference=tiny.tiny_image(seed=9)) for each in CASES]}, "cases"),
+        ({"cases": [replace(each, prompt="a fox") for each in CASES]}, "cases"),
+    ],
+)
+def test_a_plan_is_not_changed_after_the_first_run(found, probe, folder, change, words):
+    with pytest.raises(InputError, match=f"other settings: .*{words}"):
         decide(probe, folder, **change)
+    assert decide(probe, folder).to_dict() == found.to_dict()
+
+
+def test_other_controls_may_stand_beside_the_verdict(found, probe, folder):
+    fewer = decide(probe, folder, controls=["no reference"])
+    assert fewer.test == found.test
+    assert [each.control for each in fewer.controls] == ["no reference"]
+
+
+def test_a_plan_that_was_given_is_bound_by_its_work_in_every_case(probe, tmp_path):
+    every = units(CASES[:2])
+
+    def settings(plan):
+        plans = GatePlans(probe, lambda case: (Keep((1, 4), 1),), steps=STEPS, plan=plan)
+        return gate_settings(plans, every, [], {})
+
+    one = settings(lambda full: full.keep(2, start=1))
+    assert one == settings(lambda full: full.keep(1 + 1, start=1))
+    other = settings(lambda full: full.keep(3, start=1))
+    assert one["flop_of_first_case"]["method"] < other["flop_of_first_case"]["method"]
+    budgets = iter([2, 2, 3])  # of the first case, and of both once more
+    later = settings(lambda full: full.keep(next(budgets), start=1))
+    assert later["flop_of_first_case"]["method"] == one["flop_of_first_case"]["method"]
+    assert later != one
+
+    given = {"method": [Keep((1, 4), 1)], "controls": ["no reference"]}
+    decide(probe, tmp_path, plan=lambda full: full.keep(2, start=1), **given)
+    with pytest.raises(InputError, match=r"other settings: flop_of_first_case\.method"):
+        decide(probe, tmp_path, plan=lambda full: full.keep(3, start=1), **given)
 
 
 def test_results_are_saved_with_provenance_and_shown(found, tmp_path):
@@ -162,13 +219,21 @@ def test_results_are_saved_with_provenance_and_shown(found, tmp_path):
         ({"metric": "kid"}, "more is better"),
         ({"controls": ["magic"]}, "magic"),
         ({"looks": [9]}, "9"),
+        ({"looks": [3, 2]}, "ascending"),
+        ({"looks": []}, "ascending"),
+        ({"looks": 2.5}, "2.5"),
+        ({"looks": True}, "True"),
+        ({"alpha": 0.9}, "0.9"),
+        ({"alpha": float("nan")}, "nan"),
+        ({"alpha": "5%"}, "5%"),
         ({"limit": 0}, "above 0"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_runs(probe, tmp_path, change, words):
     with pytest.raises(InputError, match=words):
         decide(probe, tmp_path, **change)
-    assert not list(tmp_path.glob("runs/*.png"))
+    # the corrected call may take the same folder
+    assert not list(tmp_path.iterdir())
 
 
 def test_plans_follow_from_the_settings_of_interventions():

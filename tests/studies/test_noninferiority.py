@@ -12,6 +12,7 @@ from scipy import stats
 
 from benchmarks.gate_errors import ADDED, rates
 from recast_probe.errors import InputError
+from recast_probe.studies.gate import group_sequential
 from recast_probe.studies.gate.group_sequential import boundaries, schedule, spent
 from recast_probe.studies.gate.loss_limit import Limit
 from recast_probe.studies.gate.noninferiority import non_inferiority
@@ -33,6 +34,29 @@ def test_boundaries_are_the_published_ones(published):
     count = len(published)
     found = boundaries(tuple((look + 1) / count for look in range(count)), 0.025)
     assert found == pytest.approx(published, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("fractions", "last"),
+    [
+        (tuple((look + 1) / 20 for look in range(20)), 1.8390585331),
+        (tuple((look + 1) / 53 for look in range(53)), 1.8834119516),
+        (tuple((look + 1) / 200 for look in range(200)), 1.9196800363),
+        ((0.5, 0.999, 1.0), 1.7068027692),
+    ],
+)
+def test_boundaries_hold_to_10_digits_however_close_the_looks_are(fractions, last, monkeypatch):
+    found = boundaries(fractions, 0.05)
+    assert found[-1] == pytest.approx(last, abs=2e-10)
+    boundaries.cache_clear()
+    monkeypatch.setattr(group_sequential, "PIECE", group_sequential.PIECE / 1.5)
+    np.testing.assert_allclose(boundaries(fractions, 0.05), found, rtol=1e-10)
+    boundaries.cache_clear()
+
+
+def test_looks_that_are_too_close_for_that_are_refused():
+    with pytest.raises(InputError, match="1e-05 of all data"):
+        boundaries((0.99999, 1.0))
 
 
 def test_without_an_effect_what_is_spent_is_what_crosses():

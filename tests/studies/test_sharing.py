@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import pytest
 import recast_probe as rp
 from recast_probe.experiments.attribution import attribution
 from recast_probe.experiments.causal_map import causal_map
+from recast_probe.files import locks
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Store, Unit, run_study, store
 from recast_probe.studies.engine import run as engine
@@ -124,11 +126,11 @@ def test_an_interrupted_study_claims_nothing_afterwards(tmp_path):
 
 
 def test_without_locks_the_work_is_done_all_the_same(tmp_path, monkeypatch):
-    class NoLocks(store.FileLock):
+    class NoLocks(locks.FileLock):
         def acquire(self, *_, **__):
-            raise OSError(store.errno.ENOLCK, "No locks available")
+            raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(store, "FileLock", NoLocks)
+    monkeypatch.setattr(locks, "FileLock", NoLocks)
     with pytest.warns(UserWarning, match="without locks"):
         table = run_study(UNITS, ARMS, Performer(), Store(tmp_path, {}), progress=False)
     assert len(table) == 16
@@ -138,10 +140,10 @@ def test_a_finished_study_is_read_where_nothing_can_be_written(tmp_path, monkeyp
     whole = run_study(UNITS, ARMS, Performer(), Store(tmp_path, {}), progress=False)
 
     def read_only(*_, **__):
-        raise OSError(store.errno.EROFS, "Read-only file system")
+        raise OSError(errno.EROFS, "Read-only file system")
 
-    for name in ("write_json", "FileLock", "atomic_path"):
-        monkeypatch.setattr(store, name, read_only)
+    for module, name in ((store, "write_json"), (locks, "FileLock"), (store, "atomic_path")):
+        monkeypatch.setattr(module, name, read_only)
     again = run_study(UNITS, ARMS, Performer(), Store(tmp_path, {}), progress=False)
     pd.testing.assert_frame_equal(again, whole)
     with pytest.raises(OSError, match="Read-only"):

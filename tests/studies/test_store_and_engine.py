@@ -105,6 +105,48 @@ def test_other_settings_are_never_mixed_in(tmp_path):
         Store(tmp_path, SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ({"computed": 1}, {"computed": 1.0}, "computed was 1, now 1.0"),
+        ({"computed": 1}, {"computed": True}, "computed was 1, now true"),
+        ({"computed": 1}, {"computed": "1"}, 'computed was 1, now "1"'),
+        ({}, {"finder": None}, "finder was missing, now null"),
+        ({"finder": None}, {}, "finder was null, now missing"),
+        ({"at": {"a": [0]}}, {"at": {"a": [False]}}, r"at\.a was \[0\], now \[false\]"),
+        ({"at": {}}, {}, r"at was \{\}, now missing"),
+        ({"at": 0.0}, {"at": -0.0}, "at was 0.0, now -0.0"),
+    ],
+)
+def test_settings_that_python_takes_for_equal_are_other_settings(tmp_path, before, after, said):
+    key = {"subject": "a", "arm": "full"}
+    Store(tmp_path, SETTINGS | before).save(key, {"value": 1})
+    with pytest.raises(InputError, match=said):
+        Store(tmp_path, SETTINGS | after)
+    assert Store(tmp_path, SETTINGS | before).load(key).values == {"value": 1}
+
+
+@pytest.mark.parametrize("suffix", [".PNG", "png", ".json", ".lock", ".a.b"])
+def test_a_refused_suffix_leaves_the_earlier_run(tmp_path, suffix):
+    store, key = Store(tmp_path, SETTINGS), {"subject": "a", "arm": "full"}
+    store.save(key, {"value": 1}, {".txt": lambda path: path.write_text("one")})
+    writers = {".txt": lambda path: path.write_text("two"), suffix: lambda path: None}
+    with pytest.raises(InputError, match="no suffix"):
+        store.save(key, {"value": 2}, writers)
+    kept = store.load(key)
+    assert (kept.values, kept.files[".txt"].read_text()) == ({"value": 1}, "one")
+
+
+def test_what_labels_do_not_tell_makes_other_runs_and_no_column(tmp_path):
+    tables = []
+    for number, content in enumerate(("one", "other", "one")):
+        units = [Unit({"subject": "a"}, number, content)]
+        store = Store(tmp_path, SETTINGS)
+        tables.append(run_study(units, ["full"], Performer(), store, progress=False))
+    assert [table["value"].tolist() for table in tables] == [[0.5], [1.5], [0.5]]
+    assert tables[0].columns.tolist() == ["subject", "arm", "value"]
+
+
 def test_keys_cannot_leave_the_folder_or_collide(tmp_path):
     store = Store(tmp_path / "runs", SETTINGS)
     keys = [{"subject": s, "arm": "x"} for s in ("../../evil", "a/b", "a-b", "ä" * 300, "")]

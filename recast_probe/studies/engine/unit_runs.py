@@ -17,6 +17,8 @@ class Unit:
     Attributes:
         labels: columns of the table, such as subject, prompt and category; they name the unit.
         payload: whatever `perform` needs.
+        content: what labels do not tell of the payload, such as the digest of its pictures. It is
+            no column; runs on another content are other runs.
 
     Examples:
         >>> unit = Unit({"subject": "fox", "prompt": "in snow"})
@@ -26,6 +28,7 @@ class Unit:
 
     labels: Mapping[str, str]
     payload: Any = None
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,15 @@ class HeldElsewhereError(Exception):
 
 
 def record_key(unit: Unit, arm: str | None = None) -> dict[str, str]:
-    """The key of a run in its store: the unit's labels, and the arm; or the unit alone."""
+    """The key of a run in its store: the unit's labels and content, and the arm; or the unit alone.
+
+    Examples:
+        >>> record_key(Unit({"subject": "fox"}, content="3f9a"), "full")
+        {'subject': 'fox', 'content': '3f9a', 'arm': 'full'}
+    """
     key = {name: str(label) for name, label in unit.labels.items()}
+    if unit.content:
+        key["content"] = unit.content
     return key if arm is None else {**key, "arm": arm}
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from recast_probe._utils.checks import check_int
-from recast_probe._utils.provenance import versions
 from recast_probe.cost_model import RunPlan
 from recast_probe.datasets import Case
 from recast_probe.errors import InputError
@@ -27,19 +26,19 @@ from recast_probe.studies.comparison import FULL, units
 from recast_probe.studies.engine import run_study
 from recast_probe.studies.extra_metrics import column
 from recast_probe.studies.gate.equal_cost import CONTROLS, NONE
-from recast_probe.studies.gate.group_sequential import boundaries, schedule
+from recast_probe.studies.gate.group_sequential import boundaries, check_alpha, planned_looks
 from recast_probe.studies.gate.loss_limit import Limit
 from recast_probe.studies.gate.noninferiority import ALPHA, NonInferiority, non_inferiority
+from recast_probe.studies.gate.plans import METHOD, GatePlans, available_controls
 from recast_probe.studies.gate.repeated_intervals import repeated_interval, repeated_p_value
 from recast_probe.studies.gate.result import BEATEN, BEATS, UNDECIDED, Against, ArmCost, Gate
 from recast_probe.studies.gate.runs import (
-    METHOD,
     GateRuns,
-    available_controls,
     fewer_steps,
     interventions_of,
     method_label,
 )
+from recast_probe.studies.gate.settings import gate_settings
 from recast_probe.studies.scored_area import check_oracle
 from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, holm, means, paired
@@ -119,59 +118,48 @@ def gate(
     unknown = [name for name in controls if name not in CONTROLS]
     if unknown:
         raise InputError(f"There is no control {unknown[0]!r}; there is {', '.join(CONTROLS)}.")
-    check_int("steps", steps, 1)
+    steps, alpha = check_int("steps", steps, 1), check_alpha(alpha)
     label = method_label(method)
-    fewer = fewer_steps(method, computed, steps)
     groups = _by_subject(cases, check_int("seed", seed, 0))
     if not groups:
         raise InputError("A gate needs cases.")
-    sizes = schedule(len(groups), looks) if isinstance(looks, int) else tuple(looks)
+    sizes = planned_looks(len(groups), looks)
     check_oracle(list(cases), {label: method if isinstance(method, str) else None})
-    if sizes[-1] > len(groups):
-        raise InputError(f"The last look is at {sizes[-1]} subjects; there are {len(groups)}.")
-    store = Store(
-        Path(out) / "runs",
-        {
-            "model": probe.name,
-            **probe.identity(),
-            "versions": versions(),
-            "steps": steps,
-            "method": label,
-            "interventions": None if isinstance(method, str) else described(method),
-            "method_settings": described(
-                {"budget": budget, "blocks": blocks, "refresh": refresh, "computed": computed}
-            ),
-            "metric": score,
-            "metrics": [each.provenance() for each in metrics],
-            "limit": str(limit),
-            "looks": list(sizes),
-            "alpha": alpha,
-            "order_seed": seed,
-            "finder": None if finder is None else finder_name(finder),
-            **(settings or {}),
-        },
-    )
-    runs = GateRuns(
+    plans = GatePlans(
         probe,
         interventions_of(probe, method, budget, blocks, refresh, computed),
-        store,
         steps=steps,
         plan=plan,
-        fewer=fewer,
-        metrics=metrics,
-        finder=finder,
+        fewer=fewer_steps(method, computed, steps),
     )
-    first = groups[0][0]
-    chosen, left_out = available_controls(runs, first, controls, method)
+    chosen, left_out = available_controls(plans, groups[0][0], controls, method)
+    everything = units([case for group in groups for case in group])
+    given = {
+        "method": label,
+        "interventions": None if isinstance(method, str) else described(method),
+        "method_settings": described(
+            {"budget": budget, "blocks": blocks, "refresh": refresh, "computed": computed}
+        ),
+        "metric": score,
+        "metrics": [each.provenance() for each in metrics],
+        "limit": described(limit),
+        "looks": list(sizes),
+        "alpha": alpha,
+        "order_seed": seed,
+        "finder": None if finder is None else finder_name(finder),
+        **(settings or {}),
+    }
+    store = Store(Path(out) / "runs", gate_settings(plans, everything, chosen, given))
+    runs = GateRuns(plans, store, metrics=metrics, finder=finder)
     # what a failure loses is measured by the run without the reference
     arms = [FULL, METHOD, *([NONE] if NONE in chosen else [])]
     if announce is not None:
-        table = run_study(units(groups[0][:1]), arms, runs, store, progress=progress)
+        table = run_study(everything[:1], arms, runs, store, progress=progress)
         announce(_time(table, groups, sizes, len(chosen)))
     test = None
     for count in sizes:
-        now = [case for group in groups[:count] for case in group]
-        table = run_study(units(now), arms, runs, store, progress=progress)
+        now = everything[: sum(map(len, groups[:count]))]
+        table = run_study(now, arms, runs, store, progress=progress)
         test = _tested(table, score, limit, sizes, alpha, NONE in chosen, groups[:count])
         if announce is not None:
             announce(f"Look {test.look} of {len(sizes)}, {count} subjects: {test.verdict}.")
@@ -179,7 +167,7 @@ def gate(
             break
     assert test is not None
     arms += [name for name in chosen if name not in arms]
-    table = run_study(units(now), arms, runs, store, progress=progress)
+    table = run_study(now, arms, runs, store, progress=progress)
     return _result(runs, label, score, test, table, left_out, groups)
 
 

@@ -12,17 +12,19 @@ bound over the looks would give away power: at five looks and 5 % Bonferroni's l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, special
 
-from recast_probe._utils.checks import check_int
+from recast_probe._utils.checks import check_finite, check_int
 from recast_probe.errors import InputError
 
-# points of the integral between two looks; the boundaries hold to 10 digits with half of them
-NODES = 100
+# the integral between two looks is of pieces so many standard deviations of the shorter step long,
+# each with so many points: boundaries hold to 10 digits with half of the length, or of the points
+PIECE, POINTS = 6.0, 32
+MOST_POINTS = 4_000
 # standard deviations beyond which nothing is integrated
 FAR = 9.0
 MOST_LOOKS = 200
@@ -62,7 +64,8 @@ def boundaries(fractions: tuple[float, ...], alpha: float = 0.05) -> tuple[float
         fraction. Infinite where too little is spent for a number.
 
     Raises:
-        InputError: fractions that do not ascend within (0, 1], or an alpha outside (0, 0.5].
+        InputError: fractions that do not ascend within (0, 1] or lie too close to each other, or an
+            alpha outside (0, 0.5].
 
     Examples:
         >>> [round(each, 3) for each in boundaries((0.2, 0.4, 0.6, 0.8, 1.0), alpha=0.025)]
@@ -71,48 +74,73 @@ def boundaries(fractions: tuple[float, ...], alpha: float = 0.05) -> tuple[float
     times = np.asarray(fractions, np.float64)
     if not len(times) or times[0] <= 0 or times[-1] > 1 or (np.diff(times) <= 0).any():
         raise InputError(f"Fractions of the data ascend within (0, 1], not {list(fractions)}.")
-    if not 0 < alpha <= 0.5:
-        raise InputError(f"alpha is a one-sided error rate above 0 and at most 0.5, not {alpha}.")
-    wanted = np.diff(spent(times, alpha), prepend=0.0)
+    wanted = np.diff(spent(times, check_alpha(alpha)), prepend=0.0)
+    steps = np.sqrt(np.diff(times, prepend=0.0))
     found: list[float] = []
-    last, state = 0.0, (np.zeros(1), np.ones(1))
-    for time, share in zip(times, wanted, strict=True):
-        score, state = _next_look(*state, float(last), float(time), float(share))
+    places, weights = np.zeros(1), np.ones(1)  # of the score, where it went on
+    for look, (time, share, step) in enumerate(zip(times, wanted, steps, strict=True)):
+        far = FAR * math.sqrt(time)
+        score = _boundary(places, weights, float(step), far, float(share))
         found.append(score / math.sqrt(time))
-        last = time
+        if look + 1 < len(times):
+            finest = float(steps[look : look + 2].min())
+            new, new_weights = _quadrature(-far, min(score, far), finest)
+            away = (new[:, None] - places) / step
+            density = np.exp(-(away**2) / 2) @ weights / (step * math.sqrt(2 * math.pi))
+            places, weights = new, density * new_weights
     return tuple(found)
 
 
-def _next_look(
-    places: np.ndarray, weights: np.ndarray, last: float, time: float, share: float
-) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+def _boundary(
+    places: np.ndarray, weights: np.ndarray, step: float, far: float, share: float
+) -> float:
     """The boundary of the score, whose variance is the time, at which so much is spent.
 
     Args:
         places, weights: the distribution of the score at the look before, where it went on.
-
-    Returns:
-        The boundary, and the distribution of the score below it.
+        step: standard deviation of what came since.
     """
-    step, far = math.sqrt(time - last), FAR * math.sqrt(time)
 
     def crossed(score: float) -> float:
         return float(weights @ special.ndtr((places - score) / step))
 
-    score = math.inf
     if share > 0 and crossed(4 * far) < share:
-        score = optimize.brentq(lambda x: crossed(x) - share, -far, 4 * far, xtol=1e-12)
-    low, high = -far, min(score, far)
-    nodes, node_weights = _quadrature()
-    new = low + (nodes + 1) / 2 * (high - low)
-    away = (new[:, None] - places) / step
-    density = np.exp(-(away**2) / 2) @ weights / (step * math.sqrt(2 * math.pi))
-    return score, (new, density * node_weights * (high - low) / 2)
+        return float(optimize.brentq(lambda x: crossed(x) - share, -far, 4 * far, xtol=1e-12))
+    return math.inf
 
 
-@lru_cache(maxsize=1)
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
-    return np.polynomial.legendre.leggauss(NODES)
+def _quadrature(low: float, high: float, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of an integral over what varies within a step, Gauss-Legendre by pieces.
+
+    Raises:
+        InputError: more points than can be had.
+    """
+    pieces = max(1, math.ceil((high - low) / (PIECE * step)))
+    if pieces * POINTS > MOST_POINTS:
+        raise InputError(
+            f"Two looks lie so close to each other that their boundaries cannot be computed: one "
+            f"follows after {step**2:.3g} of all data. Leave one of them out."
+        )
+    nodes, weights = np.polynomial.legendre.leggauss(POINTS)
+    edges = np.linspace(low, high, pieces + 1)
+    half = (high - low) / (2 * pieces)
+    points = (edges[:-1, None] + half * (nodes + 1)).ravel()
+    return points, np.tile(half * weights, pieces)
+
+
+def check_alpha(alpha: float) -> float:
+    """The one-sided error rate.
+
+    Raises:
+        InputError: it is not above 0 and at most 0.5.
+
+    Examples:
+        >>> check_alpha(0.05)
+        0.05
+    """
+    if not 0 < (found := check_finite("alpha", alpha)) <= 0.5:
+        raise InputError(f"alpha is a one-sided error rate above 0 and at most 0.5, not {alpha!r}.")
+    return found
 
 
 def schedule(subjects: int, looks: int = 5, first: int = 8) -> tuple[int, ...]:
@@ -152,4 +180,25 @@ def checked_looks(looks: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"Looks are 1 to {MOST_LOOKS} ascending numbers of subjects, not {list(looks)[:9]}."
         )
+    return found
+
+
+def planned_looks(subjects: int, looks: int | Sequence[int]) -> tuple[int, ...]:
+    """Numbers of subjects at which to look, of so many: evenly spread, or as given.
+
+    Args:
+        looks: how many, see `schedule`; or at which numbers of subjects.
+
+    Raises:
+        InputError: neither, or a look at more subjects than there are.
+
+    Examples:
+        >>> planned_looks(20, 5), planned_looks(20, [8, 16])
+        ((10, 20), (8, 16))
+    """
+    if isinstance(looks, str) or not isinstance(looks, Iterable):
+        return schedule(subjects, looks)
+    found = checked_looks(list(looks))
+    if found[-1] > subjects:
+        raise InputError(f"The last look is at {found[-1]} subjects; there are {subjects}.")
     return found
