@@ -23,11 +23,14 @@ from recast_probe.recipes.comparing import run_arms
 from recast_probe.recipes.page import Page, Section
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish
-from recast_probe.studies import Store, markdown
+from recast_probe.studies import Store, Unit, markdown
 from recast_probe.studies.comparison import units
+from recast_probe.studies.engine.unit_runs import record_key
 
 SHOWN = ("full", "recast", "self-attention", "merge", "random", "none")
 QUANTILES = (0.1, 0.5, 0.9)
+NAMED = ("subject", "prompt", "category")
+"""Columns that name a case."""
 TABLE = {
     "--table": {
         "type": Path,
@@ -43,18 +46,18 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         arms = {name: arms[name] for name in SHOWN}
     runs, store = run_arms(chosen, probe, arms, folder=chosen.table)
     picked = pick(runs)
-    cases = {tuple(unit.labels.values()): unit.payload for unit in units(bench(chosen))}
+    known = {tuple(unit.labels[name] for name in NAMED): unit for unit in units(bench(chosen))}
     shown = [
-        (label, cases[label], identities)
+        (known[label], identities)
         for label, identities in zip(picked.index, picked.to_dict("records"), strict=True)
     ]
     rows = [
-        {"category": label[2], "subject": label[0], "prompt": label[1].partition(": ")[2]}
+        {name: getattr(unit.payload, name) for name in ("category", "subject", "prompt")}
         | {arm: round(float(identities[arm]), 3) for arm in SHOWN}
-        for label, _, identities in shown
+        for unit, identities in shown
     ]
     print(markdown(rows))
-    figures = {"qualitative": draw(shown, store, f"{probe.name}, {len(cases)} cases")}
+    figures = {"qualitative": draw(shown, store, f"{probe.name}, {len(known)} cases")}
     page = Page(
         "Images side by side",
         [
@@ -80,7 +83,7 @@ def pick(runs: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Identity by case (subject, prompt, category) and arm.
     """
-    wide = runs.pivot(index=["subject", "prompt", "category"], columns="arm", values="identity")
+    wide = runs.pivot(index=list(NAMED), columns="arm", values="identity")
     loss = (wide["recast"] - wide["full"]).rename("loss")
     chosen = []
     for _, part in loss.groupby("category", sort=False):
@@ -94,11 +97,12 @@ def pick(runs: pd.DataFrame) -> pd.DataFrame:
 def draw(shown: list[Any], store: Store, selection: str) -> Figure:
     """One row a case: the reference, what each arm made of it, the true target."""
     rows, captions, prompts = [], [], []
-    for label, case, identities in shown:
-        made = {arm: stored_image(store, label, arm) for arm in SHOWN}
+    for unit, identities in shown:
+        case: Case = unit.payload
+        made = {arm: stored_image(store, unit, arm) for arm in SHOWN}
         rows.append({"reference": case.reference, **made, **target_of(case)})
         captions.append({arm: f"{identities[arm]:.2f}" for arm in SHOWN})
-        prompts.append(f"{label[2]}: {case.prompt}")
+        prompts.append(f"{case.category}: {case.prompt}")
     places = ", ".join(f"{quantile:.0%}" for quantile in QUANTILES)
     return plot_images(
         rows,
@@ -111,10 +115,9 @@ def draw(shown: list[Any], store: Store, selection: str) -> Figure:
     )
 
 
-def stored_image(store: Store, label: tuple[str, ...], arm: str) -> Image.Image:
+def stored_image(store: Store, unit: Unit, arm: str) -> Image.Image:
     """The image that a run left."""
-    key = dict(zip(("subject", "prompt", "category"), label, strict=True)) | {"arm": arm}
-    record = store.load(key)
+    record = store.load(record_key(unit, arm))
     assert record is not None  # the study is complete
     with Image.open(record.files[".png"]) as opened:
         return opened.convert("RGB")
