@@ -62,8 +62,15 @@ def test_files_at_work_and_files_of_others_stay(tmp_path, monkeypatch):
     os.utime(tmp_path / foreign[0], (before, before))
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(names) - {names[1]}
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    # a process of this machine may wait as long as it lives
     os.utime(tmp_path / names[0], (before, before))
+    assert sweep(tmp_path) == []
+    # where it cannot be asked, the hour decides
+    entry = next(each for each in os.scandir(tmp_path) if each.name == names[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "other")
+        assert stray._is_stray(entry, stray._machine(), os.getpid())
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert sweep(tmp_path) == []
 
 

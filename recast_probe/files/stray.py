@@ -50,14 +50,13 @@ def _is_stray(entry: os.DirEntry[str], machine: str, process: int) -> bool:
         return False
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         return False
-    if time.time() - status.st_mtime > HOUR:
-        return True
-    return machine == _machine() and not _alive(process)
+    # asking by signal 0 would end the process where the system is no POSIX
+    if machine == _machine() and os.name == "posix":
+        return not _alive(process)
+    return time.time() - status.st_mtime > HOUR
 
 
 def _alive(process: int) -> bool:
-    if os.name != "posix":
-        return True  # asking by signal 0 would end the process there
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

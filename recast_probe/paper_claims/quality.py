@@ -84,7 +84,8 @@ def quality(found: Measured) -> list[Verdict]:
             "-",
             found.text("reused_above_fresh", "+.3f"),
             *small_loss(found, "reused_above_fresh", LITTLE, "amortisation"),
-            "a ranking made for a background change, used for the reference's other prompts",
+            "a ranking made for a background change, used for the reference's other prompts"
+            + _of_one_kind(found),
         ),
         Verdict(
             "Style transfer is the worst case",
@@ -119,6 +120,19 @@ def quality(found: Measured) -> list[Verdict]:
             "a remark: both captions hold only if the two benchmarks gave the same 12 means",
         ),
     ]
+
+
+def _of_one_kind(found: Measured) -> str:
+    """What the mean over all prompts hides, where it was measured."""
+    name = "reused_above_fresh_of_one_kind"
+    value = found.get(name)
+    if value is None:
+        return ""
+    excludes = value.low is not None and value.low > -LITTLE
+    return (
+        f"; for the same kind of edit alone {found.text(name, '+.3f')}, which "
+        f"{'excludes' if excludes else 'does not exclude'} a loss of {LITTLE}"
+    )
 
 
 def _kept(found: Measured) -> str:

@@ -63,6 +63,7 @@ MEASURED = TESTED | {
     "retention": "identity of ReCAST over identity of the full run",
     "reference_gain": "identity of ReCAST, 0 without the reference and 1 for the full run",
     "reused_above_fresh": "difference of identity of a reused ranking to one of the prompt's own",
+    "reused_above_fresh_of_one_kind": "the same where both prompts ask for one kind of edit",
     "amortised_speed_up": "bound by FLOP on the model itself, 100 images a ranking",
     "token_cache_speed_up": "bound by FLOP on the model itself, ReCAST and ToCa together",
     "token_cache_retention": "identity of both together over identity of the full run",

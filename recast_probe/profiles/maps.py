@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,13 +69,10 @@ class AttentionMaps(RunLabels):
             labels: step=, block= or head=, a label or several, to take these alone.
 
         Raises:
-            InputError: labels that were not recorded.
+            InputError: labels that were not recorded, or none.
         """
-        chosen = self.data
-        for name, wanted in labels.items():
-            if name not in chosen.dims or not np.isin(wanted, chosen[name]).all():
-                raise InputError(f"{name}={wanted!r} is not in these maps: {self.selection}.")
-            chosen = chosen.sel({name: np.atleast_1d(wanted)})
+        alone = self._labels(labels, ("step", "block", "head"))
+        chosen = self.data.sel(alone)
         rest = [name for name in chosen.dims if name not in ("query", "token")]
         return chosen.mean(rest, skipna=False, dtype=np.float64)
 
@@ -86,7 +83,7 @@ class AttentionMaps(RunLabels):
             labels: step=, block=, head= or query=, a label or several.
 
         Raises:
-            InputError: labels that were not recorded.
+            InputError: labels that were not recorded, or none.
 
         Examples:
             >>> from recast_probe.testing import tiny
@@ -95,17 +92,30 @@ class AttentionMaps(RunLabels):
             >>> maps.sel(block=[0, 2], query=5).data.shape
             (2, 2, 2, 1, 16)
         """
-        chosen: dict[str, np.ndarray] = {}
-        for name, wanted in labels.items():
-            if name not in self.data.dims[:-1] or not np.isin(wanted, self.data[name]).all():
-                raise InputError(f"{name}={wanted!r} is not in these maps: {self.selection}.")
-            chosen[name] = np.atleast_1d(wanted)
-        said = "".join(
-            f", of these {name} {spans(at.tolist())}" for name, at in chosen.items() if len(at)
-        )
+        chosen = self._labels(labels, ("step", "block", "head", "query"))
+        said = "".join(f", of these {name} {spans(at.tolist())}" for name, at in chosen.items())
         data = self.data.sel(chosen).assign_attrs(selection=f"{self.selection}{said}")
         beside = [None if each is None else each.sel(chosen) for each in (self.shares, self.text)]
         return AttentionMaps(data, *beside)
+
+    def _labels(self, labels: Mapping[str, Any], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The labels that were asked for, each kind as an array.
+
+        Raises:
+            InputError: another kind, no label of one, or labels that were not recorded.
+        """
+        chosen = {}
+        for name, wanted in labels.items():
+            at = np.atleast_1d(wanted)
+            if name not in names or name not in self.data.dims:
+                raise InputError(f"{name}={wanted!r}: maps are chosen by {', '.join(names)}.")
+            if at.ndim > 1 or not at.size:
+                raise InputError(f"{name}={wanted!r} names no label; give one or several.")
+            # True is no label, although it equals 1
+            if at.dtype.kind not in "iu" or not np.isin(at, self.data[name]).all():
+                raise InputError(f"{name}={wanted!r} is not in these maps: {self.selection}.")
+            chosen[name] = at
+        return chosen
 
     def save(self, path: str | Path) -> Path:
         """Write netCDF-4 (`.nc`) with a checksum, whole or not at all.

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 import recast_probe as rp
 from recast_probe.cost_model import RunPlan, TransformerConfig, config_of
+from recast_probe.datasets import Case
 from recast_probe.diagnostics.drift import Drift
 from recast_probe.errors import InputError
 from recast_probe.figures import plot_drift
@@ -20,11 +21,12 @@ from recast_probe.interventions import Intervention, Recast, ReuseReference, Ste
 from recast_probe.layout import TokenLayout
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench
-from recast_probe.recipes.comparing import TABLE, counted, difference, run_arms, summarise
-from recast_probe.recipes.page import Page, Section, higher
+from recast_probe.recipes.comparing import difference, run_arms, summarise
+from recast_probe.recipes.page import Page, Section, corrected, higher, warned
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish
-from recast_probe.studies import compare, markdown, means
+from recast_probe.recipes.words import about, counted
+from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.tables import p_value, row_interval
 
@@ -78,12 +80,9 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
 
 def page_on(found: dict[str, Any], table: pd.DataFrame, chosen: Any) -> Page:
     """The page on what saves work, and at what loss."""
-    says = [
-        higher(
-            row["arm"], row["against"], difference(table, row["arm"], row["against"], chosen.seed)
-        )
-        for row in found["pairs"]
-    ]
+    names = [(row["arm"], row["against"]) for row in found["pairs"]]
+    apart = corrected([difference(table, *pair, chosen.seed) for pair in names])
+    says = [higher(*pair, each) for pair, each in zip(names, apart, strict=True)]
     kinds = ", ".join(dict.fromkeys(table["category"]))
     return Page(
         "Quality against speed: what saves work without losing the subject",
@@ -91,9 +90,11 @@ def page_on(found: dict[str, Any], table: pd.DataFrame, chosen: Any) -> Page:
             Section(
                 text=f"{counted(table)} "
                 f"Kinds of edit: {kinds}. Numbers after a colon are reference "
-                f'tokens, or computed steps of {chosen.steps}. {TABLE} "speed-up by FLOP" is the '
-                'bound from the model\'s config, "measured" the ratio of seconds in the same runs: '
-                "a hint, where the machine did other things beside.",
+                f"tokens, or computed steps of {chosen.steps}. {about(table)} "
+                '"speed-up by FLOP" is the bound from the model\'s config, "measured" the ratio of '
+                'seconds in the same runs. "seconds" and "measured" are not a measurement of '
+                "speed: other programs ran. Speed is measured in "
+                "[performance](../performance.md).",
                 rows=found["table"],
                 figure="front",
                 alt="Identity against the bound on speed-up",
@@ -102,7 +103,7 @@ def page_on(found: dict[str, Any], table: pd.DataFrame, chosen: Any) -> Page:
                 "Arms against one another",
                 "The first minus the second, pair by pair.",
                 found["pairs"],
-                says=says,
+                says=says + warned(apart),
             ),
             Section(
                 "How far keys and values move away",
@@ -193,21 +194,21 @@ def against(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     pairs += [(name, dense) for name in [*fewer[2:], *refreshed] if ": all" in name]
     pairs += list(zip(refreshed[-2:], kinds["pruned"][:2], strict=True))
     pairs += [(kinds["step cache"][1], kinds["fewer steps"][0])]
-    rows = []
-    for one, other in pairs:
-        row = {"arm": one, "against": other}
-        for value in ("identity", "target_error"):
-            pair = table[table["arm"].isin([one, other])]
-            found = compare(pair, value, other, seed=seed).loc[one]
-            row[value.replace("_", " ")] = row_interval(found, "difference")
-            row[f"p ({value.replace('_', ' ')})"] = p_value(found["p_value"])
-        rows.append(row)
+    rows = [{"arm": one, "against": other} for one, other in pairs]
+    for value in ("identity", "target_error"):
+        apart = corrected([difference(table, *pair, seed, value) for pair in pairs])
+        for row, found in zip(rows, apart, strict=True):
+            row[value.replace("_", " ")] = row_interval(found)
+            row[f"p ({value.replace('_', ' ')}, Holm)"] = p_value(found["p_holm"])
     return rows
 
 
 def mean_drift(chosen: Any, probe: Probe) -> Drift:
     """Mean over the first subjects, from step 0, a quarter of the run and its middle."""
     sources = sorted({0, chosen.steps // 4, chosen.steps // 2})
+    first: dict[str, Case] = {}
+    for case in bench(chosen):
+        first.setdefault(case.subject, case)
     found = [
         rp.drift(
             probe,
@@ -218,7 +219,7 @@ def mean_drift(chosen: Any, probe: Probe) -> Drift:
             sources=sources,
             progress=False,
         )
-        for case in bench(chosen)[:: chosen.prompts][:DRIFTED]
+        for case in list(first.values())[:DRIFTED]
     ]
     together = xr.concat([each.errors for each in found], "subject").mean("subject")
     return Drift(together, f"{found[0].selection}, mean of {len(found)} subjects")

@@ -9,7 +9,6 @@ more arm prunes from step 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,13 @@ from recast_probe.interventions import Prune
 from recast_probe.interventions.base import Intervention
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.probe import Probe
-from recast_probe.recipes.benchmark import bench
-from recast_probe.recipes.comparing import TABLE, counted, difference, run_arms, summarise
-from recast_probe.recipes.page import Page, Section, higher
+from recast_probe.recipes.benchmark import bench, rows_digest
+from recast_probe.recipes.comparing import difference, run_arms, summarise
+from recast_probe.recipes.page import Page, Section, corrected, higher, too_few, warned
 from recast_probe.recipes.recipe import Recipe
+from recast_probe.recipes.remembered import Remembered
 from recast_probe.recipes.results import finish
+from recast_probe.recipes.words import about, counted
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import markdown
 from recast_probe.studies.comparison import Arm, PlannedArm
@@ -60,6 +61,7 @@ def prepare(chosen: Any) -> None:
 def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     """Run what is missing, print the tables, write everything to --out."""
     cases = bench(chosen)
+    check_prompts(cases)
     layout = probe.layout(cases[0].reference)
     adaptive = budget.Adaptive.paper(layout.reference_tokens)
     first: dict[str, Case] = {}
@@ -83,10 +85,17 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         FROM_0: reused(0),
         "random": Arm("random", adaptive),
     }
-    runs, store = run_arms(chosen, probe, arms)
+    digests = {name: rows_digest([case]) for name, case in first.items()}
+
+    def ranked_by(case: Case) -> dict[str, str]:
+        digest = digests[case.subject]
+        return {} if digest is None else {"first": digest}
+
+    runs, store = run_arms(chosen, probe, arms, rests_on=ranked_by)
     others = runs[~runs["prompt"].str.startswith("0: ")]
     rows = summarise(others, FRESH, chosen.seed)
-    kinds = by_kind(others, {name: case.category for name, case in first.items()}, chosen.seed)
+    made_for = {name: case.category for name, case in first.items()}
+    kinds = by_kind(others, made_for, chosen.seed)
     config = config_of(probe.family.transformer)
     kontext = budget.Adaptive.paper(FLUX_KONTEXT.reference_tokens)
     speeds = {
@@ -105,6 +114,9 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         "reused_above_fresh": difference(others, REUSED, FRESH, chosen.seed),
         "amortised_speed_up": speeds[probe.name][-1],
     }
+    alike = others[others["category"] == others["subject"].map(made_for)]
+    if not alike.empty:
+        measured["reused_above_fresh_of_one_kind"] = difference(alike, REUSED, FRESH, chosen.seed)
     found = {"table": rows, "kinds": kinds, "saved": saved}
     figures = {"amortisation": draw(others, speeds, measured, chosen.seed, probe.name)}
     page = page_on(found, others, chosen.seed)
@@ -112,23 +124,38 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     return found
 
 
+def check_prompts(cases: Sequence[Case]) -> None:
+    """Check that there is a prompt to reuse a ranking for.
+
+    Raises:
+        InputError: every reference has one prompt.
+    """
+    if len(cases) == len({case.subject for case in cases}):
+        raise InputError(
+            f"A ranking is reused over prompts, and each of the {len(cases)} references has one "
+            "prompt: give some of them 2 or more."
+        )
+
+
 def page_on(found: dict[str, Any], others: pd.DataFrame, seed: int) -> Page:
     """The page on one ranking for all prompts of a reference."""
     pairs = [(REUSED, FRESH), (FROM_0, REUSED), (REUSED, "random")]
-    says = [higher(one, other, difference(others, one, other, seed)) for one, other in pairs]
+    apart = corrected([difference(others, *pair, seed) for pair in pairs])
+    says = [higher(*pair, each) for pair, each in zip(pairs, apart, strict=True)]
+    few = too_few(others["subject"].nunique(), len(found["kinds"]))
     return Page(
         "May one ranking serve other prompts?",
         [
             Section(
                 text=f"{counted(others)} "
                 "The ranking of a reference's first prompt is used for its "
-                f"other prompts and compared with a ranking made for each of them. {TABLE}",
+                f"other prompts and compared with a ranking made for each of them. {about(others)}",
                 rows=found["table"],
                 figure="amortisation",
                 alt="Identity with a ranking of its own and a reused one, and the bound on speed",
-                says=says,
+                says=says + warned(apart),
             ),
-            Section("By kind of edit", "Reused minus fresh.", found["kinds"]),
+            Section("By kind of edit", f"Reused minus fresh. {few}".strip(), found["kinds"]),
             Section(
                 "What it saves",
                 "The bound on the speed-up against the full run, from the model's config, by how "
@@ -139,10 +166,9 @@ def page_on(found: dict[str, Any], others: pd.DataFrame, seed: int) -> Page:
     )
 
 
-def rankings(probe: Probe, steps: int) -> Any:
+def rankings(probe: Probe, steps: int) -> Remembered[Ranking]:
     """A function that ranks by step 0 of a case; the last one is remembered."""
 
-    @lru_cache(maxsize=1)
     def ranked(case: Case) -> Ranking:
         profile = probe.profile(
             case.reference,
@@ -156,7 +182,7 @@ def rankings(probe: Probe, steps: int) -> Any:
         )
         return rank.cross_image(profile, blocks=BLOCKS)
 
-    return ranked
+    return Remembered(ranked)
 
 
 def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[dict[str, Any]]:
@@ -170,11 +196,10 @@ def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[d
     same = made == runs["category"]
     parts = [("the same kind", "any", runs[same]), ("another kind", "any", runs[~same])]
     parts += [(*kinds, part) for kinds, part in runs.groupby([made, runs["category"]])]
+    parts = [each for each in parts if not each[2].empty]  # else too few prompts
+    apart = corrected([difference(part, REUSED, FRESH, seed) for *_, part in parts])
     rows = []
-    for made_for, used_for, part in parts:
-        if part.empty:
-            continue  # too few prompts
-        found = difference(part, REUSED, FRESH, seed)
+    for (made_for, used_for, part), found in zip(parts, apart, strict=True):
         means = part.groupby("arm")["identity"].mean()
         rows.append(
             {
@@ -184,7 +209,7 @@ def by_kind(runs: pd.DataFrame, ranked_for: dict[str, str], seed: int) -> list[d
                 "fresh": round(float(means[FRESH]), 3),
                 "reused": round(float(means[REUSED]), 3),
                 "difference": row_interval(found),
-                "p": p_value(found["p_value"]),
+                "p (Holm)": p_value(found["p_holm"]),
             }
         )
     return rows

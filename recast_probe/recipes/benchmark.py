@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recast_probe.datasets import BENCHMARKS, Case, load_benchmark, named_benchmark
+from recast_probe.datasets import BENCHMARKS, Case, file_label, load_benchmark, named_benchmark
 from recast_probe.errors import InputError
 from recast_probe.masks import FINDERS, MaskFinder, mask_finder
 from recast_probe.pocket.bench import pocket_bench
@@ -109,6 +111,22 @@ def _loaded(chosen: Any) -> list[Case]:
         seed=chosen.seed,
         masks=finder_of(chosen),
     )
+
+
+def rows_digest(cases: Sequence[Case]) -> str | None:
+    """12 hexadecimal digits of what cases from files say and show; None for PocketBench.
+
+    Where a result rests on other cases than the one that it is named after, this goes beside its
+    name, so that it is made anew when one of them changes.
+
+    Raises:
+        InputError: a file that cannot be read.
+    """
+    files = file_label(cases)
+    if not files:
+        return None
+    said = [[case.subject, case.prompt, case.category] for case in cases]
+    return hashlib.sha256(json.dumps([said, files]).encode()).hexdigest()[:12]
 
 
 def benchmark_settings(chosen: Any) -> dict[str, str]:

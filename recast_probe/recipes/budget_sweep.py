@@ -11,17 +11,16 @@ from recast_probe.figures.style import INK, arm_colours, chart, house_style
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench
 from recast_probe.recipes.comparing import (
-    TABLE,
     add_set_distances,
-    counted,
     difference,
     metric_name,
     run_arms,
     summarise,
 )
-from recast_probe.recipes.page import Page, Section, higher
+from recast_probe.recipes.page import Page, Section, corrected, higher, warned
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish
+from recast_probe.recipes.words import about, counted
 from recast_probe.studies import markdown, means
 from recast_probe.studies.comparison import Arm
 
@@ -57,11 +56,13 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     curves = {name: [found.loc[f"{name} {count}"] for count in counts] for name in METHODS}
     speeds = {row["arm"]: row["speed-up by FLOP"] for row in rows}
     figures = {"budget": draw(curves, counts, speeds, found, probe.name, metric_name(table))}
+    pairs = [(count, other) for count in counts for other in ("full", f"random {count}")]
+    apart = corrected(
+        [difference(table, f"recast {count}", other, chosen.seed) for count, other in pairs]
+    )
     says = [
-        f"{count} of {layout.reference_tokens} tokens: "
-        + higher(f"{name} {count}", other, difference(table, f"{name} {count}", other, chosen.seed))
-        for count in counts
-        for name, other in (("recast", "full"), ("recast", f"random {count}"))
+        f"{count} of {layout.reference_tokens} tokens: " + higher(f"recast {count}", other, each)
+        for (count, other), each in zip(pairs, apart, strict=True)
     ]
     page = Page(
         "How many tokens?",
@@ -70,12 +71,12 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
                 text=f"{counted(table)} "
                 "The same number of tokens in every step from step 1 on. The "
                 "paper's 2,048, 1,024, 512 and 256 of 4,096 are "
-                f"{', '.join(map(str, counts))} of {layout.reference_tokens} here. {TABLE} "
+                f"{', '.join(map(str, counts))} of {layout.reference_tokens} here. {about(table)} "
                 '"speed-up by FLOP" is the bound from the model\'s config.',
                 rows=rows,
                 figure="budget",
                 alt="Identity against the number of tokens and the bound on speed",
-                says=says,
+                says=says + warned(apart),
             )
         ],
     )

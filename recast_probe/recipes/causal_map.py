@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 from PIL import Image
 
+from recast_probe.errors import InputError
 from recast_probe.experiments.causal_map import CausalMap, causal_map
 from recast_probe.figures import plot_causal_map
 from recast_probe.images.loading import fit_mask
@@ -88,6 +89,20 @@ def swaps(count: int, seed: int) -> list[Swap]:
             )
         )
     return found
+
+
+def prepare(chosen: Any) -> None:
+    """Check that there are as many pairs of subjects.
+
+    Raises:
+        InputError: there are not.
+    """
+    pairs = len(held_out()) // 2
+    if chosen.subjects > pairs:
+        raise InputError(
+            f"--subjects {chosen.subjects} are as many swaps of two held-out subjects, and there "
+            f"are {pairs} pairs: give --subjects {pairs} or fewer."
+        )
 
 
 def run(chosen: Any, probe: Probe) -> dict[str, Any]:
@@ -188,4 +203,6 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     return {"table": rows, "cost": totals}
 
 
-RECIPE = Recipe(run, {"subjects": (6, 2), "prompts": (1, 1), "steps": (16, 4)}, benchmark=False)
+RECIPE = Recipe(
+    run, {"subjects": (6, 2), "prompts": (1, 1), "steps": (16, 4)}, prepare=prepare, benchmark=False
+)

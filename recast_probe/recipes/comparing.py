@@ -19,6 +19,7 @@ from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench, finder_of
 from recast_probe.recipes.page import Page, Section, higher
 from recast_probe.recipes.results import finish, open_store
+from recast_probe.recipes.words import about, counted
 from recast_probe.studies import (
     Outcome,
     Store,
@@ -54,12 +55,14 @@ def run_arms(
     arms: Mapping[str, Arm | PlannedArm],
     more: Callable[[Any, Outcome], dict[str, Any]] | None = None,
     folder: Path | None = None,
+    rests_on: Callable[[Any], dict[str, str]] | None = None,
 ) -> tuple[pd.DataFrame, Store]:
     """Every arm on every case; what is in `--out` already is read back.
 
     Args:
         more: further columns of the table, of a case and what an arm gave.
         folder: of another script whose runs are taken and added to; its own by default.
+        rests_on: further labels of a case, of what else its runs rest on.
     """
     cases, own = bench(chosen), chosen_arms(chosen)
     if twice := next((name for name in own if name in arms), None):
@@ -82,7 +85,11 @@ def run_arms(
             found = {} if more is None else more(unit.payload, outcome)
             yield replace(outcome, values={**outcome.values, **found})
 
-    table = run_study(units(cases), list(arms), perform, store, **engine_options(chosen))
+    named = units(cases)
+    if rests_on is not None:
+        labels = [{**each.labels, **rests_on(each.payload)} for each in named]
+        named = [replace(each, labels=all_of) for each, all_of in zip(named, labels, strict=True)]
+    table = run_study(named, list(arms), perform, store, **engine_options(chosen))
     end_of_shard(chosen, store)
     return table, store
 
@@ -209,10 +216,10 @@ def one_table(
     apart = compare(table, "identity", baseline, seed=chosen.seed)
     says = [higher(words, baseline, corrected_row(apart, arm)) for arm, words in compared.items()]
     section = Section(
-        text=f"{counted(table)} {text} {TABLE}",
+        text=f"{counted(table)} {text} {about(table)}",
         rows=found["table"],
         figure="identity",
-        alt=f"Identity of every arm of {title[0].lower()}{title[1:]}",
+        alt="Identity of every arm, with its interval",
         says=says,
     )
     summary = found | {
@@ -224,28 +231,12 @@ def one_table(
     return found
 
 
-TABLE = (
-    "Pruned arms see all reference tokens in step 0. Identity is the masked cosine of MobileNetV2 "
-    "features to the reference (of a local edit: to its true target), colour the likeness of "
-    'colour histograms, "to full" the identity to the full run\'s image. Retention is the share of '
-    "the full run's identity; as a run without the reference keeps a part of it, the share of what "
-    "the reference adds stands beside it where such runs were made. p-values are corrected after "
-    "Holm. Seconds are the middle of the runs' and depend on what else the machine did."
-)
-
-
-def counted(table: pd.DataFrame) -> str:
-    """Subjects, cases and runs of a table in a sentence."""
-    arms, subjects = table["arm"].nunique(), table["subject"].nunique()
-    cases = len(table) // arms
-    return f"{subjects} subjects, {cases} cases, {arms} arms, {len(table):,} runs."
-
-
 def corrected_row(compared: pd.DataFrame, arm: str) -> dict[str, float]:
-    """A row of `compare` as a finding: mean, low, high and the corrected p-value."""
+    """A row of `compare` as a finding: mean, low, high, subjects, the p-value, and p_holm, which is
+    corrected over the arms of the table."""
     row = compared.loc[arm]
-    names = {"mean": "difference", "low": "low", "high": "high", "p_value": "p_holm"}
-    return {name: float(row[column]) for name, column in names.items()}
+    names = ("low", "high", "p_value", "p_holm", "subjects")
+    return {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
 
 
 def difference(

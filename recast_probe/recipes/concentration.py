@@ -6,7 +6,8 @@ that only prefers the middle, and masks of other subjects of the benchmark.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.figures.style import INK, chart, house_style
 from recast_probe.images.loading import fit_mask
 from recast_probe.probe import Probe
-from recast_probe.recipes.benchmark import bench
-from recast_probe.recipes.page import Page, Section, against
+from recast_probe.recipes.benchmark import POCKET, bench, benchmark_of
+from recast_probe.recipes.page import Page, Section, against, corrected, too_few
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
+from recast_probe.recipes.words import cases_in_words
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
 from recast_probe.studies.engine.options import end_of_shard, engine_options
@@ -65,7 +67,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     """Profile what is missing, print the table, write everything to --out."""
     cases = bench(chosen)
     others = masks_of(cases)
-    store = open_store(chosen, probe, blocks=BLOCKS, other_masks=list(others))
+    store = open_store(chosen, probe, blocks=BLOCKS, other_masks=masks_in_settings(chosen, others))
 
     def perform(unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         case = unit.payload
@@ -138,6 +140,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
 
     rows: list[dict[str, Any]] = []
     measured: dict[str, Any] = {}
+    tested: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     # of references of several sizes, the counts are not said
     top = top_words(int(table["tokens"].iloc[0])) if table["tokens"].nunique() == 1 else "top 25 %"
     for name, named in NAMES.items():
@@ -148,38 +151,48 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
             continue
         words += f" ({known} of {len(table)} runs)" if known < len(table) else ""
         found = interval(name)
-        row = {"measure": words, "mean": str(found), "p": "-"}
+        rows.append({"measure": words, "mean": str(found), "p (Holm)": "-"})
         quantity: dict[str, Any] = found.to_dict()
         if name in DIFFERENCES:
             quantity["p_value"] = sign_flip_p_value(groups(name), seed=chosen.seed)
-            row["p"] = p_value(quantity["p_value"])
-        rows.append(row)
+            tested[name] = (rows[-1], quantity)
         if name in CLAIMED:
             measured[name] = quantity
+    apart = corrected([quantity for _, quantity in tested.values()])
+    for (row, _), quantity in zip(tested.values(), apart, strict=True):
+        row["p (Holm)"] = p_value(quantity["p_holm"])
     if table["entropy_maximum"].nunique() == 1:
         measured["entropy_maximum"] = float(table["entropy_maximum"].iloc[0])
     print(markdown(rows))
     summary = {"table": rows, "measured": measured}
     figures = {"concentration": draw(table, interval, probe.name)}
-    finish(chosen, store, {"runs": table}, summary, figures, page_on(rows, measured, table))
+    page = page_on(rows, measured, dict(zip(tested, apart, strict=True)), table)
+    finish(chosen, store, {"runs": table}, summary, figures, page)
     return {"table": rows}
 
 
-def page_on(rows: list[dict[str, Any]], measured: dict[str, Any], table: pd.DataFrame) -> Page:
-    """The page on how attention is shared out."""
+def page_on(
+    rows: list[dict[str, Any]],
+    measured: dict[str, Any],
+    apart: dict[str, dict[str, Any]],
+    table: pd.DataFrame,
+) -> Page:
+    """The page on how attention is shared out; `apart` has the differences that were tested."""
     says = [
         against("The share of the top quarter of the mean score", measured["top25"], 0.8, "0.8"),
         against("The same of each block", measured["top25_of_blocks"], 0.8, "0.8"),
-        against("The fall of the entropy", measured["entropy_fall"], 0, "0 bits"),
+        against("The fall of the entropy", apart["entropy_fall"], 0, "0 bits"),
     ]
     for name, words in (("center", "of a map of the middle"), ("other_masks", "of other masks")):
-        if (found := measured.get(f"auroc_above_{name}")) is not None:
+        if (found := apart.get(f"auroc_above_{name}")) is not None:
             says.append(against(f"The AUROC minus that {words}", found, 0, "0"))
+    few = too_few(max(each["count"] for each in apart.values()), len(apart))
+    says += [few] if few else []
     return Page(
         "Where attention lies",
         [
             Section(
-                text=f"{len(table)} profiled runs, one a subject, whose background changes. An "
+                text=f"Profiled runs of {cases_in_words(table)}. An "
                 "even spread gives 25 % on the top 25 % (scores that are independent and "
                 "exponential would give 60 %). An AUROC of 0.5 is no chance level, because "
                 "subjects lie near the middle: what position alone reaches, and masks of other "
@@ -203,6 +216,17 @@ def masks_of(cases: Sequence[Case]) -> dict[str, np.ndarray]:
         if len(found) == OTHERS:
             break
     return found
+
+
+def masks_in_settings(chosen: Any, masks: Mapping[str, np.ndarray]) -> Any:
+    """What a store keeps of the masks that all maps are held against: the subjects, and the digest
+    of each mask where it is no part of PocketBench."""
+    if benchmark_of(chosen) == POCKET:
+        return list(masks)
+    return {
+        name: hashlib.sha256(repr(mask.shape).encode() + np.packbits(mask).tobytes()).hexdigest()
+        for name, mask in masks.items()
+    }
 
 
 def mean_or_nan(values: np.ndarray) -> float:

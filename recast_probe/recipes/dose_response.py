@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from recast_probe.figures import plot_dose_response
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench, finder_of
-from recast_probe.recipes.comparing import counted
-from recast_probe.recipes.page import Page, Section, decided, ends
+from recast_probe.recipes.page import Page, Section, corrected, decided, ends, side, warned
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
+from recast_probe.recipes.words import counted
 from recast_probe.studies import markdown
 from recast_probe.studies.dose_response import FACTORS, DoseResponse, dose_response
 from recast_probe.studies.engine.options import end_of_shard, engine_options
@@ -94,28 +95,51 @@ def page_on(found: DoseResponse, rows: dict[str, list[dict[str, Any]]], chosen: 
         )
     ]
     for group, mode in found.lines:
+        curves = {each: found.curve(each, group, mode, seed=chosen.seed) for each in found.measures}
+        points = changes(curves)
         says = []
         for measure in found.measures:
-            words = WORDS.get(measure, measure).capitalize()
+            words = WORDS.get(measure, measure)
             trend = found.trend(measure, group, mode).to_dict()
-            side = {1: "rises", -1: "falls", 0: "neither rises nor falls clearly"}[decided(trend)]
+            where = {1: "above 0", -1: "below 0", 0: "not told apart from 0"}[side(trend)]
             says.append(
-                f"{words} {side} with the factor (Spearman correlation in each case, mean "
-                f"{ends(trend)})."
+                f"The rank correlation of {words} with the factor, taken in each case, is {where}: "
+                f"mean {ends(trend)}."
             )
-            for factor, point in found.curve(measure, group, mode, seed=chosen.seed).iterrows():
-                if factor in (0.5, 2):
-                    says.append(_says(words, float(factor), point))  # type: ignore[arg-type]
+            says += _says(words, {f: each for (name, f), each in points.items() if name == measure})
+        says += warned(list(points.values()))
         sections.append(
             Section(f"The {group}, by {mode}", rows=rows[f"{group} by {mode}"], says=says)
         )
     return Page("Dose and response: a strength for the reference", sections)
 
 
-def _says(words: str, factor: float, point: Any) -> str:
-    number = {"mean": point["difference"], "low": point["low"], "high": point["high"]}
-    side = {1: "above", -1: "below", 0: "not told apart from"}[decided(number)]
-    return f"{words} at factor {factor:g} is {side} that of the run as it is: {ends(number)}."
+def changes(curves: Mapping[str, Any]) -> dict[tuple[str, float], dict[str, Any]]:
+    """By measure and factor, the difference to the run as it is, corrected over all of them."""
+    names = ("low", "high", "p_value", "p_holm", "subjects")
+    found = {
+        (measure, float(factor)): {"mean": float(point["difference"])}
+        | {name: float(point[name]) for name in names}
+        for measure, curve in curves.items()
+        for factor, point in curve.iterrows()
+        if factor != 1
+    }
+    return dict(zip(found, corrected(list(found.values())), strict=True))
+
+
+def _says(words: str, points: Mapping[float, dict[str, Any]]) -> list[str]:
+    """At which factors a score is below, above, or not told apart from the run as it is."""
+    said = []
+    for way, how in ((-1, "below"), (1, "above"), (0, "not told apart from")):
+        factors = [f"{factor:g}" for factor, point in points.items() if decided(point) == way]
+        if factors:
+            listed = " and ".join(filter(None, (", ".join(factors[:-1]), factors[-1])))
+            plural = "s" if len(factors) > 1 else ""
+            said.append(
+                f"{words.capitalize()} at the factor{plural} {listed} is {how} that of the run as "
+                "it is."
+            )
+    return said
 
 
 RECIPE = Recipe(run, sizes={"subjects": (24, 2), "prompts": (1, 1), "steps": (8, 2)})

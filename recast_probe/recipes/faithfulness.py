@@ -31,9 +31,10 @@ from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench
 from recast_probe.recipes.comparing import corrected_row
-from recast_probe.recipes.page import Page, Section, higher
+from recast_probe.recipes.page import Page, Section, higher, too_few
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
+from recast_probe.recipes.words import cases_in_words
 from recast_probe.selection.group_effects import tiles
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_study
@@ -64,7 +65,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     end_of_shard(chosen, store)
     found = {
         "table": summarise(judged, chosen.seed),
-        "controls": summarise_controls(controls, chosen.seed),
+        "controls": summarise_controls(controls, list(cases[0].labels), chosen.seed),
     }
     print(markdown(found["table"]))
     print(f"\nHow alike the cross-image ranking stays to itself\n\n{markdown(found['controls'])}")
@@ -77,18 +78,19 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         )
         for arm in margins.index
     }
-    page = page_on(found, margins, chosen.steps, len(cases))
+    page = page_on(found, margins, chosen.steps, judged)
     finish(chosen, store, tables, found | {"findings": findings}, {"faithfulness": chart}, page)
     return found
 
 
-def page_on(found: dict[str, Any], margins: pd.DataFrame, steps: int, count: int) -> Page:
+def page_on(found: dict[str, Any], margins: pd.DataFrame, steps: int, judged: pd.DataFrame) -> Page:
     """The page on how faithful rankings are."""
+    few = too_few(judged["subject"].nunique(), len(margins))
     return Page(
         "Is attention a faithful ranking?",
         [
             Section(
-                text=f"{count} subjects whose background changes, {steps} steps. Tokens are taken "
+                text=f"{cases_in_words(judged)}, {steps} steps. Tokens are taken "
                 "away best first (deletion) or given best first (insertion), and identity is "
                 "followed. Areas are mean identity over the share of tokens; margin is insertion "
                 "minus deletion; sufficiency and necessity are shares of the gap between no tokens "
@@ -99,7 +101,8 @@ def page_on(found: dict[str, Any], margins: pd.DataFrame, steps: int, count: int
                 says=[
                     higher(arm.capitalize(), "random", corrected_row(margins, arm), "margin")
                     for arm in margins.index
-                ],
+                ]
+                + ([few] if few else []),
             ),
             Section(
                 "What the ranking rests on",
@@ -272,19 +275,20 @@ def summarise(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def summarise_controls(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
-    """One row a check: Spearman correlation with the ranking as it is."""
+def summarise_controls(
+    table: pd.DataFrame, labels: Sequence[str], seed: int
+) -> list[dict[str, Any]]:
+    """One row a check: Spearman correlation with the ranking as it is.
+
+    Args:
+        labels: the columns that name a case; all others but the arm are checks.
+    """
     rows = []
-    for check in [name for name in table.columns if name not in ("arm", *labels(table))]:
+    for check in [name for name in table.columns if name not in ("arm", *labels)]:
         groups = [part[check].to_numpy() for _, part in table.groupby("subject", sort=False)]
         found = bootstrap(groups, seed=seed, within=COSINE)
         rows.append({"check": check, "Spearman": str(found)})
     return rows
-
-
-def labels(table: pd.DataFrame) -> list[str]:
-    """Columns that name a case."""
-    return [name for name in ("subject", "prompt", "category") if name in table.columns]
 
 
 def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...]) -> Any:
@@ -308,8 +312,8 @@ def figure(table: pd.DataFrame, model: str, chosen: Any, given: tuple[float, ...
         {arm: curve(arm, "deleted") for arm in RANKINGS},
         score="Masked MobileNetV2 cosine to the reference",
         selection=(
-            f"{model}, {len(table) // len(RANKINGS)} cases of {chosen.subjects} subjects, "
-            f"{chosen.steps} steps, tokens missing in every step; attention of blocks {BLOCKS!r}"
+            f"{model}, {cases_in_words(table)}, {chosen.steps} steps, tokens missing in every "
+            f"step; attention of blocks {BLOCKS!r}"
         ),
     )
 

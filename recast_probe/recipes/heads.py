@@ -22,6 +22,7 @@ from recast_probe.recipes.faithfulness import MASKS, identity
 from recast_probe.recipes.page import Page, Section
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
+from recast_probe.recipes.words import cases_in_words
 from recast_probe.studies import Outcome, Unit, markdown, run_study
 from recast_probe.studies.comparison import units
 from recast_probe.studies.engine.options import end_of_shard, engine_options
@@ -71,18 +72,18 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         }
         for row in related_heads.to_dict("records")
     }
-    page = page_on(found, len(tables["head"]), chosen.steps)
+    page = page_on(found, tables["head"], chosen.steps)
     finish(chosen, store, tables, found | {"findings": findings}, figures, page)
     return found
 
 
-def page_on(found: dict[str, Any], count: int, steps: int) -> Page:
+def page_on(found: dict[str, Any], runs: pd.DataFrame, steps: int) -> Page:
     """The page on heads that read the reference."""
     return Page(
         "Which heads copy?",
         [
             Section(
-                text=f"{count} subjects whose background changes, {steps} steps. The edge from "
+                text=f"{cases_in_words(runs)}, {steps} steps. The edge from "
                 "reference to generation is cut in one block, or one head, through all steps. "
                 "Information is the mutual information between where a generation token is and "
                 "where it looks in the reference: high where every place looks at a place of its "

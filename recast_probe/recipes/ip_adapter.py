@@ -128,7 +128,8 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         ),
     }
     summary = {"diagnostics": facts, "table": rows, "scored": part, "measured": measured}
-    figures = {"ip_adapter": draw(runs, chosen.seed, f"{probe.name}, {kept} of {tokens} tokens")}
+    selection = f"{probe.name}, {kept} of {tokens} tokens, {part}"
+    figures = {"ip_adapter": draw(runs, chosen.seed, selection)}
     own = chosen.ip_adapter == "pocket"
     page = page_on(
         training=read_json(adapter.folder() / "training.json") if own else None,
@@ -137,7 +138,8 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         rows=rows,
         retained=retained,
         adds=adds,
-        sizes=(tokens, kept, len(cases), chosen.subjects, chosen.steps),
+        sizes=(tokens, kept, len(cases), runs["subject"].nunique(), chosen.steps),
+        scored=part,
     )
     finish(chosen, store, {"runs": runs}, summary, figures, page)
     return {"diagnostics": facts, "table": rows}
@@ -229,7 +231,7 @@ def draw(runs: pd.DataFrame, seed: int, selection: str) -> Figure:
             3.2,
             title="What half of the image tokens keep",
             note="Faint points: subjects. Bars: mean with its 95 % interval.",
-            selection=f"{selection}, {len(runs) // len(ARMS)} runs an arm, whole images",
+            selection=f"{selection}, {len(runs) // len(ARMS)} runs an arm",
         )
         axes = figure.subplots()
         for place, arm in enumerate(ARMS):

@@ -7,8 +7,9 @@ from typing import Any
 
 from recast_probe.errors import InputError
 from recast_probe.pocket.adapter.views import WINDOWS
-from recast_probe.recipes.page import Page, Section, ends
+from recast_probe.recipes.page import Page, Section, corrected, decided, ends
 
+EVALUATE = "recast-probe pocket evaluate --ip-adapter pocket"
 TRAINED = "right subject", "right subject, image removed", "follows a swapped image"
 
 
@@ -21,6 +22,7 @@ def page_on(
     retained: Mapping[str, Mapping[str, Any]],
     adds: Mapping[str, Any],
     sizes: tuple[int, int, int, int, int],
+    scored: str,
 ) -> Page:
     """The whole page.
 
@@ -31,6 +33,7 @@ def page_on(
         retained: of identity with half of the tokens, and its share of what the image adds.
         adds: identity with all tokens minus that without any.
         sizes: image tokens, tokens kept, runs an arm, subjects, steps.
+        scored: what identity is of, such as "the subjects".
     """
     tokens, kept, runs, subjects, steps = sizes
     sections = []
@@ -48,7 +51,7 @@ def page_on(
         sections.append(
             Section(
                 "Does it show the subject?",
-                "`recast-probe pocket evaluate --ip-adapter pocket --json`: nearest of the 150 "
+                f"`{EVALUATE}{asked_for(evaluations)} --json`: nearest of the 150 "
                 "held-out subjects by masked MobileNetV2 features, every candidate cut out with "
                 'the same mask (chance: 0.7 %). Captions say "the subject". Shares with Wilson\'s '
                 "95 % intervals.",
@@ -68,9 +71,9 @@ def page_on(
             f"What {kept} of {tokens} tokens keep",
             f"All arms but full and none keep {kept} tokens from step 1 on: recast those that "
             "generation tokens attend to most in step 0, reversed those they attend to least, "
-            "random any. Identity is the masked cosine of MobileNetV2 features to the reference, "
-            "`to full` that to the image of the full run, error the mean distance of pixels to "
-            "it. Intervals are of means over subjects, differences are paired.",
+            f"random any. Identity is the cosine of MobileNetV2 features of {scored} to the "
+            "reference, `to full` that to the image of the full run, error the mean distance of "
+            "pixels to it. Intervals are of means over subjects, differences are paired.",
             rows,
             "ip_adapter",
             "Identity with all image tokens, half of them, and none",
@@ -81,6 +84,12 @@ def page_on(
     return Page(title, sections)
 
 
+def asked_for(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """The option for the subjects of the evaluations, if all have as many."""
+    counts = {each.get("subjects") for each in evaluations}
+    return f" --subjects {counts.pop()}" if len(counts) == 1 and None not in counts else ""
+
+
 def trained(training: Mapping[str, Any]) -> str:
     """Samples, hours and machine in a sentence."""
     samples = " and ".join(
@@ -89,7 +98,8 @@ def trained(training: Mapping[str, Any]) -> str:
         if count
     )
     machine = training["machine"]
-    threads = f"{machine['threads']} threads of {machine['cores']} cores"
+    count = machine["threads"]
+    threads = f"{count} thread{'s' if count != 1 else ''} of {machine['cores']} cores"
     return (
         f"{samples}, {training['steps']:,} steps in {training['seconds'] / 3600:.2f} hours "
         f"({threads}, {machine['processor']}), seed {training['plan']['seed']}. The loss on "
@@ -141,7 +151,8 @@ def kept_words(retained: Mapping[str, Mapping[str, Any]], adds: Mapping[str, Any
         f"keep {ends(retained['retention'], '.1%')} of the identity"
     )
     gain = retained.get("reference_gain")
-    if adds["low"] is None or adds["low"] <= 0:
+    (tested,) = corrected([adds])
+    if decided(tested) <= 0:
         return f"{words}; but what the image adds is not shown to be above 0, so that says nothing."
     if gain is None:
         return f"{words}."

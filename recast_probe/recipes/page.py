@@ -1,7 +1,7 @@
 """The page that a script writes about its own results, and the sentences on it.
 
-Sentences follow from the numbers by a rule: where an interval holds the value that means "no
-difference", they say that nothing can be told.
+Sentences follow from the numbers by a rule: a difference is decided where its interval leaves out 0
+and its p-value, corrected after Holm, is at most 0.05; else they say that nothing can be told.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recast_probe.studies import markdown
+import numpy as np
+
+from recast_probe.studies import holm, markdown
 from recast_probe.studies.tables import p_value
+
+LEVEL = 0.05  # of corrected p-values
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def ends(found: Mapping[str, Any], form: str = ".3f") -> str:
     return f"{found['mean']:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def decided(found: Mapping[str, Any], null: float = 0.0) -> int:
+def side(found: Mapping[str, Any], null: float = 0.0) -> int:
     """1 where all of the interval is above, -1 where all is below, 0 where that cannot be told."""
     low, high = found["low"], found["high"]
     if low is None or low != low:
@@ -96,15 +100,56 @@ def decided(found: Mapping[str, Any], null: float = 0.0) -> int:
     return int(low > null) - int(high < null)
 
 
-def higher(first: str, second: str, found: Mapping[str, Any], what: str = "identity") -> str:
-    """Which of two has more of something, if that can be told.
+def decided(found: Mapping[str, Any]) -> int:
+    """1 where a difference is above 0, -1 where it is below, 0 where that is not decided.
 
     Args:
-        found: of first minus second, with mean, low, high, and p_value where one was taken.
+        found: with low, high and p_holm. Both must say so: the interval leaves out 0, and the
+            corrected p-value is at most `LEVEL`.
     """
-    number = ends(found)
-    if found.get("p_value") is not None:
-        number += f", p {p_value(found['p_value'])}"
+    # no p-value (NaN, of a single subject) decides nothing
+    return side(found) if found["p_holm"] <= LEVEL else 0
+
+
+def corrected(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Differences with `p_holm`: their p-values corrected for one another after Holm.
+
+    Args:
+        found: all differences of which a section says something, with p_value; where one has a
+            p_holm over the arms of its table, the larger of the two stays.
+    """
+    among = holm([each["p_value"] for each in found])
+    return [
+        {**each, "p_holm": float(np.fmax(p, each.get("p_holm", np.nan)))}
+        for each, p in zip(found, among, strict=True)
+    ]
+
+
+def too_few(subjects: float, comparisons: int) -> str:
+    """The sentence that so few subjects decide none of the comparisons; none where they may."""
+    least = 2 / 2**subjects
+    if least * comparisons <= LEVEL:
+        return ""
+    return (
+        f"{subjects:g} subjects cannot give a p-value below {least:.2g}, which is "
+        f"{min(1, least * comparisons):.2g} when it is corrected for {comparisons} comparisons: so "
+        "few subjects decide none of them."
+    )
+
+
+def warned(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`too_few` for the differences of a section, as its last sentence."""
+    told = too_few(max(each["subjects"] for each in found), len(found)) if found else ""
+    return [told] if told else []
+
+
+def higher(first: str, second: str, found: Mapping[str, Any], what: str = "identity") -> str:
+    """Which of two has more of something, if that is decided.
+
+    Args:
+        found: of first minus second, with mean, low, high and p_holm.
+    """
+    number = f"{ends(found)}, p (Holm) {p_value(found['p_holm'])}"
     way = decided(found)
     if way == 0:
         return f"{first} and {second} cannot be told apart in {what}: {number}."
@@ -112,6 +157,13 @@ def higher(first: str, second: str, found: Mapping[str, Any], what: str = "ident
 
 
 def against(what: str, found: Mapping[str, Any], value: float, words: str) -> str:
-    """Whether a quantity is above or below a value that the paper or chance gives."""
+    """Whether a quantity is above or below a value that the paper or chance gives.
+
+    Args:
+        found: with mean, low and high; a difference against 0 that was tested has p_holm, too.
+    """
     sides = {1: "above", -1: "below", 0: "not told apart from"}
-    return f"{what} is {sides[decided(found, value)]} {words}: {ends(found)}."
+    if "p_holm" not in found:
+        return f"{what} is {sides[side(found, value)]} {words}: {ends(found)}."
+    number = f"{ends(found)}, p (Holm) {p_value(found['p_holm'])}"
+    return f"{what} is {sides[decided(found)]} {words}: {number}."

@@ -17,10 +17,11 @@ from recast_probe.figures.style import BLUE, GREEN, INK, ORANGE, chart, house_st
 from recast_probe.interventions import Knockout
 from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
-from recast_probe.recipes.comparing import counted, run_arms
-from recast_probe.recipes.page import Page, Section, ends
+from recast_probe.recipes.comparing import run_arms
+from recast_probe.recipes.page import Page, Section, ends, too_few
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish
+from recast_probe.recipes.words import counted
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
 from recast_probe.studies.resampling import bootstrap_ratio
@@ -86,7 +87,7 @@ def page_on(
     found: dict[str, Any], findings: dict[str, Any], table: pd.DataFrame, chosen: Any
 ) -> Page:
     """The page on what each path carries."""
-    says = []
+    says, few = [], too_few(table["subject"].nunique(), len(PATHS))
     for name in CARRIED:
         direct, text = (
             findings.get(f"{name}_lost_with_reference_to_{group}")
@@ -115,7 +116,11 @@ def page_on(
                 alt="Share of shape, colour and style that is lost with each path cut",
                 says=says,
             ),
-            Section("The scores themselves", rows=found["table"]),
+            Section(
+                "The scores themselves",
+                f"p-values are corrected after Holm over the cuts. {few}".strip(),
+                found["table"],
+            ),
         ],
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,11 @@ def finish(
     """Write tables (parquet, CSV), figures (PNG, PDF), `page.md` and `summary.json` to `--out`.
 
     The summary holds the digest of every other file and of itself. The page and its figures go to
-    `--markdown` too, and the numbers of the summary to `--measured`.
+    `--markdown` too, and the numbers of the summary to `--measured`, which is sealed as well: the
+    paper's claims are judged by it.
     """
     chosen.out.mkdir(parents=True, exist_ok=True)
-    facts = store.settings | {"subjects": chosen.subjects, "prompts": chosen.prompts}
+    facts = store.settings | counts(chosen, tables)
     files: list[Path] = []
     for name, table in tables.items():
         files += save_table(table, chosen.out / name, facts)
@@ -73,9 +75,27 @@ def finish(
         command = f"{chosen.command} --markdown {chosen.markdown}"
         write_page(chosen.markdown, page, command, facts, images)
     if chosen.measured is not None:
-        numbers = {name: summary[name] for name in ("measured", "findings") if name in summary}
-        told = {name: summary[name] for name in TOLD if name in summary}
-        write_json(chosen.measured, {"command": chosen.command, **told, **numbers})
+        held = {name: summary[name] for name in (*TOLD, "measured", "findings") if name in summary}
+        write_json(chosen.measured, sealed({"command": chosen.command, **held}, "Measured"))
+
+
+def counts(chosen: Any, tables: Mapping[str, pd.DataFrame]) -> dict[str, int]:
+    """Subjects that there were, and prompts that a subject had at most. What was asked for may be
+    more than the pictures are."""
+    named = [table for table in tables.values() if "subject" in table]
+    subjects = {str(name) for table in named for name in table["subject"]}
+    cases = getattr(chosen, "cases", None) or ()
+    of_cases = Counter(str(case.subject) for case in cases)
+    prompts = [of_cases[name] for name in subjects]
+    prompts += [
+        int(table.groupby("subject")["prompt"].nunique().max())
+        for table in named
+        if "prompt" in table
+    ]
+    return {
+        "subjects": len(subjects) or chosen.subjects,
+        "prompts": max(prompts, default=0) or chosen.prompts,
+    }
 
 
 def write_page(

@@ -8,7 +8,6 @@ late step, which inside a run would cost more full steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,12 @@ from recast_probe.interventions import Prune
 from recast_probe.interventions.base import Intervention
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench
-from recast_probe.recipes.comparing import TABLE, corrected_row, counted, run_arms, summarise
+from recast_probe.recipes.comparing import corrected_row, run_arms, summarise
 from recast_probe.recipes.page import Page, Section, higher
 from recast_probe.recipes.recipe import Recipe
+from recast_probe.recipes.remembered import Remembered
 from recast_probe.recipes.results import finish
+from recast_probe.recipes.words import about, counted
 from recast_probe.selection.rankings import Ranking
 from recast_probe.studies import Outcome, compare, markdown
 from recast_probe.studies.comparison import Arm, PlannedArm
@@ -64,10 +65,11 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         found = ranked(case)
         if outcome.arm not in found:
             return dict.fromkeys((*AGREEMENT, "block"))
-        pair = np.stack([found[name].score for name in (BASELINE, outcome.arm)])
+        scores: list[Any] = [found[name].score for name in (BASELINE, outcome.arm)]
+        pair = np.stack(scores)
         return {
             "spearman": float(arrays.spearman_matrix(pair)[0, 1]),
-            "jaccard": float(arrays.jaccard_matrix(pair, arrays.top_count(tokens, TOP))[0, 1]),
+            "jaccard": jaccard(pair),
             "block": found[outcome.arm].details.get("block"),
         }
 
@@ -94,7 +96,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
                 'that of step 0 and the blocks of Eq. 3 ("paper"). Best and worst block are those '
                 "with the largest and the smallest share of the subject among their top tokens, "
                 "case by case, so they know the mask; the middle one is chosen by its place alone. "
-                + TABLE,
+                + about(runs),
                 rows=rows,
                 figure="sensitivity",
                 alt="Identity and agreement of rankings from other steps and blocks",
@@ -108,6 +110,12 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     )
     finish(chosen, store, {"runs": runs}, {"table": rows}, figures, page)
     return {"table": rows}
+
+
+def jaccard(pair: np.ndarray) -> float:
+    """Jaccard index of the top of two rankings' scores (2, token), of as many tokens as there are
+    in this case: references of one study may have several sizes."""
+    return float(arrays.jaccard_matrix(pair, arrays.top_count(pair.shape[1], TOP))[0, 1])
 
 
 def other_blocks(kinds: Sequence[str]) -> list[str]:
@@ -126,7 +134,9 @@ def names(steps: list[int], kinds: Sequence[str]) -> list[str]:
     ]
 
 
-def rankings(probe: Probe, length: int, steps: list[int], kept: int) -> Any:
+def rankings(
+    probe: Probe, length: int, steps: list[int], kept: int
+) -> Remembered[dict[str, Ranking]]:
     """A function that ranks by one full run of a case; the last case is remembered.
 
     The best and the worst block are those with the largest and the smallest share of the subject
@@ -134,7 +144,6 @@ def rankings(probe: Probe, length: int, steps: list[int], kept: int) -> Any:
     do; the middle one is chosen by its place alone.
     """
 
-    @lru_cache(maxsize=1)
     def ranked(case: Case) -> dict[str, Ranking]:
         profile = probe.profile(
             case.reference,
@@ -157,7 +166,7 @@ def rankings(probe: Probe, length: int, steps: list[int], kept: int) -> Any:
             found.append(Ranking(alone.order, alone.name, alone.score, {"block": block}))
         return dict(zip(names(steps, probe.block_kinds), found, strict=True))
 
-    return ranked
+    return Remembered(ranked)
 
 
 def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, MeanLowHighCount]]:

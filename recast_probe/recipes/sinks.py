@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from recast_probe.datasets import Case
@@ -18,10 +19,12 @@ from recast_probe.experiments import SinkKnockout, received_attention, sink_knoc
 from recast_probe.experiments.sink_knockout import MEASURES
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench
-from recast_probe.recipes.page import Page, Section, against, decided, ends
+from recast_probe.recipes.page import Page, Section, against, corrected, decided, ends, warned
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
 from recast_probe.studies import markdown
+from recast_probe.studies.scored_area import scored_on
+from recast_probe.studies.tables import p_value
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "--times": {"type": float, "default": 5.0, "help": "of the mean that a sink receives"},
@@ -32,11 +35,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     """Record, find and cut; print the tables and write everything to --out."""
-    cases = bench(chosen)
-    half = len(cases) // 2
-    if half < 2:
-        raise InputError("Half of the subjects find sinks and half test them; give 4 or more.")
-    found = look(probe, cases[:half], chosen)
+    finding, testing = halves(bench(chosen))
+    store = open_store(
+        chosen, probe, times=chosen.times, share=chosen.share, nearest=chosen.nearest
+    )
+    found = look(probe, finding, chosen)
     cut = {
         group: at for group in ("text", "generation", "reference") if (at := found.of_group(group))
     }
@@ -49,25 +52,55 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     settings = {"steps": chosen.steps, "seed": chosen.seed}
     knockouts = {
         name: sink_knockout(
-            probe, cases[half:], at, folder=chosen.out / name.replace(" ", "_"), **settings
+            probe, testing, at, folder=chosen.out / name.replace(" ", "_"), **settings
         )
         for name, at in names.items()
     }
-    rows = {"mass": mass_rows(found)} | {name: each.rows() for name, each in knockouts.items()}
+    rows = {"mass": mass_rows(found)} | {name: cut_rows(each) for name, each in knockouts.items()}
     for each in rows.values():
         print(markdown(each), end="\n\n")
     findings = findings_of(found, knockouts)
-    store = open_store(chosen, probe, times=chosen.times, share=chosen.share)
     page = page_on(found, knockouts, rows, nearest, chosen)
     finish(
         chosen,
         store,
-        {name.replace(" ", "_"): each.runs for name, each in knockouts.items()},
+        {name.replace(" ", "_"): each.runs for name, each in knockouts.items()}
+        | {"halves": halves_table(finding, testing)},
         {**rows, "cut": cut, "findings": findings},
         {"sinks": found.plot()},
         page,
     )
     return {**rows, "cut": cut}
+
+
+def halves(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
+    """One case of each subject of the first half, to find sinks in, and all cases of the others, to
+    test them in. So no subject finds and tests, and the runs that find are independent.
+
+    Raises:
+        InputError: there are fewer than 4 subjects.
+    """
+    first: dict[str, Case] = {}
+    for case in cases:
+        first.setdefault(case.subject, case)
+    finders = list(first)[: len(first) // 2]
+    if len(finders) < 2:
+        raise InputError(
+            f"Half of the subjects find sinks and half test them, and there are {len(first)}; give "
+            "4 or more."
+        )
+    return [first[name] for name in finders], [c for c in cases if c.subject not in finders]
+
+
+def halves_table(finding: Sequence[Case], testing: Sequence[Case]) -> pd.DataFrame:
+    """Which cases found sinks, and which tested them."""
+    return pd.DataFrame(
+        [
+            {"subject": case.subject, "prompt": case.prompt, "used to": what}
+            for what, cases in (("find", finding), ("test", testing))
+            for case in cases
+        ]
+    )
 
 
 def look(probe: Probe, cases: Sequence[Case], chosen: Any) -> Sinks:
@@ -122,6 +155,28 @@ def mass_rows(found: Sinks) -> list[dict[str, str]]:
     ]
 
 
+def effects_of(knockout: SinkKnockout) -> dict[str, dict[str, Any]]:
+    """By measure, what cutting does beyond random cuts, corrected over the measures."""
+    names = ("low", "high", "p_value", "subjects")
+    found = [
+        {"mean": float(row["difference"]), **{name: float(row[name]) for name in names}}
+        for _, row in knockout.effects.iterrows()
+    ]
+    return dict(zip(map(str, knockout.effects.index), corrected(found), strict=True))
+
+
+def cut_rows(knockout: SinkKnockout) -> list[dict[str, str]]:
+    """The rows of a knockout, with corrected p-values."""
+    rows = zip(knockout.rows(), effects_of(knockout).values(), strict=True)
+    scored = scored_on(knockout.runs)
+    return [
+        {name: cell for name, cell in row.items() if name != "p"}
+        | {"p (Holm)": p_value(effect["p_holm"])}
+        | ({} if scored is None else {"scored on": scored})
+        for row, effect in rows
+    ]
+
+
 def findings_of(found: Sinks, knockouts: dict[str, SinkKnockout]) -> dict[str, Any]:
     """Numbers for `--measured`."""
     numbers: dict[str, Any] = {
@@ -158,7 +213,7 @@ def page_on(
         says.append(against(f"Attention on {name}", mass.to_dict(), even, words))
     sections = [
         Section(
-            text=f"{found.prevalence.sizes['run']} subjects with as many prompts, and the same "
+            text=f"{found.prevalence.sizes['run']} subjects with a prompt each, and the same "
             f"prompts on references of noise, {chosen.steps} steps, attention from "
             f"{found.queries} tokens in all blocks, heads and steps.",
             rows=rows["mass"],
@@ -169,7 +224,7 @@ def page_on(
     ]
     for name, each in knockouts.items():
         cut = ", ".join(f"{group} {list(at)}" for group, at in each.tokens.items())
-        first = name != "sinks"
+        first, effects = name != "sinks", effects_of(each)
         title = (
             "Cutting the first text token"
             if first
@@ -181,24 +236,30 @@ def page_on(
                 f"On {each.runs['subject'].nunique()} other subjects, "
                 f"{' and '.join(each.to_groups)} tokens do not see {cut}; beside them as many "
                 "random tokens of the same group, the mean of 4 sets for each case. The change is "
-                "the mean absolute difference from the uncut run, as a fraction of the range.",
+                "the mean absolute difference from the uncut run, as a fraction of the range."
+                + scored_words(each.runs),
                 rows[name],
-                says=[
-                    _says(MEASURES[str(measure)], row) for measure, row in each.effects.iterrows()
-                ],
+                says=[_says(MEASURES[measure], effect) for measure, effect in effects.items()]
+                + warned(list(effects.values())),
             )
         )
     return Page("Attention sinks", sections)
 
 
-def _says(measure: str, row: Any) -> str:
-    found = {"mean": row["difference"], "low": row["low"], "high": row["high"]}
+def scored_words(runs: pd.DataFrame) -> str:
+    """What identity and colour were scored on, where not all masks were given."""
+    scored = scored_on(runs)
+    return "" if scored is None else f" Identity and colour are scored on {scored}."
+
+
+def _says(measure: str, found: dict[str, Any]) -> str:
     words = {
         1: "higher than with random tokens cut",
         -1: "lower than with random tokens cut",
         0: "not told apart from that with random tokens cut",
     }
-    return f"{measure.capitalize()} is {words[decided(found)]}: {ends(found, '.4f')}."
+    number = f"{ends(found, '.4f')}, p (Holm) {p_value(found['p_holm'])}"
+    return f"{measure.capitalize()} is {words[decided(found)]}: {number}."
 
 
 RECIPE = Recipe(

@@ -20,20 +20,19 @@ from recast_probe.pocket.bench import CATEGORIES
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import POCKET, bench
 from recast_probe.recipes.comparing import (
-    TABLE,
     add_set_distances,
     corrected_row,
-    counted,
     difference,
     figure,
     kept_by,
     run_arms,
     summarise,
 )
-from recast_probe.recipes.page import Page, Section, ends, higher
+from recast_probe.recipes.page import Page, Section, corrected, decided, ends, higher, warned
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish
-from recast_probe.studies import compare, holm, markdown, means
+from recast_probe.recipes.words import about, counted
+from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm
 from recast_probe.studies.scored_area import AGAINST, REFERENCE, TARGET
 from recast_probe.studies.tables import p_value, row_interval
@@ -106,31 +105,28 @@ def page_on(found: dict[str, Any], table: pd.DataFrame, numbers: dict, seed: int
     if "reference_gain" in numbers:
         kept += f", and {ends(numbers['reference_gain'], '.0%')} of what the reference adds to it"
     arms = {"recast": "ReCAST", "self-attention": "Self-attention", "reversed": "Its reverse"}
+    *methods, flat = corrected(
+        [*(corrected_row(against, arm) for arm in arms), numbers["adaptive_above_flat"]]
+    )
     says = [f"{kept}."]
-    says += [higher(name, "random", corrected_row(against, arm)) for arm, name in arms.items()]
-    says.append(higher("Eq. 4's growing budget", "a flat one", numbers["adaptive_above_flat"]))
-    kinds = []
-    for category, part in table.groupby("category", sort=False):
-        for other in ("random", "self-attention"):
-            apart = difference(part, "recast", other, seed)
-            kinds.append(f"{str(category).capitalize()}: " + higher("ReCAST", other, apart))
-    if "style_transfer_above_others" in numbers:
-        apart = numbers["style_transfer_above_others"]
-        kinds.append(higher("Style reference", "the other kinds", apart, "loss by pruning"))
+    named = zip(arms.values(), methods, strict=True)
+    says += [higher(name, "random", each) for name, each in named]
+    says.append(higher("Eq. 4's growing budget", "a flat one", flat))
+    kinds, of_kinds = in_kinds(table, numbers, seed)
     return Page(
         "Table 1: every method at equal token-steps",
         [
             Section(
                 text=f"{counted(table)} "
                 "From step 1 on each pruned arm keeps as many tokens as "
-                f"Eq. 4 says, scaled to this model. {TABLE} Two baselines are not quite what their "
-                "names say: self-attention is Attn-Prune's ranking after FastV (attention among "
-                "reference tokens), and merge joins latents once at the input, where ToMe does so "
-                "in every block.",
+                f"Eq. 4 says, scaled to this model. {about(table)} Two baselines are not quite "
+                "what their names say: self-attention is Attn-Prune's ranking after FastV "
+                "(attention among reference tokens), and merge joins latents once at the input, "
+                "where ToMe does so in every block.",
                 rows=found["table"],
                 figure="identity",
                 alt="Identity of every arm of Table 1, each faint line one subject",
-                says=says,
+                says=says + warned([*methods, flat]),
             ),
             Section("Does the paper's order hold?", rows=found["order"]),
             Section(
@@ -138,10 +134,29 @@ def page_on(found: dict[str, Any], table: pd.DataFrame, numbers: dict, seed: int
                 "Identity to the reference; of a local edit to its true target, since likeness to "
                 "the reference would reward an output that ignores the prompt.",
                 found["categories"],
-                says=kinds,
+                says=kinds + warned(of_kinds),
             ),
         ],
     )
+
+
+def in_kinds(
+    table: pd.DataFrame, numbers: dict, seed: int
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """What holds in each kind of edit, a sentence for each comparison, and the comparisons."""
+    named, found = [], []
+    for category, part in table.groupby("category", sort=False):
+        for other in ("random", "self-attention"):
+            named.append((f"{str(category).capitalize()}: ", "ReCAST", other, "identity"))
+            found.append(difference(part, "recast", other, seed))
+    if "style_transfer_above_others" in numbers:
+        named.append(("", "Style reference", "the other kinds", "loss by pruning"))
+        found.append(numbers["style_transfer_above_others"])
+    found = corrected(found)
+    return [
+        where + higher(one, other, each, what)
+        for (where, one, other, what), each in zip(named, found, strict=True)
+    ], found
 
 
 def table_arms(probe: Probe, chosen: Any) -> dict[str, Arm]:
@@ -164,20 +179,17 @@ def table_arms(probe: Probe, chosen: Any) -> dict[str, Arm]:
 def paper_order(table: pd.DataFrame, seed: int) -> list[dict]:
     """Each method against the next one in the paper's order."""
     pairs = list(pairwise(PAPER_ORDER))
-    differences = [difference(table, *pair, seed) for pair in pairs]
-    corrected = holm([found["p_value"] for found in differences])
+    differences = corrected([difference(table, *pair, seed) for pair in pairs])
+    verdicts = {1: "holds", -1: "reversed", 0: "not decided"}
     rows = []
-    for (better, worse), found, p in zip(pairs, differences, corrected, strict=True):
-        verdict = "holds" if found["mean"] > 0 else "reversed"
-        # both the corrected p-value and the interval must say so
-        decided = p <= 0.05 and not found["low"] <= 0 <= found["high"]
+    for (better, worse), found in zip(pairs, differences, strict=True):
         rows.append(
             {
                 "claim": f"{better} above {worse}",
                 "difference": row_interval(found),
-                "p (Holm)": p_value(p),
+                "p (Holm)": p_value(found["p_holm"]),
                 "effect size": found["effect_size"],
-                "verdict": verdict if decided else "not decided",
+                "verdict": verdicts[decided(found)],
             }
         )
     return rows
@@ -192,7 +204,8 @@ def by_category(table: pd.DataFrame, seed: int) -> pd.DataFrame:
             if measure not in part or part[measure].isna().any():
                 continue  # no true targets
             found = means(part, measure, seed=seed).reset_index()
-            against = part[AGAINST].iloc[0] if measure != "target_error" else TARGET
+            against = " or the ".join(part[AGAINST].unique())
+            against = TARGET if measure == "target_error" else against
             parts.append(found.assign(category=category, measure=measure, against=against))
     columns = ["category", "measure", "against", "arm", "mean", "low", "high", "subjects", "runs"]
     return pd.concat(parts, ignore_index=True)[columns]

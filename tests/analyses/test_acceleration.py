@@ -35,6 +35,20 @@ def test_every_arm_runs_and_is_set_beside_its_bound(tmp_path, capsys):
     assert "Arms against one another" in capsys.readouterr().out
 
 
+def test_pairs_are_corrected_for_one_another():
+    """8 subjects and differences that are all of one sign: 12 times the smallest p-value."""
+    rows = [
+        {"subject": f"s{subject}", "prompt": "0: p", "category": "any", "arm": arm}
+        | {"identity": 0.01 * place + 0.001 * subject * place, "target_error": 0.5 - 0.01 * place}
+        for subject in range(8)
+        for place, arm in enumerate(acceleration.arms_for(256, 28))
+    ]
+    pairs = acceleration.against(pd.DataFrame(rows), 0)
+    assert len(pairs) == 12
+    assert {row["p (identity, Holm)"] for row in pairs} == {"0.09"}
+    assert {row["p (target error, Holm)"] for row in pairs} == {"0.09"}
+
+
 def test_few_steps_have_no_arms_of_their_own(tmp_path):
     with pytest.raises(InputError, match="--steps 8 or more"):
         main(["--steps", "4", "--out", str(tmp_path)])

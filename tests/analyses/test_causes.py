@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from analyses import causal_map, faithfulness
+from recast_probe.errors import InputError
 from recast_probe.recipes.faithfulness import RANKINGS
 
 
@@ -30,6 +31,12 @@ def test_the_map_of_a_subject_swap(tmp_path, capsys, monkeypatch):
         "recast_probe.probe.Probe.generate", lambda *_, **__: pytest.fail("ran again")
     )
     assert causal_map.main(arguments)["table"] == found["table"]
+
+
+def test_more_swaps_than_pairs_of_subjects_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("recast_probe.probe.Probe.pocket", None)  # before a model is loaded
+    with pytest.raises(InputError, match=r"--subjects 76 .* 75 pairs"):
+        causal_map.main(["--subjects", "76", "--out", str(tmp_path)])
 
 
 def test_curves_of_every_ranking(tmp_path, capsys, monkeypatch):

@@ -72,6 +72,8 @@ def test_pockets_own_adapter_gives_page_and_claim(tmp_path, capsys):
     for part in ("25.0% [20.0%, 30.0%]", "75.0% [70.0%, 80.0%]", "4 runs of 2 steps", "own image"):
         assert part in page
     assert "--subjects 2 --prompts 2 --steps 2 --seed 0 --evaluations" in page
+    assert "pocket evaluate --ip-adapter pocket --subjects 150 --json" in page
+    assert "features of the subjects to the reference" in page
     measured = collect([tmp_path / "claim.json"])
     assert measured["model"] == "pocket-kontext"
     assert measured["ip_adapter_tokens"] == 128

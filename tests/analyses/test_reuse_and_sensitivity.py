@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -12,7 +13,10 @@ from analyses.sensitivity import main as run_sensitivity
 from recast_probe.budget import Adaptive
 from recast_probe.cost_model import flux_kontext_dev, run_work
 from recast_probe.errors import InputError
+from recast_probe.probe import Probe
 from recast_probe.recipes import amortisation, sensitivity
+from recast_probe.recipes.remembered import Remembered
+from recast_probe.studies.engine.sending import received, sent
 
 
 def test_a_ranking_is_reused_at_equal_token_steps(tmp_path, capsys):
@@ -77,6 +81,8 @@ def test_what_a_ranking_was_made_and_used_for():
     assert found["background", "local"]["reused"] == pytest.approx(0.51)
     assert found["background", "background"]["difference"].startswith("0.000 [")
     assert {row["pairs"] for row in rows} == {3}
+    # 0.25 is the least of 3 subjects, and there are 4 rows
+    assert {row["p (Holm)"] for row in rows} == {"1.00"}
 
 
 def test_one_prompt_has_nothing_to_reuse_a_ranking_for(tmp_path):
@@ -87,6 +93,28 @@ def test_one_prompt_has_nothing_to_reuse_a_ranking_for(tmp_path):
 def test_other_blocks_are_those_that_the_model_has():
     assert sensitivity.other_blocks(["double", "single"]) == ["single", "double", "all"]
     assert sensitivity.other_blocks(["double", "double"]) == ["double", "all"]
+
+
+def test_rankings_can_be_sent_to_workers():
+    """As part of what a study performs; each case is ranked once."""
+    pytest.importorskip("ray")
+    probe = Probe.tiny("flux-kontext")
+    for ranked in (sensitivity.rankings(probe, 2, [0, 1], 4), amortisation.rankings(probe, 2)):
+        there = received(sent(ranked, "A ranking").content)
+        assert isinstance(there, Remembered)
+    asked = []
+    remembered = Remembered(lambda case: asked.append(case) or len(asked))
+    one, other = object(), object()
+    assert [remembered(case) for case in (one, one, other, one)] == [1, 1, 2, 3]
+
+
+def test_the_top_is_of_the_tokens_that_there_are():
+    """Of 8 tokens a quarter are 2: one of 3 in both, whatever other cases have."""
+    one, other = np.zeros(8), np.zeros(8)
+    one[[0, 1]], other[[1, 2]] = 1, 1
+    assert sensitivity.jaccard(np.stack([one, other])) == pytest.approx(1 / 3)
+    sixteen = np.stack([np.repeat(one, 2), np.repeat(other, 2)])
+    assert sensitivity.jaccard(sixteen) == pytest.approx(1 / 3)
 
 
 def test_steps_and_blocks_at_equal_token_steps(tmp_path, capsys):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
 import pytest
 
 from analyses import sinks
 from recast_probe.diagnostics import sinks as find
 from recast_probe.errors import InputError
-from recast_probe.recipes.sinks import nearest_tokens
+from recast_probe.experiments import SinkKnockout
+from recast_probe.recipes.sinks import effects_of, nearest_tokens
 from recast_probe.testing.planted_received import planted_received
 
 SMALL = ("--model", "tiny:flux-kontext", "--quick", "--steps", "2")
@@ -38,3 +40,12 @@ def test_the_nearest_are_those_in_most_heads():
     runs = [planted_received(seed, [2, 30], heads=0.25) for seed in range(4)]
     found = find(runs, draws=99)
     assert nearest_tokens(found, 2) == {"text": [2], "reference": [8]}
+
+
+def test_measures_are_corrected_for_one_another():
+    measures = ["change-whole_to_full", "identity", "colour", "target_error"]
+    row = {"difference": 0.2, "low": 0.1, "high": 0.3, "p_value": 0.02, "subjects": 16}
+    knockout = SinkKnockout(pd.DataFrame(), pd.DataFrame([row] * 4, measures), {}, ())
+    found = effects_of(knockout)
+    assert list(found) == measures
+    assert [each["p_holm"] for each in found.values()] == pytest.approx([0.08] * 4)

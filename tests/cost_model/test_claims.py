@@ -261,6 +261,21 @@ def test_a_small_loss_needs_its_whole_interval(low):
     assert judged({"reused_above_fresh": unclear}, "reused ranking").verdict == "not decided"
 
 
+@pytest.mark.parametrize(
+    ("low", "words"),
+    [(-0.0687, "does not exclude a loss of 0.02"), (-0.019, "which excludes a loss of 0.02")],
+)
+def test_a_reused_ranking_is_told_for_one_kind_of_edit_too(low, words):
+    whole = {"mean": 0.057, "low": 0.023, "high": 0.101, "subjects": 8}
+    alone = {"mean": -0.0148, "low": low, "high": 0.002, "subjects": 8}
+    name = "reused_above_fresh"
+    assert "same kind" not in judged({name: whole}, "reused ranking").rests_on
+    found = judged({name: whole, f"{name}_of_one_kind": alone}, "reused ranking")
+    assert found.verdict == "holds"
+    assert f"-0.015 [{low:.3f}, 0.002], n = 8" in found.rests_on
+    assert words in found.rests_on
+
+
 def test_80_percent_in_every_block_and_11_bits_of_their_mean_go_together():
     """Every block has 80 % on its top quarter, and a tenth of the blocks prefer another one."""
     tokens, top = 4096, 1024

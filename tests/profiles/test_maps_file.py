@@ -217,3 +217,12 @@ def test_the_figure_draws_one_query_on_its_reference():
     ):
         with pytest.raises(InputError, match=message):
             plot_attention_map(maps, **settings)
+
+
+@pytest.mark.parametrize("labels", [{"head": []}, {"step": []}, {"step": True}, {"block": [[0]]}])
+def test_labels_that_name_nothing_are_refused(labels):
+    """The mean of no map would be NaN, and a part without maps is none."""
+    maps = make_maps()
+    for choose in (maps.mean, maps.sel):
+        with pytest.raises(InputError, match=next(iter(labels))):
+            choose(**labels)

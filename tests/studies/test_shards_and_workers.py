@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pandas as pd
@@ -17,13 +18,13 @@ import torch
 from recast_probe.errors import InputError, MissingPackageError
 from recast_probe.probe import Probe
 from recast_probe.studies import Outcome, Store, Unit, run_study
-from recast_probe.studies.engine import ray_worker
+from recast_probe.studies.engine import ray_engine, ray_worker
 from recast_probe.studies.engine.options import (
     add_engine_options,
     end_of_shard,
     engine_options,
 )
-from recast_probe.studies.engine.ray_cluster import connected
+from recast_probe.studies.engine.ray_cluster import ADDRESS, connected, starts_own
 from recast_probe.studies.engine.ray_worker import Worker, Workplace, packed
 from recast_probe.studies.engine.same_numbers import numeric_facts, numeric_settings, use_settings
 from recast_probe.studies.engine.sending import received, sent
@@ -201,6 +202,57 @@ def test_a_worker_computes_as_the_program_does(place, monkeypatch):
     assert torch.get_num_threads() == 3
     assert torch.are_deterministic_algorithms_enabled()
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_every_switch_of_numbers_is_taken_over(place):
+    """Each is changed, read, put back as a worker has it, and taken over."""
+    cuda, mkldnn = torch.backends.cuda, torch.backends.mkldnn
+    sums = "allow_bf16_reduced_precision_reduction"
+    cuda.enable_flash_sdp(False)
+    cuda.enable_mem_efficient_sdp(False)
+    cuda.enable_cudnn_sdp(False)
+    cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    setattr(cuda.matmul, sums, False)
+    cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    mkldnn.enabled = False
+    changed = numeric_settings()
+    use_settings(place.numeric)
+    assert numeric_settings() == place.numeric
+    assert (cuda.flash_sdp_enabled(), mkldnn.enabled, getattr(cuda.matmul, sums)) == (True,) * 3
+    use_settings(pickle.loads(pickle.dumps(changed)))
+    assert numeric_settings() == changed
+    assert not cuda.mem_efficient_sdp_enabled()
+    assert not cuda.cudnn_sdp_enabled()
+    assert cuda.fp16_bf16_reduction_math_sdp_allowed()
+    assert cuda.math_sdp_enabled()
+
+
+def test_marks_of_waiting_workers_stay_young(tmp_path):
+    """Other machines sweep what did not change for an hour."""
+    mark = tmp_path / "mark"
+    mark.touch()
+    os.utime(mark, (0, 0))
+    crew = argparse.Namespace(opening={"answer": (None, mark)}, marked=time.monotonic())
+    ray_engine.Crew._keep_marks(crew)
+    assert mark.stat().st_mtime == 0, "not at every answer"
+    crew.marked -= 61
+    ray_engine.Crew._keep_marks(crew)
+    assert time.time() - mark.stat().st_mtime < 60
+
+
+@pytest.mark.parametrize(
+    ("address", "named", "started", "own"),
+    [
+        *((None, None, False, True), (None, "local", False, True), ("local", "x:1", False, True)),
+        *((None, "x:1", False, False), ("auto", None, False, False), (None, None, True, False)),
+    ],
+)
+def test_a_ray_of_our_own_is_that_which_no_address_names(monkeypatch, address, named, started, own):
+    monkeypatch.delenv(ADDRESS, raising=False)
+    if named is not None:
+        monkeypatch.setenv(ADDRESS, named)
+    ray = argparse.Namespace(is_initialized=lambda: started)
+    assert starts_own(ray, address) is own
 
 
 def test_errors_that_cannot_be_sent_say_what_they_were():

@@ -14,10 +14,20 @@ import psutil
 from recast_probe.errors import InputError
 
 ADDRESS = "RAY_ADDRESS"
+OWN = "local"  # the address of a Ray for the length of a call
 # a Ray of our own tells its maker nothing and runs workers with the priority of this process,
 # unless the user wants it otherwise
 USUAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ATTEMPTS = 3
+
+
+def starts_own(ray: Any, address: str | None) -> bool:
+    """Whether `connected` starts a Ray for the call, with the GPUs of this machine alone."""
+    return not ray.is_initialized() and _wanted(address) == OWN
+
+
+def _wanted(address: str | None) -> str:
+    return address or os.environ.get(ADDRESS) or OWN
 
 
 @contextmanager
@@ -41,9 +51,9 @@ def connected(ray: Any, address: str | None, workers: int | None) -> Iterator[No
             )
         yield
         return
-    wanted = address or os.environ.get(ADDRESS) or "local"
+    wanted = _wanted(address)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if wanted == "local":
+    if wanted == OWN:
         for name, value in USUAL.items():
             os.environ.setdefault(name, value)
         # one for each worker, however few there are; of GPUs Ray finds all
@@ -52,7 +62,7 @@ def connected(ray: Any, address: str | None, workers: int | None) -> Iterator[No
     try:
         with _own_handler_of_sigterm():
             try:
-                _begin(ray, 1 if wanted != "local" else ATTEMPTS, address=wanted, **settings)
+                _begin(ray, 1 if wanted != OWN else ATTEMPTS, address=wanted, **settings)
             except Exception as error:  # of a class of its own for every cause, or of none
                 raise InputError(
                     f"No Ray could be had at address={wanted!r} ({' '.join(str(error).split())}). "

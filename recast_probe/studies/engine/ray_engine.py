@@ -22,7 +22,7 @@ from recast_probe._utils.checks import check_finite, check_int
 from recast_probe._utils.optional import need
 from recast_probe.errors import InputError, WorkerLostError
 from recast_probe.files.stray import temporary_prefix
-from recast_probe.studies.engine.ray_cluster import connected
+from recast_probe.studies.engine.ray_cluster import connected, starts_own
 from recast_probe.studies.engine.ray_worker import Worker, Workplace
 from recast_probe.studies.engine.same_numbers import numeric_facts, numeric_settings
 from recast_probe.studies.engine.sending import sent
@@ -33,6 +33,7 @@ AGAIN = 3
 """So often a unit is run again after its worker died."""
 POLL_SECONDS = 0.2
 ROOM_SECONDS = 30.0
+MARK_SECONDS = 60.0
 END_SECONDS = 5.0
 PURPOSE = "The engine 'ray'"
 
@@ -94,7 +95,7 @@ def run_on_ray(
             "The probe is on CUDA, and workers with gpus_per_worker=0 have no GPU; give each 1, or "
             "a part of one."
         )
-    own = settings.address is None and not ray.is_initialized()
+    own = starts_own(ray, settings.address)
     # what Ray tells of its machines goes to standard output otherwise, which is for results
     with connected(ray, settings.address, settings.workers), redirect_stdout(sys.stderr):
         there = ray.cluster_resources()
@@ -148,6 +149,7 @@ class Crew:
         self.unopened = 0  # workers in a row that died before they were ready
         self.given_up: dict[int, str] = {}
         self.began, self.told = time.monotonic(), set[str]()
+        self.marked = self.began
 
     def work(self) -> None:
         """Until every unit is done or given up."""
@@ -198,6 +200,7 @@ class Crew:
 
     def _hear(self) -> None:
         """Wait for answers, and take those that there are."""
+        self._keep_marks()
         waiting = [*self.opening, *self.running]
         if not waiting:
             if len(self.held) and not self.queue:
@@ -217,6 +220,15 @@ class Crew:
                 self._opened(answer)
             else:
                 self._answered(answer)
+
+    def _keep_marks(self) -> None:
+        """Show now and then that marks are waited for: other machines cannot ask this process, and
+        sweep what did not change for an hour."""
+        if time.monotonic() - self.marked > MARK_SECONDS:
+            self.marked = time.monotonic()
+            for _, mark in self.opening.values():
+                with suppress(OSError):
+                    mark.touch()
 
     def _opened(self, answer: Any) -> None:
         worker, mark = self.opening.pop(answer)
