@@ -254,7 +254,7 @@ def test_files_that_are_missing_or_wrong(folder, tmp_path, monkeypatch):
 
 def test_a_missing_runtime_is_named(folder, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(MissingPackageError, match=r"recast_probe\[metrics\]"):
+    with pytest.raises(MissingPackageError, match=r"'\.\[metrics\]'"):
         metrics.metric("auraface", folder)
 
 

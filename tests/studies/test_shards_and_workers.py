@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused(tmp_path, settings, named):
 
 def test_ray_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError, match=r"recast_probe\[ray\]"):
+    with pytest.raises(MissingPackageError, match=r"'\.\[ray\]'"):
         study(tmp_path, engine="ray")
 
 
