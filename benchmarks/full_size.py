@@ -24,7 +24,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, T5Config, T5EncoderModel
 from transformers.models.t5.tokenization_t5 import T5Tokenizer
 
@@ -33,6 +33,7 @@ from recast_probe._utils.ending import run_program
 from recast_probe.cost_model.published_configs import CONFIGS
 from recast_probe.files.atomic import write_json
 from recast_probe.pipelines.whole_weights import SHARED
+from recast_probe.testing.tiny_parts import flux_scheduler
 
 CLIP_WORDS, T5_WORDS, T5_EXTRA = 49_408, 32_000, 100
 FEW = 2  # layers of the text encoders beside tied blocks
@@ -99,7 +100,7 @@ def write_pipeline(
         gc.collect()
     clip_tokenizer().save_pretrained(folder / "tokenizer")
     t5_tokenizer(max(16, 512 // scale)).save_pretrained(folder / "tokenizer_2")
-    scheduler().save_pretrained(folder / "scheduler")
+    flux_scheduler().save_pretrained(folder / "scheduler")
     write_json(folder / "model_index.json", model_index())
     return folder
 
@@ -202,18 +203,6 @@ def t5_tokenizer(longest: int) -> T5Tokenizer:
     words = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -2.0) for piece in pieces)]
     words += [(f"\u2581piece{index}", -9.0) for index in range(T5_WORDS - len(words))]
     return T5Tokenizer(vocab=words, extra_ids=T5_EXTRA, model_max_length=longest)
-
-
-def scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """FLUX.1 Kontext dev's."""
-    return FlowMatchEulerDiscreteScheduler(
-        shift=3.0,
-        use_dynamic_shifting=True,
-        base_shift=0.5,
-        max_shift=1.15,
-        base_image_seq_len=256,
-        max_image_seq_len=4096,
-    )
 
 
 def model_index() -> dict[str, Any]:

@@ -120,7 +120,5 @@ def _stored(store: Store, unit: Unit, arm: str) -> Run:
     record = store.load(record_key(unit, arm))
     if record is None:
         raise InputError(f"The run {unit.labels['case']}, {arm} was changed while the demo ran.")
-    with Image.open(record.files[".png"]) as opened:
-        image = opened.convert("RGB")
     profile = AttentionProfile.load(record.files[".nc"]) if ".nc" in record.files else None
-    return Run(image, record.values, profile)
+    return Run(record.image(), record.values, profile)

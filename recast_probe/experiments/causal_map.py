@@ -212,10 +212,10 @@ def causal_map(
             print(cost, file=sys.stderr)
         source = sweep.whole(store, "source", again=bool(missing))
         run_study(units, [ARM], sweep, store, progress=progress)
-        own, other = _opened(base), _opened(source)
+        own, other = base.image(), source.image()
         if np.array_equal(np.asarray(own), np.asarray(other)):
             raise InputError("The source run makes the same image, so there is nothing to trace.")
-        images = [_opened(_stored(store, unit)) for unit in units]
+        images = [_stored(store, unit).image() for unit in units]
     labels = ([spans(b) for b in block_windows], [spans(s) for s in step_windows])
     data, whole = measured(images, own, other, *labels, scores or {})
     selection = (
@@ -336,8 +336,3 @@ def _stored(store: Store, unit: Unit) -> Stored:
     if record is None:
         raise InputError(f"The image of {dict(unit.labels)} was changed while the sweep ran.")
     return record
-
-
-def _opened(record: Stored) -> Image.Image:
-    with Image.open(record.files[".png"]) as opened:
-        return opened.convert("RGB")

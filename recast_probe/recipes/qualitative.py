@@ -119,8 +119,7 @@ def stored_image(store: Store, unit: Unit, arm: str) -> Image.Image:
     """The image that a run left."""
     record = store.load(record_key(unit, arm))
     assert record is not None  # the study is complete
-    with Image.open(record.files[".png"]) as opened:
-        return opened.convert("RGB")
+    return record.image()
 
 
 def target_of(case: Case) -> dict[str, Image.Image]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from recast_probe.datasets import Case, case_digest
+from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.demo.agreement import by_kind
 from recast_probe.diagnostics import Stability, stability
 from recast_probe.diagnostics.stability import MEASURES
 from recast_probe.figures import plot_stability
 from recast_probe.probe import Probe
-from recast_probe.recipes.benchmark import bench, rows_digest
+from recast_probe.recipes.benchmark import bench
 from recast_probe.recipes.page import Page, Section, against
 from recast_probe.recipes.recipe import Recipe
 from recast_probe.recipes.results import finish, open_store
@@ -60,7 +60,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         print(f"Left out, with one prompt there is nothing to compare: {', '.join(alone)}.")
     references = {name: cases for name, cases in references.items() if name not in alone}
     units = [
-        Unit({"subject": name, **rows_label(cases)}, cases, case_digest(cases))
+        Unit({"subject": name, **file_label(cases)}, cases, case_digest(cases))
         for name, cases in references.items()
     ]
     table = run_study(units, ["rankings"], perform, store, **engine_options(chosen))
@@ -113,12 +113,6 @@ def prompts_of(references: Mapping[str, Sequence[Case]]) -> str:
     """How many prompts each reference has, in words."""
     counts = sorted({len(cases) for cases in references.values()})
     return f"{counts[0]} to {counts[-1]} prompts" if len(counts) > 1 else f"{counts[0]} prompts"
-
-
-def rows_label(cases: Sequence[Case]) -> dict[str, str]:
-    """A label for the prompts and kinds of edits that are compared, beside their files."""
-    digest = rows_digest(cases)
-    return {} if digest is None else {"rows": digest}
 
 
 RECIPE = Recipe(run, {"subjects": (10, 2), "prompts": (15, 3)})

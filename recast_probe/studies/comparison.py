@@ -152,10 +152,7 @@ class Comparison:
 
     def _stored_full(self, unit: Unit) -> Image.Image:
         record = self.store.load(record_key(unit, FULL))
-        if record is None:
-            return self.run(unit.payload, FULL).image
-        with Image.open(record.files[".png"]) as opened:
-            return opened.convert("RGB")
+        return self.run(unit.payload, FULL).image if record is None else record.image()
 
     def _measure(self, case: Case, result: RunResult, full: Image.Image) -> dict[str, Any]:
         """What is known of one output.

@@ -308,7 +308,4 @@ class _Runs:
 
 def _stored_full(store: Store, unit: Unit) -> Image.Image | None:
     record = store.load(record_key(unit, FULL))
-    if record is None:
-        return None
-    with Image.open(record.files[".png"]) as opened:
-        return opened.convert("RGB")
+    return None if record is None else record.image()

@@ -97,6 +97,5 @@ def _images(store: Store, units: Sequence[Unit], arm: str) -> list[Any]:
         record = store.load(record_key(unit, arm))
         if record is None:
             raise InputError(f"The run {dict(unit.labels)} of {arm!r} is not in {store.folder}.")
-        with Image.open(record.files[".png"]) as opened:
-            found.append(opened.convert("RGB"))
+        found.append(record.image())
     return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from recast_probe.errors import DamagedFileError, InputError
 from recast_probe.files.atomic import atomic_path, without_nan, write_json
 from recast_probe.files.envelope import digest, file_digest, plain, read_sealed, sealed
@@ -38,6 +40,11 @@ class Record:
 
     values: dict[str, Any]
     files: dict[str, Path] = field(default_factory=dict)
+
+    def image(self) -> Image.Image:
+        """The picture in its .png, in RGB."""
+        with Image.open(self.files[".png"]) as opened:
+            return opened.convert("RGB")
 
 
 class Store:
