@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recast_probe.content.description import described
+from recast_probe.content.description import described, foreign_code
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
@@ -31,7 +31,7 @@ def describe_setting(value: Any) -> Any:
     if isinstance(value, slice):
         return repr(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {"name": type(value).__name__, **asdict(value)}
+        return {"name": type(value).__name__, **asdict(value), **foreign_code(value)}
     if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
         value = list(value)
     return described(value)
@@ -325,12 +325,13 @@ class Intervention(RunHook):
             hook.clear()
 
     def describe(self) -> dict[str, Any]:
-        """The settings, ready for JSON: the fields of a dataclass."""
+        """The settings, ready for JSON: the fields of a dataclass, or else all attributes; and of
+        a class from outside this package, what it is by its code."""
         settings: dict[str, Any] = {"name": type(self).__name__}
-        own: Sequence[Any] = fields(self) if is_dataclass(self) else ()
-        for each in own:
-            settings[each.name] = describe_setting(getattr(self, each.name))
-        return settings
+        own = [each.name for each in fields(self)] if is_dataclass(self) else [*vars(self)]
+        for name in own:
+            settings[name] = describe_setting(getattr(self, name))
+        return settings | foreign_code(self)
 
 
 def as_interventions(given: Any) -> tuple[Intervention, ...]:

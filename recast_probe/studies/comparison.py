@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recast_probe.content.description import foreign_code
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
 from recast_probe.masks import MaskFinder, OncePerImage
@@ -17,9 +18,10 @@ from recast_probe.probe import Probe
 from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
 from recast_probe.studies.engine.unit_runs import record_key
-from recast_probe.studies.extra_metrics import measured
+from recast_probe.studies.extra_metrics import measured, per_run
 from recast_probe.studies.named_method import named_method
 from recast_probe.studies.scored_area import scored_area
+from recast_probe.studies.settings import described
 from recast_probe.studies.store import Store, Writer
 
 FULL = "full"
@@ -123,6 +125,19 @@ class Comparison:
         # one mask search for each image: all arms of a case share the full run's output
         self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
+        for name, arm in self.arms.items():
+            store.bind(name, self._settings(name, arm))
+
+    def _settings(self, name: str, arm: Arm | PlannedArm) -> dict[str, Any]:
+        """What decides the runs of an arm and the values that are kept of them."""
+        finder = self.finder
+        return {
+            **described(arm),
+            "steps": self.steps if arm.steps is None else arm.steps,
+            "metrics": [each.provenance() for each in per_run(self.metrics)],
+            "masks": finder and {"name": finder.name, **foreign_code(finder.finder)},
+            "profiled": name in self.profiled,
+        }
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         case: Case = unit.payload

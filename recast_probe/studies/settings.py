@@ -6,11 +6,18 @@ from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
+from recast_probe.content.description import described as by_content
+from recast_probe.content.description import foreign_code
+from recast_probe.content.digest import NoContent
+
 
 def described(value: Any) -> Any:
-    """A setting, ready for JSON: as it describes itself, by its fields, or else as it is.
+    """A setting, ready for JSON: as it describes itself, by its fields, or else by its content.
 
     Lists, mappings and dataclasses are described through and through.
+
+    Raises:
+        NoContent: something in it cannot be told from another one by its content.
 
     Examples:
         >>> described({"budget": rp.budget.Fixed(64), "blocks": (2, 5)})
@@ -19,9 +26,15 @@ def described(value: Any) -> Any:
     if hasattr(value, "describe"):
         return described(value.describe())
     if is_dataclass(value) and not isinstance(value, type):
-        return {"name": type(value).__name__, **{k: described(v) for k, v in vars(value).items()}}
+        own = {name: described(each) for name, each in vars(value).items()}
+        return {"name": type(value).__name__, **own, **foreign_code(value)}
     if isinstance(value, Mapping):
+        if {"is", "sha256"} == value.keys() and value["sha256"] is None:
+            raise NoContent(
+                f"{value['is']} cannot be told from another one by its content, so results that "
+                "depend on it cannot be stored."
+            )
         return {name: described(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
         return [described(each) for each in value]
-    return repr(value) if isinstance(value, slice) else value
+    return repr(value) if isinstance(value, slice) else by_content(value, strict=True)

@@ -114,6 +114,44 @@ class Store:
                 "Choose another folder; the runs there were left as they are."
             )
 
+    def bind(self, arm: str, settings: Mapping[str, Any]) -> None:
+        """Hold all runs of an arm to what decides them, from the first call on.
+
+        Arms of one name may mean different things in two calls; the study's settings need not
+        tell, as arms can be added to a study.
+
+        Raises:
+            InputError: the arm's runs in this folder were made with other settings.
+
+        Examples:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as place:
+            ...     store = Store(place, {"steps": 28})
+            ...     store.bind("recast", {"budget": 64})
+            ...     store.bind("recast", {"budget": 128})  # doctest: +ELLIPSIS
+            Traceback (most recent call last):
+            recast_probe.errors.InputError: The runs of 'recast' in ... (budget was 64, now 128)...
+        """
+        key = {"settings of the arm": arm}
+        path, now = self._path(key, ".json"), plain(without_nan(dict(settings)))
+        with self.claim(key, wait=True):
+            if not path.exists():
+                write_json(path, sealed({"arm": arm, "settings": now}, "Arm"))
+        try:
+            before = read_sealed(path, "Arm")["settings"]
+        except DamagedFileError as error:
+            raise InputError(
+                f"{path} cannot be read ({error}), so it is not known how the runs of {arm!r} were "
+                "made; choose another folder."
+            ) from error
+        if other := differences(before, now):
+            name, (was, is_now) = next(iter(other.items()))
+            raise InputError(
+                f"The runs of {arm!r} in {self.folder} were made with other settings "
+                f"({name} was {_short(was)}, now {_short(is_now)}). Choose another name or another "
+                "folder; the runs there were left as they are."
+            )
+
     @contextmanager
     def claim(self, key: Mapping[str, str], wait: bool = False) -> Iterator[bool]:
         """Keep others from doing the same work; gives False where another holds it.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from recast_probe.content.description import described
 from recast_probe.interventions import (
     Intervention,
     Keep,
@@ -299,4 +300,6 @@ def test_an_intervention_of_ones_own_is_described_by_its_fields():
         blocks: range = range(2)
 
     expected = {"budget": {"name": "Fixed", "tokens": 3}, "share": "inf", "blocks": [0, 1]}
-    assert Custom(Fixed(3)).describe() == {"name": "Custom", **expected}
+    found = Custom(Fixed(3)).describe()
+    assert found.pop("code") == described(Custom)
+    assert found == {"name": "Custom", **expected}
