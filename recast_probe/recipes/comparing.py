@@ -32,7 +32,7 @@ from recast_probe.studies import (
     run_study,
 )
 from recast_probe.studies.arms.language import TextArm, own_arms
-from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
+from recast_probe.studies.comparison import FULL, Arm, Comparison, PlannedArm, units
 from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.extra_metrics import complete, extra_columns, per_run, set_distances
 from recast_probe.studies.named_method import ORACLE
@@ -136,7 +136,8 @@ def summarise(table: pd.DataFrame, baseline: str, seed: int) -> list[dict[str, A
             heading = name.replace("_", " ")
             if edits is not None and name in ("identity", "colour"):
                 heading += f" ({edits})"
-            row[heading] = row_interval(found.loc[arm])
+            itself = arm == FULL and name.endswith("_to_full")
+            row[heading] = "1" if itself else row_interval(found.loc[arm])
         for name, known in further.items():
             values = None if known is None else known.loc[arm]
             row[name] = "-" if values is None else row_interval(values)

@@ -179,7 +179,9 @@ def agreements(runs: pd.DataFrame, seed: int) -> dict[str, dict[str, MeanLowHigh
         for name in AGREEMENT:
             groups = [group.to_numpy(float) for _, group in part.groupby("subject")[name]]
             interval = bootstrap(groups, seed=seed, within=(-1, 1))
-            found[str(arm)][name] = (interval.mean, interval.low, interval.high, interval.count)
+            # a ranking agrees with itself, by definition
+            low, high = (1.0, 1.0) if arm == BASELINE else (interval.low, interval.high)
+            found[str(arm)][name] = (interval.mean, low, high, interval.count)
     return found
 
 
