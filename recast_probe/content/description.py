@@ -56,16 +56,16 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
     return {"is": _in_words(value), "sha256": digest}
 
 
-def foreign_code(value: Any) -> dict[str, Any]:
-    """What an object's class, or a function, is by its code, as {"code": ...}; nothing for this
-    package's own.
+def foreign_content(value: Any) -> dict[str, Any]:
+    """What an object of a user's class, or a user's function, is by its content, as
+    {"content": ...}; nothing for this package's own.
 
-    Settings alone do not tell what a user's class does: one of the same name may do something else
-    tomorrow. This package's own are told by its version.
+    The settings that a user's object tells do not say what it does: a class of the same name may
+    do something else tomorrow. This package's own are told by its version.
     """
     made = value if isinstance(value, types.FunctionType) else type(value)
     own = made.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return {} if own else {"code": described(made)}
+    return {} if own else {"content": described(value)}
 
 
 def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:

@@ -116,10 +116,12 @@ def attribution(
             "images": [image_digest(each) for each in images],
             "prompt": prompt,
             "steps": steps,
-            "metric": metric and metric_identity(metric, metric_name),
+            "metric": metric and metric_identity(metric, metric_name or None),
             **settings,
             "over": over,
-            "sample": None if sample is None else [sample, share, sample_seed, len(found)],
+            "sample": None if sample is None else [sample, share, sample_seed],
+            # what is cut together is drawn among these
+            "sites": None if sample is None else [list(each) for each in found],
             "arguments": described(pipeline_arguments, strict=True),
         }
         kept = Store(store, facts)

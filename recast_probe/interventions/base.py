@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recast_probe.content.description import described, foreign_code
+from recast_probe.content.description import described, foreign_content
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
@@ -27,14 +27,26 @@ if TYPE_CHECKING:
 def describe_setting(value: Any) -> Any:
     """A setting, ready for JSON: as it describes itself, or by the fields that it has."""
     if hasattr(value, "describe"):
-        return value.describe()
+        found = value.describe()
+        return {**found, **foreign_content(value)} if isinstance(found, Mapping) else found
     if isinstance(value, slice):
         return repr(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {"name": type(value).__name__, **asdict(value), **foreign_code(value)}
-    if isinstance(value, Iterable) and not isinstance(value, str | Mapping):
-        value = list(value)
+        return _by_name(value)
+    if isinstance(value, set | frozenset):
+        value = sorted(value, key=repr)
+    if isinstance(value, list | tuple | range) or (
+        isinstance(value, np.ndarray) and value.ndim == 1
+    ):
+        return [describe_setting(each) for each in value]
     return described(value)
+
+
+def _by_name(value: Any) -> dict[str, Any]:
+    """Class and settings: the fields of a dataclass, or else all attributes."""
+    own = [each.name for each in fields(value)] if is_dataclass(value) else [*vars(value)]
+    settings = {name: describe_setting(getattr(value, name)) for name in own}
+    return {"name": type(value).__name__, **settings, **foreign_content(value)}
 
 
 def describe_tokens(tokens: Sequence[int]) -> tuple[int, str]:
@@ -326,12 +338,8 @@ class Intervention(RunHook):
 
     def describe(self) -> dict[str, Any]:
         """The settings, ready for JSON: the fields of a dataclass, or else all attributes; and of
-        a class from outside this package, what it is by its code."""
-        settings: dict[str, Any] = {"name": type(self).__name__}
-        own = [each.name for each in fields(self)] if is_dataclass(self) else [*vars(self)]
-        for name in own:
-            settings[name] = describe_setting(getattr(self, name))
-        return settings | foreign_code(self)
+        a user's class, the digest of its code and attributes."""
+        return _by_name(self)
 
 
 def as_interventions(given: Any) -> tuple[Intervention, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recast_probe.content.description import foreign_code
+from recast_probe.content.description import foreign_content
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
 from recast_probe.masks import MaskFinder, OncePerImage
@@ -125,17 +125,19 @@ class Comparison:
         # one mask search for each image: all arms of a case share the full run's output
         self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
-        for name, arm in self.arms.items():
-            store.bind(name, self._settings(name, arm))
 
-    def _settings(self, name: str, arm: Arm | PlannedArm) -> dict[str, Any]:
-        """What decides the runs of an arm and the values that are kept of them."""
-        finder = self.finder
+    def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """By arm, what decides its runs and the values that are kept of them; see `run_study`."""
+        model = self.probe.identity()
+        return {name: self._settings(name) | {"model": model} for name in arms}
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        arm, finder = self.arms[name], self.finder
         return {
             **described(arm),
             "steps": self.steps if arm.steps is None else arm.steps,
             "metrics": [each.provenance() for each in per_run(self.metrics)],
-            "masks": finder and {"name": finder.name, **foreign_code(finder.finder)},
+            "masks": finder and {"name": finder.name, **foreign_content(finder.finder)},
             "profiled": name in self.profiled,
         }
 
@@ -166,7 +168,8 @@ class Comparison:
         )
 
     def _stored_full(self, unit: Unit) -> Image.Image:
-        record = self.store.load(record_key(unit, FULL))
+        settings = self.arm_settings([FULL]).get(FULL)
+        record = self.store.load(record_key(unit, FULL), settings)
         return self.run(unit.payload, FULL).image if record is None else record.image()
 
     def _measure(self, case: Case, result: RunResult, full: Image.Image) -> dict[str, Any]:

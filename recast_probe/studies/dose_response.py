@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from recast_probe.studies.comparison import FULL, target_error
 from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.scored_area import scored_area
+from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, by_subject, compare, means, paired
 from recast_probe.studies.store import Store
 
@@ -213,7 +214,7 @@ def dose_response(
         facts, place = store.settings, nullcontext("")  # type: ignore[assignment]
     with place as folder:
         kept = Store(Path(folder), facts) if store is None else store
-        work.stored = lambda unit: _stored_full(kept, unit)
+        work.store, work.kept = kept, store is not None
         units = _units(grouped, settings)
         runs = run_study(units, list(arms), work, kept, progress=progress, **where)
     selection = (
@@ -268,11 +269,21 @@ class _Runs:
     ) -> None:
         self.probe, self.arms, self.steps = probe, arms, steps
         self.finder = None if finder is None else OncePerImage(finder)
-        self.stored: Callable[[Unit], Image.Image | None] = lambda unit: None
+        self.store: Store | None = None
+        self.kept = False
         self._scorer = IdentityScorer()
 
+    def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """By arm, what decides its runs where they are kept; see `run_study`."""
+        if not self.kept:
+            return {}
+        model = self.probe.identity()
+        return {
+            name: {"interventions": described(self.arms[name]), "model": model} for name in arms
+        }
+
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
-        full = None if FULL in arms else self.stored(unit)
+        full = None if FULL in arms else self._stored_full(unit)
         # the full run first: areas without a target are found in it
         for name in sorted(arms, key=lambda arm: arm != FULL):
             result = self._run(unit.payload, name)
@@ -280,6 +291,11 @@ class _Runs:
                 full = result.image if name == FULL else self._run(unit.payload, FULL).image
             values = self._scores(unit.payload, result.image, full) | {"seconds": result.seconds}
             yield Outcome(name, values, {".png": result.image.save}, result.provenance)
+
+    def _stored_full(self, unit: Unit) -> Image.Image | None:
+        settings = self.arm_settings([FULL]).get(FULL)
+        record = self.store and self.store.load(record_key(unit, FULL), settings)
+        return record.image() if record else None
 
     def _run(self, cases: tuple[Case, ...], name: str) -> Any:
         references = [case.reference for case in cases]
@@ -304,8 +320,3 @@ class _Runs:
             if len(cases) == 1:
                 found |= target_error(case.target, image, area.output) | area.column
         return found
-
-
-def _stored_full(store: Store, unit: Unit) -> Image.Image | None:
-    record = store.load(record_key(unit, FULL))
-    return None if record is None else record.image()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from recast_probe.content.description import described as by_content
-from recast_probe.content.description import foreign_code
+from recast_probe.content.description import foreign_content
 from recast_probe.content.digest import NoContent
 
 
@@ -24,10 +24,13 @@ def described(value: Any) -> Any:
         {'budget': {'name': 'Fixed', 'tokens': 64}, 'blocks': [2, 5]}
     """
     if hasattr(value, "describe"):
-        return described(value.describe())
+        found = described(value.describe())
+        more = described(foreign_content(value))
+        return {**found, **more} if isinstance(found, dict) else found
     if is_dataclass(value) and not isinstance(value, type):
-        own = {name: described(each) for name, each in vars(value).items()}
-        return {"name": type(value).__name__, **own, **foreign_code(value)}
+        own = {each.name: getattr(value, each.name) for each in fields(value)}
+        found = {"name": type(value).__name__, **described(own)}
+        return found | described(foreign_content(value))
     if isinstance(value, Mapping):
         if {"is", "sha256"} == value.keys() and value["sha256"] is None:
             raise NoContent(

@@ -75,7 +75,7 @@ class Store:
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.settings = plain(without_nan(dict(settings)))
+        self.settings = _plain(settings)
         self._study = digest(self.settings)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -114,44 +114,6 @@ class Store:
                 "Choose another folder; the runs there were left as they are."
             )
 
-    def bind(self, arm: str, settings: Mapping[str, Any]) -> None:
-        """Hold all runs of an arm to what decides them, from the first call on.
-
-        Arms of one name may mean different things in two calls; the study's settings need not
-        tell, as arms can be added to a study.
-
-        Raises:
-            InputError: the arm's runs in this folder were made with other settings.
-
-        Examples:
-            >>> import tempfile
-            >>> with tempfile.TemporaryDirectory() as place:
-            ...     store = Store(place, {"steps": 28})
-            ...     store.bind("recast", {"budget": 64})
-            ...     store.bind("recast", {"budget": 128})  # doctest: +ELLIPSIS
-            Traceback (most recent call last):
-            recast_probe.errors.InputError: The runs of 'recast' in ... (budget was 64, now 128)...
-        """
-        key = {"settings of the arm": arm}
-        path, now = self._path(key, ".json"), plain(without_nan(dict(settings)))
-        with self.claim(key, wait=True):
-            if not path.exists():
-                write_json(path, sealed({"arm": arm, "settings": now}, "Arm"))
-        try:
-            before = read_sealed(path, "Arm")["settings"]
-        except DamagedFileError as error:
-            raise InputError(
-                f"{path} cannot be read ({error}), so it is not known how the runs of {arm!r} were "
-                "made; choose another folder."
-            ) from error
-        if other := differences(before, now):
-            name, (was, is_now) = next(iter(other.items()))
-            raise InputError(
-                f"The runs of {arm!r} in {self.folder} were made with other settings "
-                f"({name} was {_short(was)}, now {_short(is_now)}). Choose another name or another "
-                "folder; the runs there were left as they are."
-            )
-
     @contextmanager
     def claim(self, key: Mapping[str, str], wait: bool = False) -> Iterator[bool]:
         """Keep others from doing the same work; gives False where another holds it.
@@ -169,17 +131,36 @@ class Store:
         with held(self._path(key, ".lock"), wait, TWICE) as ours:
             yield ours
 
-    def load(self, key: Mapping[str, str]) -> Record | None:
-        """The record of a run, or None where there is no complete one."""
+    def load(
+        self, key: Mapping[str, str], settings: Mapping[str, Any] | None = None
+    ) -> Record | None:
+        """The record of a run, or None where there is no complete one.
+
+        Args:
+            settings: what decides this run beyond the study's settings; None asks for none.
+
+        Raises:
+            InputError: the run was made with others.
+        """
         try:
             stored = read_sealed(self._path(key, ".json"), "Record")
             if stored["key"] != dict(key) or stored["study"] != self._study:
                 return None
             files = {suffix: self._path(key, suffix) for suffix in stored["files"]}
             whole = all(file_digest(files[name]) == stored["files"][name] for name in files)
-            return Record(stored["values"], files) if whole else None
+            record, before = Record(stored["values"], files), stored.get("settings")
         except (DamagedFileError, KeyError, TypeError, AttributeError):
             return None
+        if not whole:
+            return None
+        if settings is not None and (other := differences(before, _plain(settings))):
+            name, (was, now) = next(iter(other.items()))
+            raise InputError(
+                f"The run {dict(key)} in {self.folder} was made with other settings "
+                f"({name or 'all'} was {_short(was)}, now {_short(now)}). Give the arm another "
+                "name, or choose another folder; the runs there were left as they are."
+            )
+        return record
 
     def save(
         self,
@@ -187,6 +168,7 @@ class Store:
         values: Mapping[str, Any],
         files: Mapping[str, Writer] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> Record:
         """Write a run's files and then its record.
 
@@ -195,6 +177,7 @@ class Store:
             values: what tables are made of.
             files: by suffix, such as ".png", a function that writes to a path.
             provenance: how the run was made.
+            settings: what decides this run beyond the study's settings; see `load`.
 
         Raises:
             InputError: a suffix that is not a plain one, values that are not JSON, or a run of a
@@ -211,8 +194,9 @@ class Store:
         facts = {
             "key": dict(key),
             "study": self._study,
-            "values": plain(without_nan(dict(values))),
-            "provenance": plain(without_nan(dict(provenance or {}))),
+            "values": _plain(values),
+            "provenance": _plain(provenance or {}),
+            "settings": None if settings is None else _plain(settings),
         }
         record = self._path(key, ".json")
         for path in (record, *(self._path(key, suffix) for suffix in files or {})):
@@ -245,6 +229,10 @@ class Store:
         """Readable, and safe whatever the key holds; a digest keeps like names apart."""
         readable = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in key.values())
         return self.folder / f"{readable[:80]}-{digest(plain(dict(key)))[:10]}{suffix}"
+
+
+def _plain(settings: Mapping[str, Any]) -> Any:
+    return plain(without_nan(dict(settings)))
 
 
 def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:

@@ -82,7 +82,12 @@ ONE_AND_THREE = "8e8f6841378f772c40db2f07e876776d50c481ed7329ebcab75312e3b1fa780
             {
                 "name": "Prune",
                 "ranking": DESCRIBED,
-                "budget": {"name": "Aligned", "budget": {"tokens": 3}, "multiple": 2, "most": 4},
+                "budget": {
+                    "name": "Aligned",
+                    "budget": {"name": "Fixed", "tokens": 3},
+                    "multiple": 2,
+                    "most": 4,
+                },
                 "start": 0,
             },
         ),
@@ -301,5 +306,5 @@ def test_an_intervention_of_ones_own_is_described_by_its_fields():
 
     expected = {"budget": {"name": "Fixed", "tokens": 3}, "share": "inf", "blocks": [0, 1]}
     found = Custom(Fixed(3)).describe()
-    assert found.pop("code") == described(Custom)
+    assert found.pop("content") == described(Custom(Fixed(3)))
     assert found == {"name": "Custom", **expected}

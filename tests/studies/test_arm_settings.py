@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 import recast_probe as rp
 from recast_probe.content.digest import NoContent
 from recast_probe.errors import InputError
-from recast_probe.studies import Store, run_study
+from recast_probe.studies import Outcome, Store, dose_response, run_study
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
 from recast_probe.studies.settings import described
 from tests.studies.test_gate import CASES
@@ -58,7 +59,7 @@ def test_another_arm_of_a_name_is_refused_and_what_there_was_stays(
 ):
     first = compared(probe, tmp_path, Arm("random", 4))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(InputError, match="were made with other settings"):
+    with pytest.raises(InputError, match="was made with other settings"):
         compared(probe, tmp_path, changed, **settings)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert compared(probe, tmp_path, Arm("random", 4)).equals(first)
@@ -72,13 +73,89 @@ def test_arms_can_be_added_under_new_names(probe, tmp_path):
     assert table["arm"].tolist() == ["full", "none"]
 
 
-def test_settings_that_cannot_be_read_vouch_for_nothing(tmp_path):
+def test_runs_that_do_not_say_how_they_were_made_are_refused(probe, tmp_path):
+    def perform(unit, arms):
+        return [Outcome(arm, {"identity": 0.5}) for arm in arms]
+
+    run_study(units(CASES[:1]), ["full", "mine"], perform, Store(tmp_path, {}), progress=False)
+    with pytest.raises(InputError, match="was made with other settings"):
+        compared(probe, tmp_path, Arm("random", 4))
+
+
+def test_runs_of_a_pipeline_that_was_changed_since_are_refused(tmp_path):
+    probe = rp.Probe.tiny("flux-kontext")
     store = Store(tmp_path, {})
-    store.bind("mine", {"budget": 4})
-    (path,) = tmp_path.glob("*mine*.json")
-    path.write_text(path.read_text().replace("4", "5", 1))
-    with pytest.raises(InputError, match="cannot be read"):
-        store.bind("mine", {"budget": 5})
+    doses = {"factors": {"bias": [0.5]}, "steps": 1, "store": store, "progress": False}
+    found = dose_response(probe, CASES[:2], **doses)
+    compared(probe, tmp_path, Arm("random", 4))
+    weight = next(probe.pipe.transformer.parameters())
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight.add_(1)
+    for again in (
+        lambda: dose_response(probe, CASES[:2], **doses),
+        lambda: compared(probe, tmp_path, Arm("random", 4)),
+    ):
+        with pytest.raises(InputError, match="fingerprint was"):
+            again()
+    with torch.no_grad():
+        weight.copy_(before)
+    assert found.runs.equals(dose_response(probe, CASES[:2], **doses).runs)
+
+
+@dataclass
+class Half:
+    part: object
+
+
+@dataclass
+class One:
+    number: int = 1
+
+
+@dataclass
+class Two:
+    number: int = 1
+
+
+class Counted(rp.Keep):
+    """Holds more than the fields of the class that it is made from."""
+
+    def __init__(self, amount):
+        super().__init__([0])
+        object.__setattr__(self, "amount", amount)
+
+
+class Slots(rp.Intervention):
+    __slots__ = ("amount",)
+
+    def __init__(self, amount):
+        self.amount = amount
+
+
+class Terse(rp.Intervention):
+    def describe(self):
+        return {"name": "Terse"}
+
+
+class Curt(rp.Intervention):
+    def describe(self):
+        return {"name": "Terse"}
+
+
+class Walk:
+    """A setting that can be gone through, and does more than that."""
+
+    def __init__(self, start):
+        self.start = start
+
+    def __iter__(self):
+        return iter([1, 2])
+
+
+@dataclass(frozen=True)
+class Walking(rp.Intervention):
+    walk: object
 
 
 @pytest.mark.parametrize(
@@ -88,8 +165,14 @@ def test_settings_that_cannot_be_read_vouch_for_nothing(tmp_path):
         (own(1), own(1, "[1]")),
         (lambda: 1, lambda: 2),
         (float("inf"), float("nan")),
+        (Half(One()), Half(Two())),
+        (Counted(1), Counted(2)),
+        (Slots(1), Slots(2)),
+        (Terse(), Curt()),
+        (Walking(Walk(1)), Walking(Walk(2))),
+        (Walking(Half(One())), Walking(Half(Two()))),
     ],
-    ids=["attribute", "code", "function", "float"],
+    ids=lambda each: type(each).__name__,
 )
 def test_what_does_something_else_is_described_otherwise(one, other):
     assert described(one) != described(other)

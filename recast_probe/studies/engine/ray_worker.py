@@ -18,7 +18,7 @@ import torch
 from recast_probe.errors import InputError
 from recast_probe.studies.engine.same_numbers import numeric_facts, use_settings
 from recast_probe.studies.engine.sending import received
-from recast_probe.studies.engine.unit_runs import HeldElsewhereError, run_missing
+from recast_probe.studies.engine.unit_runs import HeldElsewhereError, run_missing, settings_of
 from recast_probe.studies.store import Store, differences
 
 SEEN_WITHIN_SECONDS = 10.0
@@ -77,7 +77,10 @@ class Worker:
         """
         with warnings.catch_warnings(record=True) as told:
             try:
-                for arm, values in run_missing(received(unit), arms, self.perform, self.store):
+                decided = settings_of(self.perform, arms)
+                for arm, values in run_missing(
+                    received(unit), arms, self.perform, self.store, decided
+                ):
                     yield "stored", arm, values
             except HeldElsewhereError:
                 yield ("held",)

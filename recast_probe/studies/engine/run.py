@@ -21,6 +21,7 @@ from recast_probe.studies.engine.unit_runs import (
     Values,
     record_key,
     run_missing,
+    settings_of,
     stored_values,
 )
 from recast_probe.studies.store import Store
@@ -65,7 +66,9 @@ def run_study(
 
     Args:
         perform: yields an outcome for each of the asked arms of a unit. It gets all missing arms
-            at once, so that they can share work, and each outcome is stored as it comes.
+            at once, so that they can share work, and each outcome is stored as it comes. If it has
+            a method `arm_settings(arms)`, that says by arm what decides its runs beyond the
+            store's settings: they are kept with each run, and runs of others are refused.
         progress: a bar on standard error.
         engine: "local" runs the units here, one after the other.
         workers: how many of Ray; by default one for each GPU, or one where there is none.
@@ -82,8 +85,8 @@ def run_study(
         there, on either engine.
 
     Raises:
-        InputError: two units of one name, an outcome that was not asked for or did not come, or an
-            engine that cannot be had so.
+        InputError: two units of one name, an outcome that was not asked for or did not come, runs
+            in the store that were made with other settings, or an engine that cannot be had so.
         WorkerLostError: runs are missing since workers died at them again and again.
 
     Examples:
@@ -107,7 +110,7 @@ def run_study(
     part = None if shard is None else check_shard(shard)
     columns = [*units[0].labels, "arm"]
     units = list(units) if part is None else share_of(units, part)
-    total = len(units) * len(arms)
+    total, decided = len(units) * len(arms), settings_of(perform, arms)
     bar = tqdm(total=total, disable=not progress, desc="Runs", file=sys.stderr)
     found: list[dict[str, Values | None]] = []
 
@@ -121,7 +124,8 @@ def run_study(
     def work(number: int) -> bool:
         """The missing arms of one unit; False if another process is at them."""
         try:
-            with closing(run_missing(units[number], missing(number), perform, store)) as runs:
+            asked = units[number], missing(number)
+            with closing(run_missing(*asked, perform, store, decided)) as runs:
                 for arm, values in runs:
                     tell(number, arm, values)
         except HeldElsewhereError:
@@ -130,7 +134,7 @@ def run_study(
 
     try:
         for unit in units:
-            found.append(stored_values(unit, arms, store))
+            found.append(stored_values(unit, arms, store, decided))
             bar.update(sum(values is not None for values in found[-1].values()))
         left = [number for number in range(len(units)) if missing(number)]
         _forget_what_was_there(bar)

@@ -53,6 +53,7 @@ class Outcome:
 
 
 Perform = Callable[[Unit, Sequence[str]], Iterable[Outcome]]
+ArmSettings = Mapping[str, Mapping[str, Any]]
 Values = dict[str, Any]
 Tell = Callable[[int, str, Values], None]
 """Told of each run that has its record: number of the unit, arm, values."""
@@ -75,29 +76,45 @@ def record_key(unit: Unit, arm: str | None = None) -> dict[str, str]:
     return key if arm is None else {**key, "arm": arm}
 
 
-def stored_values(unit: Unit, arms: Iterable[str], store: Store) -> dict[str, Values | None]:
-    """What the store holds of a unit, by arm; None where a run is missing."""
-    records = {arm: store.load(record_key(unit, arm)) for arm in arms}
+def settings_of(perform: Perform, arms: Sequence[str]) -> ArmSettings:
+    """By arm, what decides its runs beyond the study's settings; none where `perform` has no
+    `arm_settings` that tells."""
+    tell = getattr(perform, "arm_settings", None)
+    return {} if tell is None else tell(arms)
+
+
+def stored_values(
+    unit: Unit, arms: Iterable[str], store: Store, settings: ArmSettings
+) -> dict[str, Values | None]:
+    """What the store holds of a unit, by arm; None where a run is missing.
+
+    Raises:
+        InputError: a run was made with other settings.
+    """
+    records = {arm: store.load(record_key(unit, arm), settings.get(arm)) for arm in arms}
     return {arm: None if each is None else each.values for arm, each in records.items()}
 
 
 def run_missing(
-    unit: Unit, arms: Sequence[str], perform: Perform, store: Store
+    unit: Unit, arms: Sequence[str], perform: Perform, store: Store, settings: ArmSettings
 ) -> Generator[tuple[str, Values], None, None]:
     """Run those of the arms that nobody has run, and store each outcome as it comes.
+
+    Args:
+        settings: as `settings_of` gives them.
 
     Yields:
         Each arm with its values, also those that another process has just made.
 
     Raises:
         HeldElsewhereError: another process is at this unit; nothing was done.
-        InputError: an outcome that was not asked for.
+        InputError: an outcome that was not asked for, or a run that was made with other settings.
     """
     with store.claim(record_key(unit)) as ours:
         if not ours:
             raise HeldElsewhereError
         missing = []
-        for arm, values in stored_values(unit, arms, store).items():
+        for arm, values in stored_values(unit, arms, store, settings).items():
             if values is None:
                 missing.append(arm)
             else:
@@ -106,7 +123,11 @@ def run_missing(
             if outcome.arm not in missing:
                 raise InputError(f"The arm {outcome.arm!r} was not asked for.")
             record = store.save(
-                record_key(unit, outcome.arm), outcome.values, outcome.files, outcome.provenance
+                record_key(unit, outcome.arm),
+                outcome.values,
+                outcome.files,
+                outcome.provenance,
+                settings.get(outcome.arm),
             )
             yield outcome.arm, record.values
 

@@ -37,6 +37,10 @@ class GateRuns(Comparison):
             more = {"flop": self.plans.flop(arm), "size": arm.words}
             yield replace(outcome, values={**outcome.values, **more})
 
+    def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """None: a gate's folder is bound to all that decides its runs."""
+        return {}
+
     def run(self, case: Case, name: str) -> RunResult:
         """One arm of one case."""
         arm = self.plans.planned(case, name)
