@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from recast_probe.errors import InputError
+from recast_probe.files.envelope import digest as json_digest
 from recast_probe.files.input_files import read_bytes
 from recast_probe.images.loading import (
     check_same_shape,
@@ -25,7 +26,7 @@ from recast_probe.images.loading import (
 )
 from recast_probe.images.mask_values import check_divides
 from recast_probe.images.pictures import open_picture
-from recast_probe.masks import MaskFinder, find_mask, finder_name
+from recast_probe.masks import MaskFinder, find_mask, finder_identity, finder_name
 
 
 class Case(Protocol):
@@ -71,7 +72,8 @@ class FileCase:
 
     Attributes:
         reference_file, mask_file, target_file, target_mask_file: where they lie; None for none.
-        finder: finds the masks that are not given; hashable, so that a picture is searched once.
+        finder: finds the masks that are not given. A picture is searched once, and again when the
+            finder is another by its content; one without content must stay as it is.
 
     Examples:
         >>> case = FileCase("fox", "in snow", "animal", seed=0, reference_file=Path("fox.png"))
@@ -163,15 +165,19 @@ def file_label(cases: Iterable[Case]) -> dict[str, str]:
     return {"files": digest.hexdigest()[:12]}
 
 
-def case_digest(cases: Iterable[Case]) -> str:
+def case_digest(cases: Iterable[Case], *, strict: bool = True) -> str:
     """16 hexadecimal digits of everything that decides runs on these cases, and their scores.
 
     Subject, prompt, category, seed, pictures, masks, and the finder of masks that are not given. A
     store keeps runs by it, so that runs on one case are never taken for runs on another that only
     has the same names.
 
+    Args:
+        strict: refuse a finder that cannot be told from another by its content, see
+            `recast_probe.masks.finder_identity`; only where nothing is kept may it be told by name.
+
     Raises:
-        InputError: a file that cannot be read.
+        InputError: a file that cannot be read; see ``strict``.
 
     Examples:
         >>> one, other = (
@@ -187,7 +193,8 @@ def case_digest(cases: Iterable[Case]) -> str:
         if isinstance(case, FileCase):
             paths = (case.reference_file, case.mask_file, case.target_file, case.target_mask_file)
             facts += [None if path is None else _Content(path).digest for path in paths]
-            facts.append(None if case.finder is None else finder_name(case.finder))
+            finder = case.finder
+            facts.append(None if finder is None else finder_identity(finder, strict=strict))
         else:
             pictures = (case.reference, case.target)
             facts += [None if each is None else image_digest(each) for each in pictures]
@@ -278,10 +285,32 @@ def _read(content: _Content) -> Image.Image:
     return load_image(open_picture(content.taken(), f"The picture {str(content.path)!r}"))
 
 
+class _Finder:
+    """A finder as it is now; equal to any that does the same. One without content is itself only.
+
+    Attributes:
+        finder: the finder.
+    """
+
+    def __init__(self, finder: MaskFinder) -> None:
+        self.finder = finder
+        try:
+            self._key = json_digest(finder_identity(finder))
+        except InputError:
+            self._key = f"{id(finder)}"  # which stays its own while this object holds it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Finder) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
 @lru_cache(maxsize=64)
-def _found(content: _Content, finder: MaskFinder) -> np.ndarray | None:
+def _found(content: _Content, finder: _Finder) -> np.ndarray | None:
     """None where the finder sees nothing: then the whole picture counts."""
-    found = find_mask(_read(content), finder)
+    # a copy: the finder may go on with its own array
+    found = find_mask(_read(content), finder.finder).copy()
     content.taken()
     return found if found.any() else None
 
@@ -294,4 +323,5 @@ def _image(path: Path) -> Image.Image:
 def _mask(picture: Path, drawn: Path | None, finder: MaskFinder | None) -> np.ndarray | None:
     if drawn is not None:
         return fit_mask(load_mask(drawn), _image(picture))
-    return None if finder is None else _found(_Content(picture), finder)
+    found = None if finder is None else _found(_Content(picture), _Finder(finder))
+    return None if found is None else found.copy()

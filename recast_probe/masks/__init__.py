@@ -5,6 +5,7 @@ from recast_probe.masks.finding import (
     MaskFinder,
     OncePerImage,
     find_mask,
+    finder_identity,
     finder_name,
     mask_finder,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "OncePerImage",
     "U2NetP",
     "find_mask",
+    "finder_identity",
     "finder_name",
     "mask_finder",
 ]

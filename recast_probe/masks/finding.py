@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from recast_probe.content.description import described
 from recast_probe.errors import InputError
 from recast_probe.images.loading import image_digest
 from recast_probe.masks.grabcut import GrabCut
@@ -39,7 +41,9 @@ def mask_finder(name: str) -> MaskFinder | None:
 
 
 def finder_name(finder: MaskFinder) -> str:
-    """What results call a finder: its `name`, or that of the function.
+    """What people read of a finder: its `name`, or that of the function or of its class.
+
+    Two finders may share it; `finder_identity` tells them apart.
 
     Examples:
         >>> def bright(image):
@@ -47,7 +51,43 @@ def finder_name(finder: MaskFinder) -> str:
         >>> finder_name(bright)
         'bright'
     """
-    return str(getattr(finder, "name", None) or getattr(finder, "__qualname__", finder))
+    own = getattr(finder, "name", None) or getattr(finder, "__qualname__", None)
+    return str(own or type(finder).__qualname__)
+
+
+def finder_identity(finder: MaskFinder, *, strict: bool = True) -> dict[str, Any]:
+    """Everything that decides what a finder finds, ready for JSON: equal only if two do the same.
+
+    This package's own are told by their settings, any other by the content of its code, of what it
+    closes over and of its attributes, as they are now. One that keeps something from call to call
+    can leave that out by a `__getstate__`.
+
+    Args:
+        strict: refuse a finder without content, as needed where results are stored.
+
+    Raises:
+        NoContent: an InputError; see ``strict``.
+
+    Examples:
+        >>> def bright(image):
+        ...     return np.asarray(image.convert("L")) / 255
+        >>> def above(least):
+        ...     return lambda image: bright(image) > least
+        >>> finder_identity(above(0.5)) == finder_identity(OncePerImage(above(0.5)))
+        True
+        >>> finder_identity(above(0.5)) == finder_identity(above(0.6))
+        False
+    """
+    if type(finder) is OncePerImage:
+        return finder_identity(finder.finder, strict=strict)
+    name = {"name": finder_name(finder)}
+    if type(finder) not in (GrabCut, U2NetP):
+        return name | {"does": described(finder, strict=strict, name="The mask finder")}
+    settings = {
+        key: finder_identity(value, strict=strict) if key == "finder" else described(value)
+        for key, value in vars(finder).items()
+    }
+    return name | settings
 
 
 def find_mask(image: Image.Image, finder: MaskFinder) -> np.ndarray:
@@ -83,6 +123,8 @@ def find_mask(image: Image.Image, finder: MaskFinder) -> np.ndarray:
 class OncePerImage:
     """A finder that remembers what it found in the last few images, by their pixels.
 
+    It does not look whether the finder was changed since.
+
     Args:
         finder: the finder that is asked.
         images: how many are remembered.
@@ -106,7 +148,12 @@ class OncePerImage:
         digest = image_digest(image)
         # taken out and put back, so that the one that was not wanted for longest is forgotten
         found = self._found.pop(digest, None)
-        self._found[digest] = find_mask(image, self.finder) if found is None else found
+        self._found[digest] = find_mask(image, self.finder).copy() if found is None else found
         while len(self._found) > self.images:
             del self._found[next(iter(self._found))]
-        return self._found[digest]
+        # a copy, so that nobody changes what the next one gets
+        return self._found[digest].copy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was found: it does not make this another finder."""
+        return vars(self) | {"_found": {}}

@@ -21,6 +21,7 @@ from recast_probe.metrics.registry import (
     register_metric,
 )
 from recast_probe.metrics.scores import IdentityScorer, identity_score, retrieve
+from recast_probe.metrics.settings import metric_settings
 
 __all__ = [
     "EncoderMetric",
@@ -37,6 +38,7 @@ __all__ = [
     "lab_histogram",
     "metric",
     "metric_names",
+    "metric_settings",
     "metrics_of",
     "missing",
     "register_metric",

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recast_probe.content.digest import content_digest
 from recast_probe.errors import InputError
 from recast_probe.metrics.encoder import cosine
 from recast_probe.metrics.metric_types import EncoderMetric, Images, Masks, TextMetric
 from recast_probe.metrics.preparation import Preparation, in_batches
-from recast_probe.metrics.pretrained import load_part, source_name, weights_digest
+from recast_probe.metrics.pretrained import load_part, model_facts, source_name
 
 # OpenAI's model that is published as safetensors; FLUX.1 encodes prompts with its text half.
 SOURCE = "openai/clip-vit-large-patch14"
@@ -82,11 +83,14 @@ class ClipModel:
         return _projected(found).float().cpu().numpy()
 
     def provenance(self, name: str) -> dict[str, Any]:
-        """The repository or folder, and a digest of its weights."""
+        """The repository or folder, digests of its model and tokenizer, and how pictures are
+        prepared."""
         return {
             "metric": name,
             "source": source_name(self.source),
-            "weights": weights_digest(self.model),
+            **model_facts(self.model),
+            "preparation": self.prepare.provenance(),
+            "tokenizer": content_digest(self.tokenizer),
         }
 
 
@@ -104,7 +108,7 @@ class ClipI(EncoderMetric):
         return self.clip.images(images, masks)
 
     def provenance(self) -> dict[str, Any]:
-        """The repository or folder, and a digest of its weights."""
+        """See `ClipModel.provenance`."""
         return self.clip.provenance(self.name)
 
 
@@ -125,7 +129,7 @@ class ClipT(TextMetric):
         return float(cosine(self.clip.images([image]), self.clip.text(prompt))[0, 0])
 
     def provenance(self) -> dict[str, Any]:
-        """The repository or folder, and a digest of its weights."""
+        """See `ClipModel.provenance`."""
         return self.clip.provenance(self.name)
 
 

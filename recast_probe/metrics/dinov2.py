@@ -10,7 +10,7 @@ import numpy as np
 
 from recast_probe.metrics.metric_types import EncoderMetric, Images, Masks
 from recast_probe.metrics.preparation import Preparation, in_batches
-from recast_probe.metrics.pretrained import load_part, source_name, weights_digest
+from recast_probe.metrics.pretrained import load_part, model_facts, source_name
 
 SOURCE = "facebook/dinov2-base"
 FILES: tuple[str, ...] = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -44,11 +44,12 @@ class DINOv2(EncoderMetric):
         return tokens.numpy()
 
     def provenance(self) -> dict[str, Any]:
-        """The repository or folder, and a digest of its weights."""
+        """The repository or folder, digests of its model, and how pictures are prepared."""
         return {
             "metric": self.name,
             "source": source_name(self.source),
-            "weights": weights_digest(self.model),
+            **model_facts(self.model),
+            "preparation": self.prepare.provenance(),
         }
 
 

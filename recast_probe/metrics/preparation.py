@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recast_probe.content.description import described
 from recast_probe.errors import InputError
 from recast_probe.metrics.masking import Mask, isolate
 from recast_probe.metrics.metric_types import Images, Masks, one_mask_each
@@ -50,6 +51,10 @@ class Preparation:
         if not prepared:
             return torch.zeros((0, 3, self.size, self.size))
         return torch.from_numpy(np.stack(prepared))
+
+    def provenance(self) -> dict[str, Any]:
+        """The processor's settings, ready for JSON."""
+        return described(self.processor.to_dict())
 
     def _whole(self, image: Image.Image) -> np.ndarray:
         if not isinstance(image, Image.Image):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from recast_probe.content.digest import content_digest
 from recast_probe.errors import InputError, MissingWeightsError
 from recast_probe.pipelines.run_identity import model_fingerprint
 from recast_probe.pipelines.whole_weights import load_whole
@@ -138,3 +139,8 @@ def source_name(source: str | Path) -> str:
 def weights_digest(model: Any) -> str:
     """SHA-256 of a model's weights (hexadecimal); see `model_fingerprint`."""
     return model_fingerprint(SimpleNamespace(components={"model": model}))
+
+
+def model_facts(model: Any) -> dict[str, Any]:
+    """Digests of a transformers model: "weights", and "config", which says what they compute."""
+    return {"weights": weights_digest(model), "config": content_digest(model.config)}

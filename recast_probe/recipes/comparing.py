@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from recast_probe.diagnostics import Interval
 from recast_probe.errors import InputError
 from recast_probe.figures import plot_arms
-from recast_probe.metrics import Metric, metrics_of
+from recast_probe.metrics import Metric, metric_settings, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import bench, finder_of
 from recast_probe.recipes.page import Page, Section, higher
@@ -70,7 +70,7 @@ def run_arms(
     arms = {**arms, **{name: arm.planned(probe) for name, arm in own.items()}}
     check_oracle(cases, {name: getattr(arm, "method", None) for name, arm in arms.items()})
     metrics = further_metrics(chosen)
-    stored = [each.provenance() for each in per_run(metrics)]
+    stored = [metric_settings(each) for each in per_run(metrics)]
     # a study without further metrics and local edits stays what it was
     extra: dict[str, Any] = {"metrics": stored} if stored else {}
     if any(changes_subject(case) and case.target is not None for case in cases):

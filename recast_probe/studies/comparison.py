@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recast_probe.content.description import foreign_content
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
-from recast_probe.masks import MaskFinder, OncePerImage
-from recast_probe.metrics import IdentityScorer, Metric, metrics_of
+from recast_probe.masks import MaskFinder, OncePerImage, finder_identity
+from recast_probe.metrics import IdentityScorer, Metric, metric_settings, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.runs.result import RunResult
 from recast_probe.studies.engine import Outcome, Unit
@@ -136,8 +135,8 @@ class Comparison:
         return {
             **described(arm),
             "steps": self.steps if arm.steps is None else arm.steps,
-            "metrics": [each.provenance() for each in per_run(self.metrics)],
-            "masks": finder and {"name": finder.name, **foreign_content(finder.finder)},
+            "metrics": [metric_settings(each) for each in per_run(self.metrics)],
+            "masks": None if finder is None else finder_identity(finder),
             "profiled": name in self.profiled,
         }
 

@@ -21,7 +21,7 @@ from recast_probe.errors import InputError
 from recast_probe.files.envelope import digest
 from recast_probe.interventions import Intervention, Weigh, WithoutReference
 from recast_probe.interventions.weigh import MODES
-from recast_probe.masks import MaskFinder, OncePerImage, finder_name
+from recast_probe.masks import MaskFinder, OncePerImage, finder_identity
 from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
 from recast_probe.studies.comparison import FULL, target_error
@@ -205,7 +205,8 @@ def dose_response(
             ]
     work = _Runs(probe, arms, steps, finder)
     # a store's own settings need not tell these
-    named = None if finder is None else finder_name(finder)
+    strict = store is not None
+    named = None if finder is None else finder_identity(finder, strict=strict)
     settings = {"to_group": to_group, "steps": steps, "finder": named}
     if store is None:
         facts = {"model": probe.name, **probe.identity(strict=False), "versions": versions()}
@@ -214,8 +215,8 @@ def dose_response(
         facts, place = store.settings, nullcontext("")  # type: ignore[assignment]
     with place as folder:
         kept = Store(Path(folder), facts) if store is None else store
-        work.store, work.kept = kept, store is not None
-        units = _units(grouped, settings)
+        work.store, work.kept = kept, strict
+        units = _units(grouped, settings, strict)
         runs = run_study(units, list(arms), work, kept, progress=progress, **where)
     selection = (
         f"{probe.name}, attention from {to_group} tokens, {runs['subject'].nunique()} subjects, "
@@ -238,7 +239,9 @@ def _doses(factors: Mapping[str, Sequence[float]], references: int) -> Iterator[
             yield from (Dose(group, mode, factor) for factor in values)
 
 
-def _units(grouped: Sequence[tuple[Case, ...]], settings: Mapping[str, Any]) -> list[Unit]:
+def _units(
+    grouped: Sequence[tuple[Case, ...]], settings: Mapping[str, Any], strict: bool
+) -> list[Unit]:
     """One unit a group, labelled by subjects, prompt and category; runs with other settings are
     of another content."""
     numbers: dict[str, int] = {}
@@ -252,7 +255,7 @@ def _units(grouped: Sequence[tuple[Case, ...]], settings: Mapping[str, Any]) -> 
             "category": cases[0].category,
             **file_label(cases),
         }
-        content = digest({"cases": case_digest(cases), **settings})[:16]
+        content = digest({"cases": case_digest(cases, strict=strict), **settings})[:16]
         found.append(Unit(labels, cases, content))
     return found
 

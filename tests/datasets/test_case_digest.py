@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from recast_probe.content.digest import NoContent
 from recast_probe.datasets import FileCase, case_digest
 from recast_probe.pocket.bench import pocket_bench
 
@@ -75,3 +77,71 @@ def test_groups_are_told_apart_by_their_order(case):
     other = replace(case, prompt="in sand")
     assert case_digest([case, other]) != case_digest([other, case])
     assert case_digest([case]) == case_digest([replace(case)])
+
+
+@dataclass
+class Above:
+    """A finder that can be changed in place, and has no hash."""
+
+    least: float
+    lock: object = None
+
+    def __call__(self, image):
+        return bright(image) > self.least
+
+
+def test_finders_of_one_name_are_told_apart(case):
+    digests = [case_digest([replace(case, finder=Above(least))]) for least in (0.1, 0.9, 0.1)]
+    assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_finder_without_content_is_refused_where_runs_are_kept(case):
+    nameless = replace(case, finder=Above(0.1, threading.Lock()))
+    with pytest.raises(NoContent, match="The mask finder cannot be told from another one"):
+        case_digest([nameless])
+    assert len(case_digest([nameless], strict=False)) == 16
+    assert nameless.reference_mask.all()
+
+
+def test_a_finder_that_was_changed_searches_again(case):
+    finder = Above(0.1)
+    searched = replace(case, finder=finder)
+    assert searched.reference_mask.all()
+    finder.least = 0.9
+    assert searched.reference_mask is None
+
+
+def test_a_mask_is_the_readers_own(case):
+    own = np.eye(4, dtype=bool)
+    searched = replace(case, finder=lambda image: own)
+    searched.reference_mask[:] = True
+    np.testing.assert_array_equal(searched.reference_mask, np.eye(4))
+    own[:] = True  # the finder's array: now it is another finder
+    assert searched.reference_mask.all()
+    # and with one whose content nobody knows, what was found stays as it was
+    other = np.eye(4, dtype=bool)
+    lock = threading.Lock()
+    kept = replace(case, finder=lambda image: other if lock else None)
+    kept.reference_mask[:] = True
+    other[:] = True
+    np.testing.assert_array_equal(kept.reference_mask, np.eye(4))
+
+
+def test_a_picture_is_searched_once(case):
+    class Counting:
+        """What it counts makes it no other finder."""
+
+        def __init__(self, asked):
+            self.asked = asked
+
+        def __call__(self, image):
+            self.asked.append(image.size)
+            return bright(image)
+
+        def __getstate__(self):
+            return {}
+
+    asked = []
+    for finder in (Counting(asked), Counting(asked)):
+        assert replace(case, finder=finder).reference_mask is None
+    assert asked == [(4, 4)]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from recast_probe.content.digest import NoContent
+from recast_probe.datasets import FileCase
+from recast_probe.errors import InputError
+from recast_probe.metrics import TextMetric
 from recast_probe.pocket.bench import pocket_bench
 from recast_probe.studies import Store, dose_response, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
 from recast_probe.studies.engine.unit_runs import record_key
+from recast_probe.studies.gate import gate
 from tests.studies.test_gate import CASES
 
 LABELS = ["subject", "prompt", "category", "arm"]
@@ -61,3 +68,96 @@ def test_doses_of_other_settings_may_share_a_store(probe, tmp_path):
         scores = [each.loc[at, "colour"] for each, at in zip((found, first), doses, strict=True)]
         assert "factors" in changes or not np.array_equal(*scores), changes
     assert table().equals(first)
+
+
+def half(side, lock=None):
+    """A finder of one half; with a lock it has no content."""
+
+    def find(image):
+        assert lock is None or not lock.locked()
+        left = np.arange(image.width) < image.width // 2
+        return np.tile(left == (side == "left"), (image.height, 1))
+
+    return find
+
+
+class Words(TextMetric):
+    name = "words"
+
+    def __init__(self, value):
+        self.value = value
+
+    def score_text(self, image, prompt):
+        return float(self.value)
+
+    def provenance(self):
+        return {"metric": self.name}
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    file = tmp_path / "fox.png"
+    CASES[0].reference.save(file)
+    return lambda finder=None: FileCase("fox", "in snow", "animal", 0, file, finder=finder)
+
+
+def test_doses_with_another_finder_of_one_name_are_scored_anew(probe, tmp_path, photograph):
+    settings = {"factors": {"bias": [0.5]}, "steps": 2, "progress": False}
+    store = Store(tmp_path / "runs", {"model": "tiny"})
+
+    def identity(of_case, finder, **where):
+        found = dose_response(probe, [photograph(of_case)], finder=finder, **settings, **where)
+        return found.runs["identity"].tolist()
+
+    left, right = half("left"), half("right")
+    seen = []
+    for pair in ((left, left), (left, right), (right, left)):
+        seen.append(identity(*pair, store=store))
+        assert seen[-1] == identity(*pair)
+    assert len({tuple(each) for each in seen}) == 3
+    # a finder without content serves where nothing is stored
+    nameless = half("left", threading.Lock())
+    assert identity(nameless, nameless) == seen[0]
+    for pair in ((nameless, left), (left, nameless)):
+        with pytest.raises(NoContent, match="The mask finder"):
+            identity(*pair, store=store)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "without"),
+    [
+        ("finder", half("left"), half("right"), half("left", threading.Lock())),
+        ("metrics", [Words(1)], [Words(2)], [Words(threading.Lock())]),
+    ],
+)
+def test_an_arm_of_another_finder_or_metric_is_refused(probe, tmp_path, name, one, other, without):
+    def comparison(value):
+        return Comparison(
+            probe, {"full": Arm("full")}, Store(tmp_path, {}), steps=2, **{name: value}
+        )
+
+    comparison(one)
+    comparison(one)
+    with pytest.raises(InputError, match="'full'"):
+        comparison(other)
+    with pytest.raises(NoContent):
+        comparison(without)
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other", "without"),
+    [
+        ("finder", half("left"), half("right"), half("left", threading.Lock())),
+        ("metric", Words(1), Words(2), Words(threading.Lock())),
+    ],
+)
+def test_a_gate_goes_on_with_its_own_finder_and_metric(probe, tmp_path, name, one, other, without):
+    def verdict(value):
+        settings = {"limit": 0.5, "steps": 2, "controls": ["fewer steps"], "progress": False}
+        return gate(probe, CASES[:2], "reuse", out=tmp_path, **settings, **{name: value}).verdict
+
+    assert verdict(one) == verdict(one)
+    with pytest.raises(InputError, match=name):
+        verdict(other)
+    with pytest.raises(NoContent):
+        verdict(without)

@@ -19,8 +19,8 @@ from recast_probe.cost_model import RunPlan
 from recast_probe.datasets import Case
 from recast_probe.errors import InputError
 from recast_probe.interventions.base import Intervention
-from recast_probe.masks import MaskFinder, finder_name
-from recast_probe.metrics import Metric, SetMetric, metrics_of
+from recast_probe.masks import MaskFinder, finder_identity
+from recast_probe.metrics import Metric, SetMetric, metric_settings, metrics_of
 from recast_probe.probe import Probe
 from recast_probe.studies.comparison import FULL, units
 from recast_probe.studies.engine import run_study
@@ -141,12 +141,12 @@ def gate(
             {"budget": budget, "blocks": blocks, "refresh": refresh, "computed": computed}
         ),
         "metric": score,
-        "metrics": [each.provenance() for each in metrics],
+        "metrics": [metric_settings(each) for each in metrics],
         "limit": described(limit),
         "looks": list(sizes),
         "alpha": alpha,
         "order_seed": seed,
-        "finder": None if finder is None else finder_name(finder),
+        "finder": None if finder is None else finder_identity(finder),
         **(settings or {}),
     }
     store = Store(Path(out) / "runs", gate_settings(plans, everything, chosen, given))
