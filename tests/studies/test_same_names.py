@@ -131,17 +131,17 @@ def test_doses_with_another_finder_of_one_name_are_scored_anew(probe, tmp_path, 
     ],
 )
 def test_an_arm_of_another_finder_or_metric_is_refused(probe, tmp_path, name, one, other, without):
-    def comparison(value):
-        return Comparison(
-            probe, {"full": Arm("full")}, Store(tmp_path, {}), steps=2, **{name: value}
-        )
+    def table(value):
+        store = Store(tmp_path, {})
+        made = Comparison(probe, {"full": Arm("full")}, store, steps=2, **{name: value})
+        return run_study(units(CASES[:1]), ["full"], made, store, progress=False)
 
-    comparison(one)
-    comparison(one)
+    first = table(one)
     with pytest.raises(InputError, match="'full'"):
-        comparison(other)
+        table(other)
     with pytest.raises(NoContent):
-        comparison(without)
+        table(without)
+    assert table(one).equals(first)
 
 
 @pytest.mark.parametrize(
