@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import hashlib
+import inspect
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -113,19 +114,38 @@ def globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:
             yield name, known[name]
 
 
-def names_set_by_methods(made: type, apart_from: tuple[str, ...]) -> frozenset[str]:
-    """Attributes of ``self`` that methods of a class store, apart from those of some methods."""
-    classes = made.__mro__
-    return frozenset(name for cls in classes for name in _names_set_by_own_methods(cls, apart_from))
-
-
 @lru_cache(maxsize=256)
-def _names_set_by_own_methods(made: type, apart_from: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(
-        each.argval
-        for name, attribute in vars(made).items()
-        if name not in apart_from
-        for function in functions_of(attribute)
-        for each in dis.get_instructions(function.__code__)
-        if each.opname == "STORE_ATTR"
-    )
+def names_set_in(made: type, methods: frozenset[str]) -> frozenset[str]:
+    """Attributes that methods of a class store, and the methods and properties that these use."""
+    found: set[str] = set()
+    waiting, seen = set(methods), set()
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        for function in _functions_named(made, name, name in found):
+            for each in _instructions(function.__code__):
+                if each.opname == "STORE_ATTR":
+                    # a setter that was passed as a mere getter counts after all
+                    waiting |= {each.argval} - found
+                    found.add(each.argval)
+                elif each.opname in _LOADS_ATTRIBUTE:
+                    waiting |= {each.argval} - seen
+    return frozenset(found)
+
+
+_LOADS_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
+
+
+def _functions_named(made: type, name: str, stored: bool) -> Iterator[FunctionType]:
+    for cls in made.__mro__:
+        attribute = vars(cls).get(name)
+        setter = [] if stored or not isinstance(attribute, property) else [attribute.fset]
+        yield from (inspect.unwrap(f) for f in functions_of(attribute) if f not in setter)
+
+
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    """Of code and of the functions and comprehensions inside it."""
+    yield from dis.get_instructions(code)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _instructions(constant)

@@ -27,7 +27,7 @@ from recast_probe.content.code_digest import (
     globals_of,
     is_installed,
 )
-from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, State
+from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, State, own_config
 from recast_probe.content.tensor_digest import has_content, tensor_content
 from recast_probe.errors import InputError
 
@@ -332,7 +332,9 @@ class Contents:
         kept = [n for n in found if isinstance(getattr(type(value), n, None), cached_property)]
         if type(value).__module__.partition(".")[0] in _LIBRARIES:
             kept += BOOKKEEPING
-        return {name: each for name, each in found.items() if name not in kept}
+        config = own_config(found.get("_internal_dict"))
+        found = {name: each for name, each in found.items() if name not in kept}
+        return found | {f"config {name}": each for name, each in config.items()}
 
     def _reduced(self, value: Any) -> bytes:
         """Through what pickle would write of an object, which is all that it holds."""
