@@ -113,7 +113,7 @@ def is_installed_function(function: FunctionType) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def is_installed_class(made: type) -> bool:
+def is_installed_class(made: Any) -> bool:
     """The same of a class, by the file that its first method was read from."""
     for each in vars(made).values():
         if isinstance(each, FunctionType) and each.__module__ == made.__module__:

@@ -132,6 +132,10 @@ class Contents:
         if kind in SIMPLE_TYPES:
             text = f"{kind.__name__} {value if kind is str else repr(value)}"
             return _short_digest(text) if len(text) < 200 else _text_digest(text)
+        if kind is tuple and len(value) < 5 and SIMPLE_TYPES.issuperset(map(type, value)):
+            text = repr(value)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
+            if len(text) < 200:
+                return _short_tuple_digest(text, value)
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
@@ -181,7 +185,7 @@ class Contents:
             return ModuleContents(self, {"": value}).digest()
         if isinstance(value, type):
             return self.class_(value)
-        made = type(value)
+        made: Any = type(value)
         if isinstance(value, Enum):
             kind = versioned(made) if is_installed_class(made) else made
             return self.of("enum", kind, value.name, value.value)
@@ -216,9 +220,10 @@ class Contents:
 
     @staticmethod
     def _by_repr(value: Any) -> bytes:
-        kind = next(each for each in type(value).__mro__ if each in _BY_REPR)
-        # not as a subclass may write itself
-        show: Any = repr if is_installed_class(type(value)) else kind.__repr__
+        made: Any = type(value)
+        kind = next(each for each in made.__mro__ if each in _BY_REPR)
+        # not as a user's class may write itself
+        show: Any = repr if is_installed_class(made) else kind.__repr__
         text = f"{kind.__name__} {kind.__str__(value) if kind is str else show(value)}"
         return _short_digest(text) if len(text) < 200 else _text_digest(text)
 
@@ -400,7 +405,8 @@ class Contents:
     @staticmethod
     def _made(value: Any) -> list[type]:
         """The class of an object, where it is a user's and does what its code says."""
-        return [] if is_installed_class(type(value)) else [type(value)]
+        made: Any = type(value)
+        return [] if is_installed_class(made) else [made]
 
 
 def _slots(made: type) -> Iterator[str]:
@@ -411,6 +417,12 @@ def _slots(made: type) -> Iterator[str]:
             yield f"_{made.__name__.lstrip('_')}{name}"
         elif name not in ("__dict__", "__weakref__"):
             yield name
+
+
+@lru_cache(maxsize=2**14)
+def _short_tuple_digest(text: str, value: tuple[Any, ...]) -> bytes:
+    """Of a tuple of simple values, as in vocabularies, where the same come at every run."""
+    return Contents().of("sequence", *value)
 
 
 def content_digest(value: Any) -> str:
