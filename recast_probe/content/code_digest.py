@@ -133,7 +133,7 @@ def _version(root: str) -> str:
         names = sorted(set(_distributions().get(root, ())))
     file = getattr(sys.modules.get(root), "__file__", None)
     versions = [f"{name} {metadata.version(name)}" for name in names]
-    return ", ".join(versions) or (_files_digest(file) if file else "")
+    return ", ".join(versions) or (_files_digest(file) if file and Path(file).is_file() else "")
 
 
 _distributions = lru_cache(metadata.packages_distributions)
@@ -166,7 +166,8 @@ def source_of(module: str, file: str | None = None) -> str:
     file = file or first
     if file is None or is_installed(module, file):
         return version_of(module)
-    return _files_digest(first if first and _is_package(first) else file)
+    whole = first and _is_package(first) and not is_installed(root, first)
+    return _files_digest(first if first and whole else file)
 
 
 def _is_package(file: str) -> bool:
@@ -239,7 +240,8 @@ def _imports(code: CodeType) -> frozenset[tuple[int, str]]:
     for each in _instructions(code):
         if each.opname == "IMPORT_NAME":  # after how many packages up it begins, and what it takes
             found.add((last[-2], each.argval))
-        last = [*last[-1:], each.argval]
+        if each.opname not in _BESIDES:
+            last = [*last[-1:], each.argval]
     return frozenset(found)
 
 

@@ -26,6 +26,7 @@ from recast_probe.content.code_digest import (
     functions_of,
     globals_of,
     imports_of,
+    is_installed,
     is_installed_class,
     is_installed_function,
     source_of,
@@ -58,8 +59,11 @@ _BY_REPR = (
     datetime.timedelta,
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_FOR_USE = (torch.Tensor, torch.Generator, Image.Image, PurePath)
 _METHODS = (types.FunctionType, property, cached_property)
 _PLACES = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# what functools.singledispatch remembers of its calls
+_DISPATCHED = ("_clear_cache", "cache_token", "dispatch_cache")
 _MAKING = {"__init__", "__setstate__", "__getstate__"}
 # whose objects also remember where they came from
 _LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
@@ -91,7 +95,8 @@ def name_of(made: Any) -> str:
 
 def versioned(made: Any) -> str:
     """``name_of``, with the version of a package that does not take part in every result."""
-    version = version_of(getattr(made, "__module__", None))
+    module = getattr(made, "__module__", None)
+    version = version_of(module) if is_installed(module) else ""
     return f"{name_of(made)} {version}" if version else name_of(made)
 
 
@@ -194,7 +199,8 @@ class Contents:
             return self._code(value) or self._object(value)
         if is_installed_class(made):
             return held
-        own = self.attributes(value) or {}
+        # these remember how they were used
+        own = {} if isinstance(value, _FOR_USE) else self.attributes(value) or {}
         return self.join("object", [self.class_(made), held, self.named("attributes", own)])
 
     def _held(self, value: Any) -> bytes | None:
@@ -299,19 +305,23 @@ class Contents:
         return None
 
     def _function(self, value: types.FunctionType) -> bytes:
-        own = {name: v for name, v in vars(value).items() if name != "__wrapped__"}
+        module = value.__globals__.get("__name__")
+        left_out = _DISPATCHED if module == "functools" else ()
+        own = {n: v for n, v in vars(value).items() if n not in ("__wrapped__", *left_out)}
         parts: dict[str, Any] = {
             "defaults": value.__defaults__,
             "keyword defaults": value.__kwdefaults__,
             "attributes": own,
         }
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            if name in left_out:
+                continue
             try:
                 parts[f"{name} of its surroundings"] = cell.cell_contents
             except ValueError:  # not filled yet
                 parts[f"{name} of its surroundings"] = None
         if is_installed_function(value):
-            parts["version"] = version_of(value.__module__) or None
+            parts["version"] = version_of(module) or None
         else:
             parts |= {f"global {name}": found for name, found in globals_of(value)}
             parts |= {f"import {name}": _source(name) for name in imports_of(value)}
