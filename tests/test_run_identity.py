@@ -46,6 +46,25 @@ def set_shift(pipe):
     pipe.scheduler.set_shift(7.0)
 
 
+class Powered(diffusers.FlowMatchEulerDiscreteScheduler):
+    def set_power(self, power):
+        self.power = power
+
+
+def own_scheduler(pipe):
+    pipe.scheduler = Powered.from_config(pipe.scheduler.config)
+    pipe.scheduler.set_power(1.0)
+
+
+def own_scheduler_set(pipe):
+    own_scheduler(pipe)
+    pipe.scheduler.set_power(3.0)
+
+
+def image_processor(pipe):
+    pipe.image_processor.register_to_config(do_normalize=False)
+
+
 def tiling(pipe):
     pipe.vae.enable_tiling()
 
@@ -112,6 +131,9 @@ CHANGES = (
     buffer_of_text_encoder,
     scheduler_shift,
     set_shift,
+    own_scheduler,
+    own_scheduler_set,
+    image_processor,
     tiling,
     method_of_the_pipeline,
     other_scheduler,
@@ -168,6 +190,46 @@ def test_runs_leave_the_identity_as_it_was(name):
         assert run.provenance["model"]["identity"] == before
     assert pipeline_identity(pipe) == before
     assert pipeline_identity(copy.deepcopy(pipe)) == before
+
+
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "SASolverScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+
+
+def two_steps(scheduler):
+    scheduler.set_timesteps(2)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    sample = torch.ones(1, 4, 8, 8)
+    for time in scheduler.timesteps:
+        if hasattr(scheduler, "scale_model_input"):
+            sample = scheduler.scale_model_input(sample, time)
+        sample = scheduler.step(sample, time, sample)[0]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_steps_leave_the_identity_as_it_was(name):
+    pipe = tiny.build_tiny_pipeline()
+    pipe.scheduler = getattr(diffusers, name)()
+    before = pipeline_identity(pipe)
+    two_steps(pipe.scheduler)
+    assert pipeline_identity(pipe) == before
 
 
 def test_another_process_finds_the_same():

@@ -16,8 +16,9 @@ from recast_probe.content.digest import SIMPLE, NoContent, content_digest, name_
 def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
     """A value in JSON's own types, for people and for telling it from any other.
 
-    Simple values, lists and mappings stay; anything else becomes {"is": what it is in words,
-    "sha256": its ``content_digest``}.
+    Simple values, lists and mappings stay, but a mapping with keys that are no text becomes
+    {"is": "mapping", "items": pairs of a key and a value}, and numbers that are not finite become
+    text; anything else becomes {"is": what it is in words, "sha256": its ``content_digest``}.
 
     Args:
         strict: refuse what has no content, as needed where results are stored; else its "sha256"
@@ -32,10 +33,14 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
     if isinstance(value, SIMPLE):
         return value
     if isinstance(value, Mapping):
-        return {
-            str(key): described(item, strict=strict, name=f"{name}[{key!r}]")
+        items = [
+            (key, described(item, strict=strict, name=f"{name}[{key!r}]"))
             for key, item in value.items()
-        }
+        ]
+        if all(isinstance(key, str) for key, _ in items):
+            return {str(key): item for key, item in items}
+        pairs = [[described(key, strict=strict, name=f"A key of {name}"), i] for key, i in items]
+        return {"is": "mapping", "items": sorted(pairs, key=lambda pair: repr(pair[0]))}
     if isinstance(value, list | tuple):
         return [
             described(item, strict=strict, name=f"{name}[{number}]")

@@ -13,7 +13,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import cached_property, lru_cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,14 @@ from recast_probe.content.code_digest import (
     code_tree,
     functions_of,
     globals_of,
+    imports_of,
     is_installed,
+    is_installed_class,
+    is_installed_function,
+    source_of,
+    version_of,
 )
-from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, State
+from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, State, own_config
 from recast_probe.content.tensor_digest import has_content, tensor_content
 from recast_probe.errors import InputError
 
@@ -54,6 +59,11 @@ _BY_REPR = (
     datetime.timedelta,
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
+_FOR_USE = (torch.Tensor, torch.Generator, Image.Image, PurePath)
+_METHODS = (types.FunctionType, property, cached_property)
+_PLACES = (types.MemberDescriptorType, types.GetSetDescriptorType)
+# what functools.singledispatch remembers of its calls
+_DISPATCHED = ("_clear_cache", "cache_token", "dispatch_cache")
 _MAKING = {"__init__", "__setstate__", "__getstate__"}
 # whose objects also remember where they came from
 _LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
@@ -83,6 +93,27 @@ def name_of(made: Any) -> str:
     return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', repr(type(made)))}"
 
 
+def versioned(made: Any) -> str:
+    """``name_of``, with the version of a package that does not take part in every result."""
+    module = getattr(made, "__module__", None)
+    version = version_of(module) if is_installed(module) else ""
+    return f"{name_of(made)} {version}" if version else name_of(made)
+
+
+def _source(module: str, file: str | None = None) -> str:
+    try:
+        return source_of(module, file)
+    except OSError as error:
+        raise NoContent(f"the file of the module {module} ({error})") from error
+
+
+def _decides(name: str, attribute: Any) -> bool:
+    """Whether an attribute of a class, no method, can decide what its objects do."""
+    if isinstance(attribute, _PLACES) or name == "_abc_impl":
+        return False
+    return not name.startswith("__") or callable(attribute) or bool(functions_of(attribute))
+
+
 class Contents:
     """Digests of values; those met before are looked up, so it serves one moment only.
 
@@ -106,13 +137,15 @@ class Contents:
         if kind in SIMPLE_TYPES:
             text = f"{kind.__name__} {value if kind is str else repr(value)}"
             return _short_digest(text) if len(text) < 200 else _text_digest(text)
+        if kind is tuple and len(value) < 5 and SIMPLE_TYPES.issuperset(map(type, value)):
+            text = repr(value)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
+            if len(text) < 200:
+                return _short_tuple_digest(text, value)
         known = self._known.get(id(value))
         if known is not None:
             return known[1]
-        if isinstance(value, _BY_REPR) and not isinstance(value, Enum):
-            kind = next(each for each in kind.__mro__ if each in _BY_REPR)
-            text = f"{kind.__name__} {kind.__str__(value) if kind is str else repr(value)}"
-            return _short_digest(text) if len(text) < 200 else _text_digest(text)
+        if kind in _BY_REPR:
+            return self._by_repr(value)
         if id(value) in self._open:  # a cycle: how far back it leads
             return self.of("cycle", len(self._open) - self._open.index(id(value)))
         self._open.append(id(value))
@@ -153,29 +186,52 @@ class Contents:
             return self.of("module", self.modules[id(value)])
         if isinstance(value, State):
             return self.join("state", [self.class_(value.made), self.named("", value.attributes)])
+        if isinstance(value, torch.nn.Module):
+            return ModuleContents(self, {"": value}).digest()
+        if isinstance(value, type):
+            return self.class_(value)
+        made: Any = type(value)
+        if isinstance(value, Enum):
+            kind = versioned(made) if is_installed_class(made) else made
+            return self.of("enum", kind, value.name, value.value)
+        held = self._held(value)
+        if held is None:
+            return self._code(value) or self._object(value)
+        if is_installed_class(made):
+            return held
+        # these remember how they were used
+        own = {} if isinstance(value, _FOR_USE) else self.attributes(value) or {}
+        return self.join("object", [self.class_(made), held, self.named("attributes", own)])
+
+    def _held(self, value: Any) -> bytes | None:
+        """Digest of what a container, a number or a text holds, whatever its class; None for
+        anything else."""
         if isinstance(value, list | tuple):
             return self.of("sequence", *value)
         if isinstance(value, dict | Mapping):
             return self.named("mapping", value)
         if isinstance(value, torch.Tensor):
             return self.tensor(value)
-        if isinstance(value, torch.nn.Module):
-            return ModuleContents(self, {"": value}).digest()
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value)
         if isinstance(value, Image.Image):
             return self._picture(value)
         if isinstance(value, torch.Generator):
             return self.of("generator", str(value.device), value.get_state())
-        if isinstance(value, Enum):
-            return self.of("enum", name_of(type(value)), value.name)
         if isinstance(value, PurePath):
             return self.of("path", str(value))
         if isinstance(value, set | frozenset):
             return self.join("set", sorted(self(each) for each in value))
-        if isinstance(value, type):
-            return self.class_(value)
-        return self._code(value) or self._object(value)
+        return self._by_repr(value) if isinstance(value, _BY_REPR) else None
+
+    @staticmethod
+    def _by_repr(value: Any) -> bytes:
+        made: Any = type(value)
+        kind = next(each for each in made.__mro__ if each in _BY_REPR)
+        # not as a user's class may write itself
+        show: Any = repr if is_installed_class(made) else kind.__repr__
+        text = f"{kind.__name__} {kind.__str__(value) if kind is str else show(value)}"
+        return _short_digest(text) if len(text) < 200 else _text_digest(text)
 
     def tensor(self, value: torch.Tensor) -> bytes:
         """Digest of a tensor; of a tensor subclass, through the tensors it is made of."""
@@ -204,6 +260,9 @@ class Contents:
     def _array(self, value: Any) -> bytes:
         if isinstance(value, np.generic) and isinstance(value.item(), bool | int | float | str):
             return self(value.item())
+        if isinstance(value, np.ma.MaskedArray):
+            mask = np.ma.getmaskarray(value)
+            return self.of("masked array", value.data, mask, value.fill_value)
         array = np.asarray(value)
         if array.dtype.hasobject:
             return self.of("array", array.shape, array.tolist())
@@ -234,7 +293,7 @@ class Contents:
         if isinstance(value, types.BuiltinFunctionType):
             owner = value.__self__
             if owner is None or isinstance(owner, types.ModuleType):
-                return self.of("built in", name_of(value))
+                return self.of("built in", versioned(value))
             return self.of("built in", value.__name__, owner)
         if isinstance(value, types.WrapperDescriptorType | types.MethodDescriptorType):
             return self.of("built in", name_of(value))
@@ -246,37 +305,41 @@ class Contents:
         return None
 
     def _function(self, value: types.FunctionType) -> bytes:
-        own = {name: v for name, v in vars(value).items() if name != "__wrapped__"}
+        module = value.__globals__.get("__name__")
+        left_out = _DISPATCHED if module == "functools" else ()
+        own = {n: v for n, v in vars(value).items() if n not in ("__wrapped__", *left_out)}
         parts: dict[str, Any] = {
             "defaults": value.__defaults__,
             "keyword defaults": value.__kwdefaults__,
             "attributes": own,
         }
         for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            if name in left_out:
+                continue
             try:
                 parts[f"{name} of its surroundings"] = cell.cell_contents
             except ValueError:  # not filled yet
                 parts[f"{name} of its surroundings"] = None
-        if not is_installed(value.__module__):
+        if is_installed_function(value):
+            parts["version"] = version_of(module) or None
+        else:
             parts |= {f"global {name}": found for name, found in globals_of(value)}
+            parts |= {f"import {name}": _source(name) for name in imports_of(value)}
         parts = {name: part for name, part in parts.items() if part is not None}
         return self.join("function", [code_digest(value.__code__), self.named("parts", parts)])
 
     def _python_module(self, value: types.ModuleType) -> bytes:
         file = getattr(value, "__file__", None)
-        if file is None or is_installed(value.__name__):
+        if file is None:
             return self.of("python module", value.__name__)
-        try:
-            return self.of("python module", value.__name__, Path(file).read_bytes())
-        except OSError as error:
-            raise NoContent(f"the file of the module {value.__name__} ({error})") from error
+        return self.of("python module", value.__name__, _source(value.__name__, file))
 
     def class_(self, value: type) -> bytes:
         """Digest of a class: its name, and the code of its methods and its bases' as it is now."""
         if value in self._classes:
             return self._classes[value]
         self._classes[value] = self.of("class", name_of(value))  # where a method leads back to it
-        installed = is_installed(value.__module__)
+        installed, enum = is_installed_class(value), issubclass(value, Enum)
         found = []
         for name, attribute in vars(value).items():
             functions = functions_of(attribute)
@@ -284,12 +347,14 @@ class Contents:
                 # what only makes objects says nothing of one that is there; torch.compile tags it
                 if name not in _MAKING:
                     found += [self(name) + code_tree(each) for each in functions]
-            elif functions:
+            elif functions and isinstance(attribute, _METHODS):
                 found.append(self(name) + self.of("methods", *functions))
-            elif not name.startswith("__") and isinstance(attribute, (*SIMPLE, list, tuple, dict)):
+            elif _decides(name, attribute) and not (enum and name.startswith("_")):
                 found.append(self(name) + self(attribute))
         bases = [self.class_(each) for each in value.__bases__ if each is not object]
-        parts = [self(name_of(value)), *sorted(found), *bases]
+        if not is_installed_class(type(value)):
+            bases.append(self.class_(type(value)))
+        parts = [self(versioned(value) if installed else name_of(value)), *sorted(found), *bases]
         self._classes[value] = self.join("class", parts)
         return self._classes[value]
 
@@ -319,12 +384,7 @@ class Contents:
     def attributes(value: Any) -> dict[str, Any] | None:
         """Attributes of an object, without what is only kept from an earlier use; None: it has no
         place for any."""
-        slots = {
-            name
-            for each in type(value).__mro__
-            for name in _as_tuple(vars(each).get("__slots__", ()))
-            if name not in ("__dict__", "__weakref__")
-        }
+        slots = {name for each in type(value).__mro__ for name in _slots(each)}
         if not hasattr(value, "__dict__") and not slots:
             return None
         found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
@@ -332,7 +392,9 @@ class Contents:
         kept = [n for n in found if isinstance(getattr(type(value), n, None), cached_property)]
         if type(value).__module__.partition(".")[0] in _LIBRARIES:
             kept += BOOKKEEPING
-        return {name: each for name, each in found.items() if name not in kept}
+        config = own_config(found.get("_internal_dict"))
+        found = {name: each for name, each in found.items() if name not in kept}
+        return found | {f"config {name}": each for name, each in config.items()}
 
     def _reduced(self, value: Any) -> bytes:
         """Through what pickle would write of an object, which is all that it holds."""
@@ -342,14 +404,35 @@ class Contents:
         except Exception as error:  # pickling may raise anything
             raise NoContent(f"{name_of(type(value))} ({error})") from error
         if isinstance(state, str):
-            return self.of("named", getattr(value, "__module__", ""), state)
+            return self.of("named", getattr(value, "__module__", ""), state, *self._made(value))
         made, arguments, *more = tuple(state)
         inside: list[Any] = [list(each) if isinstance(each, Iterator) else each for each in more]
-        return self.of("reduced", name_of(type(value)), name_of(made), arguments, inside)
+        if isinstance(made, types.FunctionType) and not is_installed_function(made):
+            inside.append(made)
+        own = self._made(value)
+        return self.of("reduced", versioned(type(value)), versioned(made), arguments, inside, *own)
+
+    @staticmethod
+    def _made(value: Any) -> list[type]:
+        """The class of an object, where it is a user's and does what its code says."""
+        made: Any = type(value)
+        return [] if is_installed_class(made) else [made]
 
 
-def _as_tuple(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def _slots(made: type) -> Iterator[str]:
+    """Names of the places that a class gives its objects, as they are to be asked for."""
+    slots = vars(made).get("__slots__", ())
+    for name in (slots,) if isinstance(slots, str) else slots:
+        if name.startswith("__") and not name.endswith("__"):
+            yield f"_{made.__name__.lstrip('_')}{name}"
+        elif name not in ("__dict__", "__weakref__"):
+            yield name
+
+
+@lru_cache(maxsize=2**14)
+def _short_tuple_digest(text: str, value: tuple[Any, ...]) -> bytes:
+    """Of a tuple of simple values, as in vocabularies, where the same come at every run."""
+    return Contents().of("sequence", *value)
 
 
 def content_digest(value: Any) -> str:

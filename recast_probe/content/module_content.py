@@ -72,6 +72,13 @@ _APART = {*_MODULE, *_MOVING, "_hf_hook", "_old_forward", "_diffusers_hook", "fo
 _LEFT_OUT = frozenset(_APART | BOOKKEEPING)
 
 
+def own_config(config: Any) -> dict[str, Any]:
+    """Of the config that diffusers keeps for an object, all but where it came from."""
+    if not isinstance(config, Mapping):
+        return {}
+    return {str(k): v for k, v in config.items() if not str(k).startswith("_")}
+
+
 def named_weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """All parameters and buffers, by name; those that accelerate keeps elsewhere are fetched.
 
@@ -160,6 +167,7 @@ class ModuleContents:
             "diffusers": _acting_hooks(diffusers_hooks(module)),
             "compiled": compiled_in_place(module),
         }
+        facts["config"] = own_config(own.get("_internal_dict"))
         found |= {f" {fact}": value for fact, value in facts.items() if value}
         return State(type(module), found)
 

@@ -7,18 +7,38 @@ into a weight, sets the scale of an adapter or puts in another scheduler has ano
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from recast_probe._utils.compat import execution_device, forward_hooks_everywhere
 from recast_probe._utils.provenance import attention_backend
-from recast_probe.content.code_digest import names_set_by_methods
+from recast_probe.content.code_digest import names_set_in
 from recast_probe.content.description import described
 from recast_probe.content.digest import Contents, NoContent, name_of
-from recast_probe.content.module_content import BOOKKEEPING, ModuleContents
+from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, own_config
 from recast_probe.errors import InputError
+
+# what a pipeline calls of its scheduler; what a user's other methods set is a setting
+_IN_A_RUN = frozenset(
+    (
+        "add_noise",
+        "add_noise_to_input",
+        "batch_step_no_noise",
+        "convert_model_output",
+        "dpm_solver_first_order_update",
+        "index_for_timestep",
+        "scale_model_input",
+        "scale_noise",
+        "set_begin_index",
+        "set_sigmas",
+        "set_timesteps",
+        "step",
+        "step_correct",
+        "step_pred",
+        "undo_step",
+    )
+)
 
 
 def model_fingerprint(pipeline: Any) -> str:
@@ -112,9 +132,9 @@ def _without_weights(part: Any) -> Any:
     if not hasattr(part, "set_timesteps"):
         return part
     kind: Any = type(part)
-    left = names_set_by_methods(kind, ("__init__", "set_shift"))
-    own = {name: v for name, v in vars(part).items() if name == "_shift" or name not in left}
-    return {"class": type(part), **{n: v for n, v in own.items() if n not in BOOKKEEPING}}
+    # a list that two of them write into
+    left = names_set_in(kind, _IN_A_RUN) | BOOKKEEPING | {"timestep_list"}
+    return {"class": kind, **{n: value for n, value in vars(part).items() if n not in left}}
 
 
 def _scheduler(pipeline: Any) -> dict[str, Any] | None:
@@ -127,10 +147,7 @@ def _scheduler(pipeline: Any) -> dict[str, Any] | None:
 
 def _config(part: Any) -> dict[str, Any]:
     """The config that diffusers keeps for a part, without where it came from."""
-    config = getattr(part, "config", None)
-    if not isinstance(config, Mapping):
-        return {}
-    return {str(k): v for k, v in config.items() if not str(k).startswith("_")}
+    return own_config(getattr(part, "config", None))
 
 
 def _attention(transformer: torch.nn.Module) -> dict[str, Any]:
