@@ -79,7 +79,7 @@ What the [studies](study.md) show on the bundled model, each with a page of its 
 The [IP-Adapter](adapter.md) has one, too. These are results about a small model on composed \
 scenes; numbers do not transfer to the 12 B model, where the same commands run with `--model`. \
 Every page names the command that wrote it. What was found on the first edition of the weights is \
-in [a page of its own](findings-first-edition.md), with the analyses that were not run again yet.
+in [a page of its own](findings-first-edition.md).
 
 This page is written by `python -m analyses.findings --markdown docs/findings.md`, from the files \
 that the scripts wrote with `--measured` ([measured](measured))."""
