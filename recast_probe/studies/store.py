@@ -60,8 +60,8 @@ class Store:
             steps, seeds. Records of other settings are never mixed in.
 
     Raises:
-        InputError: no folder can be made there, it holds a study with other settings, or
-            `study.json` is damaged.
+        InputError: no folder can be made there, it holds a study with other settings, its
+            `study.json` is damaged, or settings that are not JSON, such as NaN.
 
     Examples:
         >>> import tempfile
@@ -75,7 +75,7 @@ class Store:
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
-        self.settings = _plain(settings)
+        self.settings = plain(dict(settings))
         self._study = digest(self.settings)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ class Store:
             return None
         if not whole:
             return None
-        if settings is not None and (other := differences(before, _plain(settings))):
+        if settings is not None and (other := differences(before, plain(dict(settings)))):
             name, (was, now) = next(iter(other.items()))
             raise InputError(
                 f"The run {dict(key)} in {self.folder} was made with other settings "
@@ -194,9 +194,9 @@ class Store:
         facts = {
             "key": dict(key),
             "study": self._study,
-            "values": _plain(values),
-            "provenance": _plain(provenance or {}),
-            "settings": None if settings is None else _plain(settings),
+            "values": plain(without_nan(dict(values))),
+            "provenance": plain(without_nan(dict(provenance or {}))),
+            "settings": None if settings is None else plain(dict(settings)),
         }
         record = self._path(key, ".json")
         for path in (record, *(self._path(key, suffix) for suffix in files or {})):
@@ -229,10 +229,6 @@ class Store:
         """Readable, and safe whatever the key holds; a digest keeps like names apart."""
         readable = "-".join(re.sub(r"[^A-Za-z0-9]+", "-", part).strip("-") for part in key.values())
         return self.folder / f"{readable[:80]}-{digest(plain(dict(key)))[:10]}{suffix}"
-
-
-def _plain(settings: Mapping[str, Any]) -> Any:
-    return plain(without_nan(dict(settings)))
 
 
 def differences(one: Any, other: Any, name: str = "") -> dict[str, tuple[Any, Any]]:
