@@ -11,12 +11,12 @@ import pytest
 from recast_probe.content.digest import NoContent
 from recast_probe.datasets import FileCase
 from recast_probe.errors import InputError
-from recast_probe.metrics import TextMetric
 from recast_probe.pocket.bench import pocket_bench
 from recast_probe.studies import Store, dose_response, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
 from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.gate import gate
+from tests.metrics.test_settings import Words
 from tests.studies.test_gate import CASES
 
 LABELS = ["subject", "prompt", "category", "arm"]
@@ -79,19 +79,6 @@ def half(side, lock=None):
         return np.tile(left == (side == "left"), (image.height, 1))
 
     return find
-
-
-class Words(TextMetric):
-    name = "words"
-
-    def __init__(self, value):
-        self.value = value
-
-    def score_text(self, image, prompt):
-        return float(self.value)
-
-    def provenance(self):
-        return {"metric": self.name}
 
 
 @pytest.fixture
