@@ -17,6 +17,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, Dinov2Config, Dinov2Model
 
+from recast_probe.metrics import TextMetric
 from recast_probe.metrics.faces import TEMPLATE
 
 # As published with facebook/dinov2-base and openai/clip-vit-large-patch14; the second in the
@@ -169,3 +170,18 @@ def _save(graph: onnx.GraphProto, path: Path) -> None:
     model.ir_version = 9
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+class Words(TextMetric):
+    """The same value for every picture, of which its provenance tells nothing."""
+
+    name = "words"
+
+    def __init__(self, value):
+        self.value = value
+
+    def score_text(self, image, prompt):
+        return float(self.value)
+
+    def provenance(self):
+        return {"metric": self.name}

@@ -11,24 +11,12 @@ from PIL import Image
 from recast_probe import metrics
 from recast_probe.content.digest import NoContent
 from recast_probe.errors import InputError
-from recast_probe.metrics import ImageMetric, TextMetric, metric_settings
+from recast_probe.metrics import ImageMetric, metric_settings
 from recast_probe.metrics.faces.onnx_file import OnnxFile
 from recast_probe.metrics.metric_types import Whole
 from recast_probe.metrics.mobilenet import MobileNetV2
 from tests import tiny_metrics
-
-
-class Words(TextMetric):
-    name = "words"
-
-    def __init__(self, value):
-        self.value = value
-
-    def score_text(self, image, prompt):
-        return float(self.value)
-
-    def provenance(self):
-        return {"metric": self.name}
+from tests.tiny_metrics import Words
 
 
 def other_code(value):

@@ -16,8 +16,8 @@ from recast_probe.studies import Store, dose_response, run_study
 from recast_probe.studies.comparison import Arm, Comparison, units
 from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.gate import gate
-from tests.metrics.test_settings import Words
 from tests.studies.test_gate import CASES
+from tests.tiny_metrics import Words
 
 LABELS = ["subject", "prompt", "category", "arm"]
 
