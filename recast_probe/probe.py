@@ -244,6 +244,10 @@ class Probe:
         """
         return pipeline_identity(self.pipe, strict=strict)
 
+    def content_facts(self) -> dict[str, Any]:
+        """By what a function that uses this probe is told from another: not what a run left."""
+        return self.identity()
+
     def layout(
         self, image: ImageSources, prompt: str | None = None, **pipeline_arguments: Any
     ) -> TokenLayout:

@@ -117,9 +117,9 @@ def is_installed_class(made: Any) -> bool:
     """The same of a class, by the file that its first method was read from."""
     for each in vars(made).values():
         if isinstance(each, FunctionType) and each.__module__ == made.__module__:
-            if each.__code__.co_filename.startswith("<"):  # generated, as by a dataclass
-                continue
-            return is_installed_function(each)
+            each = inspect.unwrap(each)
+            if not each.__code__.co_filename.startswith("<"):  # generated, as by a dataclass
+                return is_installed_function(each)
     return is_installed(made.__module__)
 
 

@@ -55,7 +55,8 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
             raise NoContent(
                 f"{name or 'A value'} cannot be told from another one by its content ({error}), so "
                 "results that depend on it cannot be stored. Give plain functions, numbers, arrays "
-                "or objects of them (or the metric a metric_name), or run without a folder."
+                "or objects of them, leave out the rest in its __getstate__ (or give a metric a "
+                "metric_name), or run without a folder."
             ) from error
         digest = None
     return {"is": _in_words(value), "sha256": digest}
@@ -63,14 +64,14 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
 
 def foreign_content(value: Any) -> dict[str, Any]:
     """What an object of a user's class, or a user's function, is by its content, as
-    {"content": ...}; nothing for this package's own.
+    {"its content": ...}; nothing for this package's own.
 
     The settings that a user's object tells do not say what it does: a class of the same name may
     do something else tomorrow. This package's own are told by its version.
     """
     made = value if isinstance(value, types.FunctionType) else type(value)
     own = made.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return {} if own else {"content": described(value)}
+    return {} if own else {"its content": described(value)}
 
 
 def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:

@@ -191,6 +191,8 @@ class Contents:
         if isinstance(value, type):
             return self.class_(value)
         made: Any = type(value)
+        if hasattr(made, "content_facts"):
+            return self.of("facts", name_of(made), value.content_facts())
         if isinstance(value, Enum):
             kind = versioned(made) if is_installed_class(made) else made
             return self.of("enum", kind, value.name, value.value)
@@ -221,7 +223,8 @@ class Contents:
         if isinstance(value, PurePath):
             return self.of("path", str(value))
         if isinstance(value, set | frozenset):
-            return self.join("set", sorted(self(each) for each in value))
+            # each by itself: what was met before depends on their order, which is another each time
+            return self.join("set", sorted(Contents(self.modules)(each) for each in value))
         return self._by_repr(value) if isinstance(value, _BY_REPR) else None
 
     @staticmethod
@@ -339,6 +342,8 @@ class Contents:
         if value in self._classes:
             return self._classes[value]
         self._classes[value] = self.of("class", name_of(value))  # where a method leads back to it
+        if value.__module__ == "builtins":  # nnsight hangs a method on object
+            return self._classes[value]
         installed, enum = is_installed_class(value), issubclass(value, Enum)
         found = []
         for name, attribute in vars(value).items():
@@ -350,7 +355,10 @@ class Contents:
             elif functions and isinstance(attribute, _METHODS):
                 found.append(self(name) + self.of("methods", *functions))
             elif _decides(name, attribute) and not (enum and name.startswith("_")):
-                found.append(self(name) + self(attribute))
+                # a member leads back to its class
+                member = enum and isinstance(attribute, value)
+                told = [attribute.name, attribute.value] if member else attribute
+                found.append(self(name) + self(told))
         bases = [self.class_(each) for each in value.__bases__ if each is not object]
         if not is_installed_class(type(value)):
             bases.append(self.class_(type(value)))

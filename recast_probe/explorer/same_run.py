@@ -61,7 +61,7 @@ def without_recording(settings: Any) -> list[dict[str, Any]] | None:
     return [
         each
         for each in settings
-        if isinstance(each, dict) and (each.get("name") not in RECORDING or "content" in each)
+        if isinstance(each, dict) and (each.get("name") not in RECORDING or "its content" in each)
     ]
 
 

@@ -34,7 +34,7 @@ def describe_setting(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _by_name(value)
     if isinstance(value, set | frozenset):
-        value = sorted(value, key=repr)
+        return sorted(map(describe_setting, value), key=repr)
     if isinstance(value, list | tuple | range) or (
         isinstance(value, np.ndarray) and value.ndim == 1
     ):
@@ -44,8 +44,11 @@ def describe_setting(value: Any) -> Any:
 
 def _by_name(value: Any) -> dict[str, Any]:
     """Class and settings: the fields of a dataclass, or else all attributes."""
-    own = [each.name for each in fields(value)] if is_dataclass(value) else [*vars(value)]
-    settings = {name: describe_setting(getattr(value, name)) for name in own}
+    if is_dataclass(value):
+        own = [each.name for each in fields(value)]
+        settings = {name: describe_setting(getattr(value, name)) for name in own}
+    else:  # which may lead back to it
+        settings = {name: described(each) for name, each in vars(value).items()}
     return {"name": type(value).__name__, **settings, **foreign_content(value)}
 
 

@@ -124,6 +124,11 @@ class Comparison:
         # one mask search for each image: all arms of a case share the full run's output
         self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
+        # as they are now: some fill themselves when they are first used
+        self._scored_by = {
+            "metrics": [metric_settings(each) for each in per_run(self.metrics)],
+            "masks": None if finder is None else finder_identity(finder),
+        }
 
     def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
         """By arm, what decides its runs and the values that are kept of them; see `run_study`."""
@@ -131,12 +136,11 @@ class Comparison:
         return {name: self._settings(name) | {"model": model} for name in arms}
 
     def _settings(self, name: str) -> dict[str, Any]:
-        arm, finder = self.arms[name], self.finder
+        arm = self.arms[name]
         return {
             **described(arm),
+            **self._scored_by,
             "steps": self.steps if arm.steps is None else arm.steps,
-            "metrics": [metric_settings(each) for each in per_run(self.metrics)],
-            "masks": None if finder is None else finder_identity(finder),
             "profiled": name in self.profiled,
         }
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
+import os
 import runpy
 import subprocess
 import sys
 import types
 
 import pytest
+import torch
 
+import recast_probe as rp
 from recast_probe.content.description import described
 from recast_probe.content.digest import NoContent, content_digest
+from recast_probe.testing import tiny
 
 
 def made(code, name="m"):
@@ -32,7 +36,14 @@ REDUCED = (
     "    def __call__(self, image): return {}\n"
     "    def __reduce__(self): return make, (self.w,)\nm = M(3)"
 )
+DECORATED = (
+    "import torch\nclass M:\n    W = {}\n    @torch.no_grad()\n"
+    "    def __call__(self, image): return self.W\nm = M()"
+)
+DATACLASS = "import dataclasses\n@dataclasses.dataclass\nclass M:\n    W = {}\nm = M()"
 CHANGED = {
+    "class whose method is decorated by a package": DECORATED,
+    "dataclass without methods of its own": DATACLASS,
     "array of a class": METRIC.format("np.array([{}])"),
     "set of a class": METRIC.format("frozenset([{}])"),
     "NumPy integer of a class": METRIC.format("np.int64({})"),
@@ -200,3 +211,47 @@ def test_keys_that_are_no_text_are_described_as_what_they_are():
         "items": [[1, {"c": None}], [2, "b"]],
     }
     assert described({1: 0, "1": 0})["items"] == [["1", 0], [1, 0]]
+
+
+def test_the_order_of_a_set_does_not_show():
+    """Members lead back to their class, and texts are hashed otherwise in each process."""
+    code = (
+        "import enum\nfrom recast_probe.content.digest import content_digest\n"
+        "class Colour(enum.Enum):\n    RED = 1\n    BLUE = 2\n    GREEN = 3\n"
+        "    def first(self): return Colour.RED\n"
+        "print(content_digest([{*Colour}, {'a', 'b', ('c', 1)}]))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(3)
+    }
+    assert len(found) == 1
+
+
+def test_what_nnsight_hangs_on_built_in_classes_does_not_show():
+    code = (
+        "from recast_probe.content.digest import content_digest\n"
+        "before = content_digest(object)\nimport nnsight\n"
+        "assert hasattr(object, 'save')\nassert content_digest(object) == before"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+def test_a_function_that_uses_a_probe_is_the_same_after_a_run():
+    probe = rp.Probe.tiny("flux-kontext")
+
+    def metric(image):
+        return probe.layout(image).total
+
+    before = content_digest(metric)
+    probe.generate(tiny.tiny_image(), "fox", steps=1, progress=False)
+    assert content_digest(metric) == before
+    with torch.no_grad():
+        next(probe.pipe.transformer.parameters()).add_(1)
+    assert content_digest(metric) != before

@@ -68,7 +68,7 @@ def test_a_factor_of_one_changes_nothing(probe, plain, image, attachment):
     result = made(probe, image, attachment, Emphasise(1.0))
     assert_same_image(result.image, plain(image, "fox", steps=2))
     (found,) = result.provenance["interventions"]
-    assert found.pop("content")["is"].endswith(".Emphasise")
+    assert found.pop("its content")["is"].endswith(".Emphasise")
     assert found == {"name": "Emphasise", "factor": 1.0}
 
 

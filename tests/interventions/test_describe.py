@@ -306,5 +306,5 @@ def test_an_intervention_of_ones_own_is_described_by_its_fields():
 
     expected = {"budget": {"name": "Fixed", "tokens": 3}, "share": "inf", "blocks": [0, 1]}
     found = Custom(Fixed(3)).describe()
-    assert found.pop("content") == described(Custom(Fixed(3)))
+    assert found.pop("its content") == described(Custom(Fixed(3)))
     assert found == {"name": "Custom", **expected}

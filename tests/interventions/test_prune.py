@@ -146,7 +146,7 @@ def test_an_intervention_of_ones_own(probe, image):
     result = probe.generate(image, "fox", interventions=[Shuffled()], **QUIET)
     assert result.reference_tokens_per_step == (16, 2, 2, 2)
     (found,) = result.provenance["interventions"]
-    assert found.pop("content")["is"].endswith(".Shuffled")
+    assert found.pop("its content")["is"].endswith(".Shuffled")
     assert found == {"name": "Shuffled", "steps": [1, 2, 3]}
     with pytest.raises(InputError, match="Shuffled drops reference tokens in step 2"):
         probe.generate(image, "fox", interventions=[Shuffled((1, 3))], **QUIET)

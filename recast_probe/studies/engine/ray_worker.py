@@ -66,6 +66,7 @@ class Worker:
                 )
             self.store = Store(place.folder, place.settings)
             self.perform = received(perform)
+            self.decided: dict[str, Any] = {}
         except Exception as error:
             return "failed", packed(error)
         return "ready", platform.node(), os.getpid()
@@ -77,9 +78,10 @@ class Worker:
         """
         with warnings.catch_warnings(record=True) as told:
             try:
-                decided = settings_of(self.perform, arms)
+                if new := [arm for arm in arms if arm not in self.decided]:
+                    self.decided |= settings_of(self.perform, new)
                 for arm, values in run_missing(
-                    received(unit), arms, self.perform, self.store, decided
+                    received(unit), arms, self.perform, self.store, self.decided
                 ):
                     yield "stored", arm, values
             except HeldElsewhereError:

@@ -76,11 +76,11 @@ def record_key(unit: Unit, arm: str | None = None) -> dict[str, str]:
     return key if arm is None else {**key, "arm": arm}
 
 
-def settings_of(perform: Perform, arms: Sequence[str]) -> ArmSettings:
+def settings_of(perform: Perform, arms: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """By arm, what decides its runs beyond the study's settings; none where `perform` has no
     `arm_settings` that tells."""
     tell = getattr(perform, "arm_settings", None)
-    return {} if tell is None else tell(arms)
+    return {} if tell is None else dict(tell(arms))
 
 
 def stored_values(
