@@ -189,7 +189,8 @@ def sink_knockout(
     place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
     with place as there:
         store = Store(Path(there), settings)
-        comparison = Comparison(probe, arms, store, steps=steps, metrics=[metric])
+        kept = folder is not None
+        comparison = Comparison(probe, arms, store, steps=steps, metrics=[metric], kept=kept)
         runs = run_study(units(cases), list(arms), comparison, store, progress=progress)
     table = _with_mean_of_random(runs)
     effects = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,30 @@ def run_arms(
         probe, arms, store, steps=chosen.steps, metrics=metrics, finder=finder_of(chosen)
     )
 
-    def perform(unit: Unit, missing: Sequence[str]) -> Iterator[Outcome]:
-        for outcome in comparison(unit, missing):
-            found = {} if more is None else more(unit.payload, outcome)
-            yield replace(outcome, values={**outcome.values, **found})
-
     named = units(cases)
     if rests_on is not None:
         labels = [{**each.labels, **rests_on(each.payload)} for each in named]
         named = [replace(each, labels=all_of) for each, all_of in zip(named, labels, strict=True)]
+    perform = _Performer(comparison, more)
     table = run_study(named, list(arms), perform, store, **engine_options(chosen))
     end_of_shard(chosen, store)
     return table, store
+
+
+@dataclass(frozen=True)
+class _Performer:
+    """A comparison whose outcomes get further columns."""
+
+    comparison: Comparison
+    more: Callable[[Any, Outcome], dict[str, Any]] | None
+
+    def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return self.comparison.arm_settings(arms)
+
+    def __call__(self, unit: Unit, missing: Sequence[str]) -> Iterator[Outcome]:
+        for outcome in self.comparison(unit, missing):
+            found = {} if self.more is None else self.more(unit.payload, outcome)
+            yield replace(outcome, values={**outcome.values, **found})
 
 
 def chosen_arms(chosen: Any) -> dict[str, TextArm]:

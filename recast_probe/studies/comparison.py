@@ -105,6 +105,8 @@ class Comparison:
         finder: finds the subject in outputs whose case has no target mask; None compares whole
             images then.
         profiled: arms whose attention is recorded; the profile is stored beside the image (.nc).
+        kept: the store outlives this comparison, so each run keeps what decided it. Without, a
+            pipeline, metric or finder that cannot be told from another by its content will do.
     """
 
     def __init__(
@@ -117,21 +119,24 @@ class Comparison:
         metrics: Sequence[str | Metric] = (),
         finder: MaskFinder | None = None,
         profiled: Collection[str] = (),
+        kept: bool = True,
     ) -> None:
         self.probe, self.arms, self.store, self.steps = probe, dict(arms), store, steps
-        self.profiled = profiled
+        self.profiled, self.kept = profiled, kept
         self.metrics = metrics_of(metrics)
         # one mask search for each image: all arms of a case share the full run's output
         self.finder = None if finder is None else OncePerImage(finder)
         self._scorer = IdentityScorer()
         # as they are now: some fill themselves when they are first used
         self._scored_by = {
-            "metrics": [metric_settings(each) for each in per_run(self.metrics)],
-            "masks": None if finder is None else finder_identity(finder),
+            "metrics": [metric_settings(each) for each in per_run(self.metrics)] if kept else [],
+            "masks": finder_identity(finder) if kept and finder is not None else None,
         }
 
     def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
         """By arm, what decides its runs and the values that are kept of them; see `run_study`."""
+        if not self.kept:
+            return {}
         model = self.probe.identity()
         return {name: self._settings(name) | {"model": model} for name in arms}
 

@@ -36,7 +36,7 @@ def test_a_list_fits_one_length_of_run_only(probe, image):
     )
     assert result.reference_tokens_per_step == (4, 9, 16)
     described = result.provenance["interventions"][0]["budget"]
-    assert described == {"name": "Listed", "tokens": (4, 9, 16), "made": "listed"}
+    assert described == {"name": "Listed", "tokens": [4, 9, 16], "made": "listed"}
     with pytest.raises(InputError, match="lists 3 steps, but the run has 4"):
         probe.generate(
             image, "fox", steps=4, interventions=[Prune(random(16, 0), listed)], progress=False
