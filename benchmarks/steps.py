@@ -103,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     found.add_argument("--pixels", type=int, default=1024, help="along a side")
     found.add_argument("--budgets", type=int, nargs="+", default=[1024, 600, 256])
     found.add_argument("--compiled", action="store_true", help="some arms compiled as well")
+    found.add_argument("--arms", nargs="+", help="all by default, and always the full step")
     found.add_argument("--narrow", type=int, default=1, help="divides the heads, for tests")
     options = found.parse_args(arguments)
     model = MODELS[options.model]
@@ -126,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             arms[f"{name}, compiled"] = within(
                 compiled, bench.arm(f"{name}, compiled", *chosen[name])
             )
+    if unknown := [name for name in options.arms or () if name not in arms]:
+        found.error(f"there is no arm {unknown[0]!r}; there is {'; '.join(arms)}")
+    arms = {name: arms[name] for name in arms if name == FULL or name in (options.arms or arms)}
     rows = alternate(arms, options.repeats, options.device, FULL)
     config = cost_model.config_of(pipe.transformer)
     work = {name: least_work(config, plan) for name, plan in bench.plans.items()}

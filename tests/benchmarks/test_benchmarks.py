@@ -235,6 +235,15 @@ def test_a_step_of_the_published_blocks(model, capsys):
     assert 1 < bounds["reuse, all tokens"] < bounds["no reference"]
 
 
+def test_some_arms_of_a_step(capsys):
+    sizes = ["--pixels", "128", "--narrow", "24", "--budgets", "16", "--dtype", "float32"]
+    found = steps.main([*sizes, "--arms", "no reference", "--repeats", "1", "--json"])
+    assert list(found["arms"]) == ["full", "no reference"]
+    with pytest.raises(SystemExit):
+        steps.main([*sizes, "--arms", "no references"])
+    assert "there is no arm 'no references'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", steps.MODELS)
 def test_blocks_are_the_published_ones_but_for_their_number(name):
     chosen = steps.MODELS[name]
