@@ -62,16 +62,20 @@ def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
     return {"is": _in_words(value), "sha256": digest}
 
 
+def is_own(value: Any) -> bool:
+    """Whether an object's class, or a function, is of this package, and so told by its version."""
+    made = value if isinstance(value, types.FunctionType) else type(value)
+    return made.__module__.partition(".")[0] == __name__.partition(".")[0]
+
+
 def foreign_content(value: Any) -> dict[str, Any]:
     """What an object of a user's class, or a user's function, is by its content, as
     {"its content": ...}; nothing for this package's own.
 
     The settings that a user's object tells do not say what it does: a class of the same name may
-    do something else tomorrow. This package's own are told by its version.
+    do something else tomorrow.
     """
-    made = value if isinstance(value, types.FunctionType) else type(value)
-    own = made.__module__.partition(".")[0] == __name__.partition(".")[0]
-    return {} if own else {"its content": described(value)}
+    return {} if is_own(value) else {"its content": described(value)}
 
 
 def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:

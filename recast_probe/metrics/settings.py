@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from recast_probe.content.description import described
+from recast_probe.content.description import described, is_own
 from recast_probe.metrics.bundled import RawMobileNet
 from recast_probe.metrics.metric_types import Metric, Whole
 from recast_probe.metrics.sets import DistributionMetric
@@ -26,19 +26,15 @@ def metric_settings(metric: Metric) -> dict[str, Any]:
         {'metric': 'colour'}
     """
     found, inner = metric.provenance(), _innermost(metric)
-    if isinstance(inner, Metric | RawMobileNet) and _is_own(inner):
+    if isinstance(inner, Metric | RawMobileNet) and is_own(inner):
         return found
     return found | {"does": described(inner, strict=True, name=f"The metric {metric.name}")}
 
 
 def _innermost(metric: Any) -> Any:
     """What a metric of this package hands its work on to."""
-    if _is_own(metric) and isinstance(metric, Whole):
+    if is_own(metric) and isinstance(metric, Whole):
         return _innermost(metric.metric)
-    if _is_own(metric) and isinstance(metric, DistributionMetric):
+    if is_own(metric) and isinstance(metric, DistributionMetric):
         return _innermost(metric.extractor)
     return metric
-
-
-def _is_own(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
