@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -19,6 +20,7 @@ OWN = "local"  # the address of a Ray for the length of a call
 # unless the user wants it otherwise
 USUAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 ATTEMPTS = 3
+BEGIN_SECONDS = 1.0
 
 
 def starts_own(ray: Any, address: str | None) -> bool:
@@ -86,7 +88,7 @@ def _begin(ray: Any, attempts: int, **settings: Any) -> None:
         except Exception:
             for each in set(_children()) - before:
                 with suppress(psutil.Error):
-                    if any("ray" in part for part in each.cmdline()):
+                    if any("ray" in part for part in _command(each)):
                         each.kill()
             if attempt == attempts - 1:
                 raise
@@ -94,6 +96,18 @@ def _begin(ray: Any, attempts: int, **settings: Any) -> None:
 
 def _children() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """What a process runs; one that has only just begun says nothing at first, so it is waited for.
+
+    Raises:
+        psutil.Error: the process has ended.
+    """
+    deadline = time.monotonic() + BEGIN_SECONDS
+    while not (command := process.cmdline()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return command
 
 
 @contextmanager
