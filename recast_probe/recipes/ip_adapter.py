@@ -2,8 +2,8 @@
 
 The paper has 128 image tokens, of which the top 25 % take 72 % of the attention, and keeps 64. By
 default this runs on Pocket's own adapter; another takes `--model` and `--ip-adapter`. An adapter's
-tokens have no place in the image. Identity and fidelity are of the subject where the benchmark
-says where it stands in the output, else of whole images.
+tokens have no place in the image. Identity, colour and fidelity are of the subject where the
+benchmark says where it stands in the output, else of whole images.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import p_value, row_interval
 
 ARMS = ("full", "recast", "random", "reversed", "none")
+SEEN = ("identity", "colour")  # of the subject, that a picture may add
 NEEDED = (
     "This analysis needs an IP-Adapter: give --ip-adapter (a repository, a folder, or a "
     "safetensors file in the format of XLabs), such as --model black-forest-labs/FLUX.1-dev "
@@ -117,12 +118,14 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     print(markdown(facts))
     print(f"\nScores are of {part}\n\n{markdown(rows)}")
     retained = without_nan(kept_by(runs, "recast", chosen.seed))
-    adds = without_nan(difference(runs, "full", "none", chosen.seed))
+    adds = {
+        score: without_nan(difference(runs, "full", "none", chosen.seed, score)) for score in SEEN
+    }
     measured = {
         "ip_adapter_tokens": tokens,
         "ip_adapter_top25": top25,
         "ip_adapter_retention": retained["retention"],
-        "ip_adapter_above_none": adds,
+        "ip_adapter_above_none": adds["identity"],
         "ip_adapter_above_random": difference(
             runs, "recast", "random", chosen.seed, "identity_to_full"
         ),
@@ -191,9 +194,11 @@ class Adapter:
         own, size = case.target_mask, (image.height, image.width)
         masked = case.reference_mask is not None and own is not None and own.shape == size
         scorer = IdentityScorer(masked=masked)
+        likeness = scorer.score(image, own, case.reference, case.reference_mask)
         return {
             "scored_on": "the subjects" if masked else "whole images",
-            "identity": scorer.score(image, own, case.reference, case.reference_mask)["mobilenet"],
+            "identity": likeness["mobilenet"],
+            "colour": likeness["colour"],
             "identity_to_full": scorer.score(image, own, full, own)["mobilenet"],
             "error_to_full": float(error),
         }
@@ -201,7 +206,7 @@ class Adapter:
 
 def table(runs: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """One row an arm: scores, and fidelity to the full run against random's."""
-    scores = ("identity", "identity_to_full", "error_to_full")
+    scores = (*SEEN, "identity_to_full", "error_to_full")
     found = {name: means(runs, name, seed=seed) for name in scores}
     against = compare(runs, "identity_to_full", "random", seed=seed)
     steps = runs.groupby("arm")["token_steps"].mean()

@@ -7,7 +7,7 @@ from typing import Any
 
 from recast_probe.errors import InputError
 from recast_probe.pocket.adapter.views import WINDOWS
-from recast_probe.recipes.page import Page, Section, corrected, decided, ends
+from recast_probe.recipes.page import Page, Section, corrected, decided, ends, higher
 
 EVALUATE = "recast-probe pocket evaluate --ip-adapter pocket"
 TRAINED = "right subject", "right subject, image removed", "follows a swapped image"
@@ -20,7 +20,7 @@ def page_on(
     diagnostics: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     retained: Mapping[str, Mapping[str, Any]],
-    adds: Mapping[str, Any],
+    adds: Mapping[str, Mapping[str, Any]],
     sizes: tuple[int, int, int, int, int],
     scored: str,
 ) -> Page:
@@ -31,7 +31,7 @@ def page_on(
         evaluations: summaries of `recast-probe pocket evaluate --ip-adapter pocket --json`.
         diagnostics, rows: the tables of `ip_adapter`.
         retained: of identity with half of the tokens, and its share of what the image adds.
-        adds: identity with all tokens minus that without any.
+        adds: by score, "identity" and "colour", that with all tokens minus that without any.
         sizes: image tokens, tokens kept, runs an arm, subjects, steps.
         scored: what identity is of, such as "the subjects".
     """
@@ -72,12 +72,13 @@ def page_on(
             f"All arms but full and none keep {kept} tokens from step 1 on: recast those that "
             "generation tokens attend to most in step 0, reversed those they attend to least, "
             f"random any. Identity is the cosine of MobileNetV2 features of {scored} to the "
-            "reference, `to full` that to the image of the full run, error the mean distance of "
-            "pixels to it. Intervals are of means over subjects, differences are paired.",
+            "reference, colour what their colour histograms share with its, `to full` identity to "
+            "the image of the full run, error the mean distance of pixels to it. Intervals are of "
+            "means over subjects, differences are paired.",
             rows,
             "ip_adapter",
             "Identity with all image tokens, half of them, and none",
-            [kept_words(retained, adds)],
+            kept_words(retained, adds),
         ),
     ]
     title = "Pocket's IP-Adapter, measured" if training else "An IP-Adapter, measured"
@@ -144,19 +145,20 @@ def evaluated(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"scale": scale, **told, **dict(zip(TRAINED, words.values(), strict=True))}
 
 
-def kept_words(retained: Mapping[str, Mapping[str, Any]], adds: Mapping[str, Any]) -> str:
-    """Retention, what the image adds, and the share of that which is kept."""
-    words = (
-        f"Identity with all tokens is {ends(adds, '+.3f')} above that without any. Half of them "
-        f"keep {ends(retained['retention'], '.1%')} of the identity"
-    )
+def kept_words(
+    retained: Mapping[str, Mapping[str, Any]], adds: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What the image adds, retention, and the share of what it adds that is kept."""
+    tested = dict(zip(adds, corrected([*adds.values()]), strict=True))
+    arms = "A run with all tokens", "one without any"
+    words = [higher(*arms, each, f"likeness in {score}") for score, each in tested.items()]
+    half = f"Half of them keep {ends(retained['retention'], '.1%')} of the identity"
     gain = retained.get("reference_gain")
-    (tested,) = corrected([adds])
-    if decided(tested) <= 0:
-        return f"{words}; but what the image adds is not shown to be above 0, so that says nothing."
-    if gain is None:
-        return f"{words}."
-    return f"{words}, and {ends(gain, '.1%')} of what the image adds."
+    if decided(tested["identity"]) <= 0:
+        half += "; but what the image adds is not shown to be above 0, so that says nothing"
+    elif gain is not None:
+        half += f", and {ends(gain, '.1%')} of what the image adds"
+    return [*words, f"{half}."]
 
 
 def _share(mean: float, interval: Sequence[float]) -> str:

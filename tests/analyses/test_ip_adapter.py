@@ -81,6 +81,12 @@ def test_pockets_own_adapter_gives_page_and_claim(tmp_path, capsys):
     by_arm = runs.groupby(["arm", "subject"])["identity"].mean()
     kept = by_arm["recast"].mean() / by_arm["full"].mean()
     assert measured["ip_adapter_retention"]["mean"] == pytest.approx(kept)
+    # what the image adds is said of shape and of colour, each as it is in the table
+    for score in ("identity", "colour"):
+        by_arm = runs.groupby(["arm", "subject"])[score].mean()
+        added = (by_arm["full"] - by_arm["none"]).mean()
+        assert added != 0
+        assert f"in likeness in {score}: {added:.3f} [" in page
     (tmp_path / "evaluation.json").write_text(json.dumps({"retrieval": {}}))
     with pytest.raises(InputError, match="An evaluation has no 'full'"):
         ip_adapter.main(asked)
