@@ -286,15 +286,10 @@ def train(
 def train_adapter(
     pack: Pack,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints and the adapter.")],
-    imitated_samples: Annotated[
+    samples: Annotated[
         int,
-        typer.Option(
-            help="Samples on which the blocks imitate what a reference does to them.",
-            parser=whole("--imitated-samples"),
-            metavar=WHOLE,
-        ),
-    ] = 60_000,
-    full_samples: FullSamples = 140_000,
+        typer.Option(help="Samples to train on.", parser=whole("--samples"), metavar=WHOLE),
+    ] = 200_000,
     model: Annotated[
         Path | None,
         typer.Option(help="The pipeline folder it is made for.", show_default="the shipped one"),
@@ -321,7 +316,7 @@ def train_adapter(
         pack,
         pocket.load() if model is None else load_pipeline(model),
         out,
-        standard_plan(imitated_samples, full_samples, seed, rate),
+        standard_plan(samples, seed, rate),
         device=device,
         precision=None if precision is None else getattr(torch, precision.value),
         compiled=compiled,

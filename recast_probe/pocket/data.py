@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from .architecture import TOKEN_PIXELS, pack
 from .autoencoder import to_tensor
-from .scenes import sample_task
+from .scenes import Task, sample_task
 from .subjects import Subject
 
+Draw = Callable[[Sequence[Subject], np.random.Generator], Task]
 AT_ONCE = 8  # batches that are there before the first draw
 
 
@@ -37,11 +39,13 @@ class Batch:
 class Tasks(Dataset):
     """Rendered tasks at `pixels` x `pixels`; each is decided by the seed and its number alone."""
 
-    def __init__(self, subjects: list[Subject], pixels: int, seed: tuple[int, ...]) -> None:
-        self.subjects, self.pixels, self.seed = subjects, pixels, seed
+    def __init__(
+        self, subjects: list[Subject], pixels: int, seed: tuple[int, ...], draw: Draw = sample_task
+    ) -> None:
+        self.subjects, self.pixels, self.seed, self.draw = subjects, pixels, seed, draw
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, str]:
-        task = sample_task(self.subjects, np.random.default_rng((*self.seed, number)))
+        task = self.draw(self.subjects, np.random.default_rng((*self.seed, number)))
         reference, _ = task.reference.render()
         target, mask = task.target.render()
         pictures = torch.stack([to_tensor(reference), to_tensor(target)])
@@ -67,6 +71,7 @@ class LatentPool:
         seed: whole numbers, not negative.
         capacity: tasks held at most.
         workers: processes that compose; 0 composes in this one. The draws are the same.
+        task: draws a task.
     """
 
     def __init__(
@@ -82,13 +87,14 @@ class LatentPool:
         workers: int,
         device: str,
         drawn: int = 0,
+        task: Draw = sample_task,
     ) -> None:
         self._autoencoder, self._device, self._seed = autoencoder, device, seed
         self._reuse, self._draws, self._batch = reuse, drawn, batch
         self._held: deque[Batch] = deque(maxlen=max(AT_ONCE, capacity // batch))
         self._made = max(0, self._wanted() - max(AT_ONCE, capacity // batch))
         loader = DataLoader(
-            Tasks(subjects, pixels, (*seed, 0)),
+            Tasks(subjects, pixels, (*seed, 0), task),
             batch_size=batch,
             sampler=range(self._made * batch, 2**62),
             num_workers=workers,

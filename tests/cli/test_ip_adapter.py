@@ -123,10 +123,8 @@ def test_training_of_an_adapter(command, tmp_path, monkeypatch):
         ),
     )
     asked = ("--pack", "p.npz", "--out", tmp_path, "--rate", 2, "--minutes", 3)
-    samples = ("--imitated-samples", 320, "--full-samples", 640)
-    outcome = command(
-        "pocket", "train-adapter", *asked, *samples, "--precision", "bfloat16", "--json"
-    )
+    asked += ("--samples", 640, "--precision", "bfloat16", "--json")
+    outcome = command("pocket", "train-adapter", *asked)
     assert json.loads(outcome.out) == {"steps": 1, "adapter": str(tmp_path / "adapter")}
-    assert called["plan"] == train.standard_plan(320, 640, 0, 2.0)
+    assert called["plan"] == train.standard_plan(640, 0, 2.0)
     assert (str(called["precision"]), called["minutes"]) == ("torch.bfloat16", 3)

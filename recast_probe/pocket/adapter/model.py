@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +9,7 @@ from diffusers import FluxPipeline
 from torch import nn
 
 from recast_probe.pocket.data import Batch, LatentPool
-from recast_probe.pocket.flow import FOREGROUND_WEIGHT, FlowModel
+from recast_probe.pocket.flow import FlowModel
 
 from .views import normalised, window_pixels
 
@@ -29,15 +26,10 @@ class WindowPool(LatentPool):
 
 
 class AdapterModel(nn.Module):
-    """The trained parts of a pipeline with an adapter; its state is theirs alone.
+    """The trained parts of a pipeline with an adapter; its state is theirs alone."""
 
-    Args:
-        grey: latent tokens (1, tokens, values) of a picture that shows nothing.
-    """
-
-    def __init__(self, pipeline: FluxPipeline, grey: torch.Tensor) -> None:
+    def __init__(self, pipeline: FluxPipeline) -> None:
         super().__init__()
-        self._grey = grey
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
             part.requires_grad_(False)
         transformer = pipeline.transformer
@@ -46,7 +38,7 @@ class AdapterModel(nn.Module):
         self.processors = nn.ModuleList(b.attn.processor for b in transformer.transformer_blocks)
         self.requires_grad_(True)
         # in a list, they are no part of the state
-        self._frozen: list[Any] = [FlowModel.of(pipeline), _double_blocks(transformer)]
+        self._frozen = [FlowModel.of(pipeline)]
 
     def velocity_loss(
         self, batch: Batch, *, generator: torch.Generator, with_image: bool = True
@@ -64,32 +56,6 @@ class AdapterModel(nn.Module):
             generator=generator,
             joint_attention_kwargs=self._shown(batch) if with_image else NO_IMAGE,
         )
-
-    def imitation_loss(self, batch: Batch, *, generator: torch.Generator) -> torch.Tensor:
-        """How much of what a reference does to the double-stream blocks the adapter does not do.
-
-        What it does is the change of the generation tokens after them, from a grey picture as
-        reference to this one: what any reference does would mislead the blocks that come after,
-        which see none. Squared, relative to the change's own size (1 for an adapter that adds
-        nothing); foreground tokens weigh more.
-        """
-        state = generator.get_state()
-
-        def after(reference: torch.Tensor | None, options: dict[str, Any]) -> torch.Tensor:
-            generator.set_state(state)  # the same noise, times and guidance
-            shown = batch if reference is None else replace(batch, reference=reference)
-            given, _ = self._frozen[0].inputs(
-                shown, with_reference=reference is not None, generator=generator
-            )
-            return self._after_double_blocks(given, batch.target.shape[1], options)
-
-        with torch.no_grad():
-            grey = self._grey.expand_as(batch.reference)
-            change = after(batch.reference, NO_IMAGE) - after(grey, NO_IMAGE)
-            wanted = after(None, NO_IMAGE) + change
-        weights = (1 + FOREGROUND_WEIGHT * batch.foreground)[..., None]
-        error = (after(None, self._shown(batch)) - wanted).square() * weights
-        return error.mean() / (change.square() * weights).mean()
 
     @torch.no_grad()
     def whiten(self, windows: torch.Tensor) -> None:
@@ -115,25 +81,3 @@ class AdapterModel(nn.Module):
         count, windows = pixels.shape[:2]
         embeddings = self.image_encoder(normalised(pixels.flatten(0, 1))).image_embeds
         return {"ip_adapter_image_embeds": [embeddings.view(count, windows, -1)]}
-
-    def _after_double_blocks(
-        self, given: Mapping[str, torch.Tensor], tokens: int, options: dict[str, Any]
-    ) -> torch.Tensor:
-        """Generation tokens (batch, tokens, width), float32."""
-        _, double = self._frozen
-        kept: list[torch.Tensor] = []
-        hook = double.transformer_blocks[-1].register_forward_hook(
-            lambda _, __, output: kept.append(output[1])
-        )
-        try:
-            double(**given, joint_attention_kwargs=options, return_dict=False)
-        finally:
-            hook.remove()
-        return kept[0][:, :tokens].float()
-
-
-def _double_blocks(transformer: nn.Module) -> nn.Module:
-    """The transformer without its single-stream blocks; all other parts are its own."""
-    found = copy.copy(transformer)
-    found._modules = {**transformer._modules, "single_transformer_blocks": nn.ModuleList()}
-    return found

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from recast_probe.pocket.flow import arithmetic
 from recast_probe.pocket.held_out_tasks import held_out_tasks
 from recast_probe.pocket.optimisers import Optimisers
 from recast_probe.pocket.scenes import Task, sample_task
-from recast_probe.pocket.subjects import held_out, load_pack
+from recast_probe.pocket.subjects import Subject, held_out, load_pack
 from recast_probe.pocket.train import Stage, TrainingPlan, drop_captions, fit, part_of
 
 from .architecture import (
@@ -42,17 +43,23 @@ from .model import BLOCKS, AdapterModel, WindowPool
 from .views import window_pixels
 
 BATCH = 16
-IMITATION = 0  # of the plan's stages
+KINDS = ("background", "new scene")  # the picture's subject is in the target, as it is
 FIRST_SEEN = 48  # tasks whose embeddings are made white before training
 HELD_OUT = 48  # tasks that the error is taken on while training goes on
 ENCODER = "image_encoder"
 TRAINING = "training.json"
 
 
-def standard_plan(imitated: int, full: int, seed: int = 0, rate: float = 1.0) -> TrainingPlan:
-    """`imitated` samples by `AdapterModel.imitation_loss`, then `full` by the velocity's error."""
-    stages = (Stage(PIXELS, imitated, BATCH, rate), Stage(PIXELS, full, BATCH, rate))
-    return TrainingPlan(stages, decay_from=0.6, ema=0.99, capacity=2048, seed=seed)
+def standard_plan(samples: int, seed: int = 0, rate: float = 1.0) -> TrainingPlan:
+    """One stage of so many samples; a composed one is drawn about eight times, with new noise."""
+    stages = (Stage(PIXELS, samples, BATCH, rate),)
+    return TrainingPlan(stages, decay_from=0.6, ema=0.99, reuse=8, capacity=2048, seed=seed)
+
+
+def picture_task(subjects: Sequence[Subject], rng: np.random.Generator) -> Task:
+    """A task in which the picture alone tells what the subject is."""
+    nameless = replace(subjects[int(rng.integers(len(subjects)))], name="subject")
+    return sample_task(subjects, rng, kind=str(rng.choice(KINDS)), subject=nameless)
 
 
 def train_adapter(
@@ -72,10 +79,6 @@ def train_adapter(
     log: Callable[[str], None] = print,
 ) -> dict:
     """Train an adapter of `base`, or go on from `work`/checkpoint; export it to `work`/adapter.
-
-    In the plan's first stage the double-stream blocks imitate what the picture does to them as a
-    reference in the sequence: a few thousand samples do not tell the velocity's error which way to
-    go. After it that error counts.
 
     The base stays as it is, apart from the processors of its transformer's attention. What is
     said of `pocket.train.train` about checkpoints, seeds and settings holds here too.
@@ -97,9 +100,9 @@ def train_adapter(
     torch.manual_seed(plan.seed)
     encoder = build_image_encoder(config)
     pipeline = with_adapter(base, encoder, first_weights(base, config)).to(device)
-    model = AdapterModel(pipeline, grey_picture(pipeline.vae, device))
+    model = AdapterModel(pipeline)
     rng = np.random.default_rng((plan.seed, FIRST_SEEN))
-    first = [sample_task(subjects, rng) for _ in range(FIRST_SEEN)]
+    first = [picture_task(subjects, rng) for _ in range(FIRST_SEEN)]
     seen = torch.stack([to_tensor(task.reference.render()[0]) for task in first])
     model.whiten(window_pixels(seen).to(device))
     autoencoder: AutoencoderKL = pipeline.vae.eval().requires_grad_(False)
@@ -118,13 +121,12 @@ def train_adapter(
             workers=workers,
             device=device,
             drawn=drawn,
+            task=picture_task,
         )
 
-    def loss(index: int, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+    def loss(_: int, batch: Batch, generator: torch.Generator) -> torch.Tensor:
         drop_captions(batch, generator)
         with arithmetic(device, precision):
-            if index == IMITATION:
-                return model.imitation_loss(batch, generator=generator)
             return model.velocity_loss(batch, generator=generator)
 
     def measure(averages: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -169,13 +171,6 @@ def train_adapter(
     return progress
 
 
-@torch.no_grad()
-def grey_picture(autoencoder: AutoencoderKL, device: str) -> torch.Tensor:
-    """Latent tokens (1, tokens, values) of a picture that shows nothing."""
-    nothing = torch.zeros(1, 3, PIXELS, PIXELS, device=device)
-    return pack(autoencoder.encode(nothing).latent_dist.mean.float())
-
-
 def as_batch(tasks: Sequence[Task], autoencoder: AutoencoderKL, device: str) -> Batch:
     """Tasks as a `WindowPool` gives them."""
     drawn = [(task.reference.render()[0], *task.target.render()) for task in tasks]
@@ -197,7 +192,7 @@ def held_out_errors(model: AdapterModel, batch: Batch) -> dict[str, float]:
     All three share noise, times and guidance.
     """
     shown: torch.Tensor = batch.windows  # type: ignore[assignment]
-    other = dataclasses.replace(batch, windows=shown.roll(1, 0))
+    other = replace(batch, windows=shown.roll(1, 0))
     arms = {"own image": (batch, True), "no image": (batch, False), "other image": (other, True)}
     found = {}
     for name, (given, with_image) in arms.items():
