@@ -18,6 +18,7 @@ from recast_probe.content.description import described
 from recast_probe.content.digest import Contents, NoContent, name_of
 from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, own_config
 from recast_probe.errors import InputError
+from recast_probe.pipelines.one_run import between_runs, in_a_run
 
 # what a pipeline calls of its scheduler; what a user's other methods set is a setting
 _IN_A_RUN = frozenset(
@@ -52,7 +53,8 @@ def model_fingerprint(pipeline: Any) -> str:
     Raises:
         InputError: a weight whose numbers cannot be had; the message names it.
     """
-    return ModuleContents(Contents(), _modules(pipeline)).weights().hex()
+    with between_runs():
+        return ModuleContents(Contents(), _modules(pipeline)).weights().hex()
 
 
 def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
@@ -70,8 +72,19 @@ def pipeline_identity(pipeline: Any, *, strict: bool = False) -> dict[str, Any]:
         vocabulary); "device" and "autocast".
 
     Raises:
-        InputError: see ``strict``; also a weight whose numbers cannot be had. The message names it.
+        InputError: see ``strict``; also a weight whose numbers cannot be had; the message names it.
+            Also this thread is in an observed run of the pipeline.
     """
+    with between_runs():
+        if in_a_run(pipeline):
+            raise InputError(
+                "The pipeline is in an observed run, whose hooks would count as its own; ask for "
+                "its identity before the run or after it."
+            )
+        return _identity(pipeline, strict)
+
+
+def _identity(pipeline: Any, strict: bool) -> dict[str, Any]:
     modules, contents = _modules(pipeline), Contents()
     found = ModuleContents(contents, modules)
     states: dict[str, Any] = {"pipeline": _pipeline_state(pipeline)}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from recast_probe.errors import InputError, VerificationError
 from recast_probe.images.loading import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.pipelines.base import Family
+from recast_probe.pipelines.one_run import between_runs, in_a_run, observing
 from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
 from recast_probe.runs.attach_nnsight import trace_calls
@@ -32,35 +31,6 @@ from recast_probe.runs.recording_plan import Selection, prepare_run
 from recast_probe.runs.result import RunResult
 
 ATTACHMENTS = ("nnsight", "hooks")
-
-# nnsight traces one thread at a time, and a pipeline has one scheduler
-_ONE_RUN = threading.RLock()
-# pipelines that are being observed, by the thread that holds the lock
-_OBSERVED: list[Any] = []
-
-
-_FORKED_IN_A_RUN = False
-
-
-def _after_fork() -> None:
-    """In a child process: a new lock, since the thread that may hold the old one is not there."""
-    global _ONE_RUN, _FORKED_IN_A_RUN
-    _FORKED_IN_A_RUN |= not _ONE_RUN.acquire(blocking=False)
-    _OBSERVED.clear()
-    _ONE_RUN = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _check_not_forked() -> None:
-    if _FORKED_IN_A_RUN:
-        raise InputError(
-            "This process was forked while another thread ran the probe, so it holds a pipeline in "
-            "the middle of a run. Fork between runs, or start processes by "
-            "multiprocessing.get_context('spawn')."
-        )
 
 
 def run(
@@ -106,9 +76,9 @@ def run(
     )
     facts = provenance(family, request, interventions, recorder)
     transformer = family.transformer
-    with _ONE_RUN, quiet(pipeline), ExitStack() as stack:
+    with between_runs(), quiet(pipeline), ExitStack() as stack:
         check_own_declaration(family, request)
-        stack.enter_context(_observing(pipeline))
+        stack.enter_context(observing(pipeline))
         hooks = [
             stack.enter_context(intervention.attached(family, context))
             for intervention in interventions
@@ -193,23 +163,13 @@ def check_before_run(family: Family, attachment: str = "nnsight") -> None:
             in the middle of one.
         UnsupportedPipelineError: the pipeline is not as it must be.
     """
-    _check_not_forked()
-    with _ONE_RUN:
-        if any(family.pipe is each for each in _OBSERVED):
+    with between_runs():
+        if in_a_run(family.pipe):
             raise InputError(
                 "The pipeline is in an observed run already, and a callback of it cannot start "
                 "another one; wait until it is done."
             )
         check_pipeline(family, attachment)
-
-
-@contextmanager
-def _observing(pipeline: Any) -> Iterator[None]:
-    _OBSERVED.append(pipeline)
-    try:
-        yield
-    finally:
-        _OBSERVED.remove(pipeline)
 
 
 def _observed(attachment: str, family: Family, request: PipelineCall, session: RunObserver) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -192,6 +193,26 @@ def test_threads_wait_for_one_another(probe, image):
         found = pool.map(lambda seed: probe.profile(image, "fox", seed=seed, **QUIET), expected)
     for profile, other in zip(found, expected.values(), strict=True):
         np.testing.assert_array_equal(profile.dataset["score"], other.dataset["score"])
+
+
+def test_an_identity_is_of_the_pipeline_between_runs(probe, image):
+    """Not with the hooks of a run: it waits for another thread's, and is refused in one's own."""
+    before, found = probe.identity(), []
+    other = threading.Thread(target=lambda: found.append(probe.identity()))
+
+    def during(_, step, *__):
+        if step == 0:
+            with pytest.raises(InputError, match="in an observed run"):
+                probe.identity()
+            other.start()
+            other.join(0.3)
+            assert found == []
+        return {}
+
+    result = probe.generate(image, "fox", callback_on_step_end=during, **QUIET)
+    other.join(60)
+    assert found == [before]
+    assert result.provenance["model"]["identity"] == before
 
 
 @pytest.mark.parametrize(("settings", "done"), [({}, "3/3"), ({"profile_steps": 1}, "2/2")])
