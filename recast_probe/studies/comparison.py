@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recast_probe.content.description import describe_setting
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
 from recast_probe.masks import MaskFinder, OncePerImage, finder_identity
@@ -20,7 +21,6 @@ from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.extra_metrics import measured, per_run
 from recast_probe.studies.named_method import named_method
 from recast_probe.studies.scored_area import scored_area
-from recast_probe.studies.settings import described
 from recast_probe.studies.store import Store, Writer
 
 FULL = "full"
@@ -143,7 +143,7 @@ class Comparison:
     def _settings(self, name: str) -> dict[str, Any]:
         arm = self.arms[name]
         return {
-            **described(arm),
+            **describe_setting(arm, strict=True),
             **self._scored_by,
             "steps": self.steps if arm.steps is None else arm.steps,
             "profiled": name in self.profiled,

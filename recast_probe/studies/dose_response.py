@@ -15,6 +15,7 @@ from scipy import stats
 
 from recast_probe._utils.checks import check_finite
 from recast_probe._utils.provenance import versions
+from recast_probe.content.description import describe_setting
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.diagnostics.intervals import Interval, mean_interval
 from recast_probe.errors import InputError
@@ -28,7 +29,6 @@ from recast_probe.studies.comparison import FULL, target_error
 from recast_probe.studies.engine import Outcome, Unit, run_study
 from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.scored_area import scored_area
-from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, by_subject, compare, means, paired
 from recast_probe.studies.store import Store
 
@@ -282,7 +282,8 @@ class _Runs:
             return {}
         model = self.probe.identity()
         return {
-            name: {"interventions": described(self.arms[name]), "model": model} for name in arms
+            name: {"interventions": describe_setting(self.arms[name], strict=True), "model": model}
+            for name in arms
         }
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
