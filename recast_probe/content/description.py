@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.content.digest import SIMPLE, NoContent, content_digest, name_of
+from recast_probe.content.class_digest import name_of
+from recast_probe.content.digest import SIMPLE, NoContent, content_digest
 
 
 def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
