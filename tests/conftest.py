@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from diffusers import FluxKontextPipeline, FluxPipeline
 from diffusers.models.attention_dispatch import attention_backend
 from PIL import Image
 
+from recast_probe.files import locks
 from recast_probe.pipelines.loading import load_pipeline
 from recast_probe.probe import Probe
 from recast_probe.testing import tiny, tiny_flux2, tiny_ip_adapter, tiny_qwen
@@ -36,6 +38,16 @@ def attention_backend_of_diffusers() -> Iterator[None]:
 def one_thread() -> None:
     """One thread is fastest for tiny models, and makes results repeatable."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no locks."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.FileLock, "acquire", refuse)
 
 
 @pytest.fixture(scope="session")

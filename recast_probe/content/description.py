@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from recast_probe.content.digest import SIMPLE, NoContent, content_digest, name_of
+from recast_probe.content.class_digest import name_of
+from recast_probe.content.digest import SIMPLE, NoContent, content_digest
 
 
 def described(value: Any, *, strict: bool = False, name: str = "") -> Any:
@@ -68,14 +71,64 @@ def is_own(value: Any) -> bool:
     return made.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def foreign_content(value: Any) -> dict[str, Any]:
+def describe_setting(value: Any, *, strict: bool = False) -> Any:
+    """A setting, ready for JSON: as it describes itself, by its fields, or else by its content.
+
+    Lists and dataclasses are described through and through.
+
+    Args:
+        strict: as where results are stored: go through mappings as well, tell sets, ranges and
+            arrays from lists, and refuse what has no content.
+
+    Raises:
+        NoContent: see ``strict``.
+
+    Examples:
+        >>> describe_setting({"budget": rp.budget.Fixed(64), "blocks": (2, 5)}, strict=True)
+        {'budget': {'name': 'Fixed', 'tokens': 64}, 'blocks': [2, 5]}
+    """
+    walk = partial(describe_setting, strict=strict)
+    if hasattr(value, "describe"):
+        found = walk(value.describe()) if strict else value.describe()
+        # what `describe_by_name` adds for a user's class is not digested again
+        told = is_own(getattr(type(value), "describe", None)) and "its content" in found
+        more = isinstance(found, Mapping) and not told
+        return {**found, **_foreign_content(value, strict)} if more else found
+    if is_dataclass(value) and not isinstance(value, type):
+        return describe_by_name(value, strict)
+    if strict and isinstance(value, Mapping):
+        if {"is", "sha256"} == value.keys() and value["sha256"] is None:
+            raise NoContent(
+                f"{value['is']} cannot be told from another one by its content, so results that "
+                "depend on it cannot be stored."
+            )
+        return {name: walk(each) for name, each in value.items()}
+    if not strict and isinstance(value, set | frozenset):
+        return sorted(map(walk, value), key=repr)
+    row = isinstance(value, range) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    if isinstance(value, list | tuple) or (row and not strict):
+        return [walk(each) for each in value]
+    return repr(value) if isinstance(value, slice) else described(value, strict=strict)
+
+
+def describe_by_name(value: Any, strict: bool = False) -> dict[str, Any]:
+    """Class and settings: the fields of a dataclass, or else all attributes."""
+    if is_dataclass(value):
+        own = [each.name for each in fields(value)]
+        settings = {name: describe_setting(getattr(value, name), strict=strict) for name in own}
+    else:  # which may lead back to it
+        settings = {name: described(each) for name, each in vars(value).items()}
+    return {"name": type(value).__name__, **settings, **_foreign_content(value, strict)}
+
+
+def _foreign_content(value: Any, strict: bool) -> dict[str, Any]:
     """What an object of a user's class, or a user's function, is by its content, as
     {"its content": ...}; nothing for this package's own.
 
     The settings that a user's object tells do not say what it does: a class of the same name may
     do something else tomorrow.
     """
-    return {} if is_own(value) else {"its content": described(value)}
+    return {} if is_own(value) else {"its content": described(value, strict=strict)}
 
 
 def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:

@@ -20,13 +20,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from recast_probe.content.class_digest import class_digest, name_of, versioned
 from recast_probe.content.code_digest import (
     code_digest,
-    code_tree,
-    functions_of,
     globals_of,
     imports_of,
-    is_installed,
     is_installed_class,
     is_installed_function,
     source_of,
@@ -60,11 +58,8 @@ _BY_REPR = (
 )
 _PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter, torch.nn.Buffer)
 _FOR_USE = (torch.Tensor, torch.Generator, Image.Image, PurePath)
-_METHODS = (types.FunctionType, property, cached_property)
-_PLACES = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # what functools.singledispatch remembers of its calls
 _DISPATCHED = ("_clear_cache", "cache_token", "dispatch_cache")
-_MAKING = {"__init__", "__setstate__", "__getstate__"}
 # whose objects also remember where they came from
 _LIBRARIES = ("accelerate", "diffusers", "peft", "transformers")
 # a back reference, or a mark of a library's loader
@@ -88,30 +83,11 @@ class NoContent(InputError):  # noqa: N818 - says what is the case
     """A value that cannot be told from another one by what it holds."""
 
 
-def name_of(made: Any) -> str:
-    """Module and qualified name of a class or a function."""
-    return f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', repr(type(made)))}"
-
-
-def versioned(made: Any) -> str:
-    """``name_of``, with the version of a package that does not take part in every result."""
-    module = getattr(made, "__module__", None)
-    version = version_of(module) if is_installed(module) else ""
-    return f"{name_of(made)} {version}" if version else name_of(made)
-
-
 def _source(module: str, file: str | None = None) -> str:
     try:
         return source_of(module, file)
     except OSError as error:
         raise NoContent(f"the file of the module {module} ({error})") from error
-
-
-def _decides(name: str, attribute: Any) -> bool:
-    """Whether an attribute of a class, no method, can decide what its objects do."""
-    if isinstance(attribute, _PLACES) or name == "_abc_impl":
-        return False
-    return not name.startswith("__") or callable(attribute) or bool(functions_of(attribute))
 
 
 class Contents:
@@ -338,33 +314,8 @@ class Contents:
         return self.of("python module", value.__name__, _source(value.__name__, file))
 
     def class_(self, value: type) -> bytes:
-        """Digest of a class: its name, and the code of its methods and its bases' as it is now."""
-        if value in self._classes:
-            return self._classes[value]
-        self._classes[value] = self.of("class", name_of(value))  # where a method leads back to it
-        if value.__module__ == "builtins":  # nnsight hangs a method on object
-            return self._classes[value]
-        installed, enum = is_installed_class(value), issubclass(value, Enum)
-        found = []
-        for name, attribute in vars(value).items():
-            functions = functions_of(attribute)
-            if installed:
-                # what only makes objects says nothing of one that is there; torch.compile tags it
-                if name not in _MAKING:
-                    found += [self(name) + code_tree(each) for each in functions]
-            elif functions and isinstance(attribute, _METHODS):
-                found.append(self(name) + self.of("methods", *functions))
-            elif _decides(name, attribute) and not (enum and name.startswith("_")):
-                # a member leads back to its class
-                member = enum and isinstance(attribute, value)
-                told = [attribute.name, attribute.value] if member else attribute
-                found.append(self(name) + self(told))
-        bases = [self.class_(each) for each in value.__bases__ if each is not object]
-        if not is_installed_class(type(value)):
-            bases.append(self.class_(type(value)))
-        parts = [self(versioned(value) if installed else name_of(value)), *sorted(found), *bases]
-        self._classes[value] = self.join("class", parts)
-        return self._classes[value]
+        """Digest of a class."""
+        return class_digest(value, self, self._classes)
 
     def _object(self, value: Any) -> bytes:
         made = type(value)

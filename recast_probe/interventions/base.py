@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recast_probe.content.description import described, foreign_content
+from recast_probe.content.description import describe_by_name as _by_name
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.needs import Needs
 from recast_probe.layout import TokenLayout
@@ -22,34 +22,6 @@ if TYPE_CHECKING:
     from recast_probe.attention.readout import Readout
     from recast_probe.pipelines.base import Family
     from recast_probe.profiles.profile import AttentionProfile
-
-
-def describe_setting(value: Any) -> Any:
-    """A setting, ready for JSON: as it describes itself, or by the fields that it has."""
-    if hasattr(value, "describe"):
-        found = value.describe()
-        return {**found, **foreign_content(value)} if isinstance(found, Mapping) else found
-    if isinstance(value, slice):
-        return repr(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _by_name(value)
-    if isinstance(value, set | frozenset):
-        return sorted(map(describe_setting, value), key=repr)
-    if isinstance(value, list | tuple | range) or (
-        isinstance(value, np.ndarray) and value.ndim == 1
-    ):
-        return [describe_setting(each) for each in value]
-    return described(value)
-
-
-def _by_name(value: Any) -> dict[str, Any]:
-    """Class and settings: the fields of a dataclass, or else all attributes."""
-    if is_dataclass(value):
-        own = [each.name for each in fields(value)]
-        settings = {name: describe_setting(getattr(value, name)) for name in own}
-    else:  # which may lead back to it
-        settings = {name: described(each) for name, each in vars(value).items()}
-    return {"name": type(value).__name__, **settings, **foreign_content(value)}
 
 
 def describe_tokens(tokens: Sequence[int]) -> tuple[int, str]:

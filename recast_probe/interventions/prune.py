@@ -9,13 +9,9 @@ import numpy as np
 
 from recast_probe._utils.checks import check_int
 from recast_probe._utils.markup import html_table
+from recast_probe.content.description import describe_setting
 from recast_probe.errors import InputError
-from recast_probe.interventions.base import (
-    Intervention,
-    RunContext,
-    StepContext,
-    describe_setting,
-)
+from recast_probe.interventions.base import Intervention, RunContext, StepContext
 from recast_probe.interventions.needs import Needs
 from recast_probe.profiles.profile import AttentionProfile
 from recast_probe.selection.baselines import RandomPerStep

@@ -13,9 +13,10 @@ import torch
 
 from recast_probe._utils.compat import execution_device, forward_hooks_everywhere
 from recast_probe._utils.provenance import attention_backend
+from recast_probe.content.class_digest import name_of
 from recast_probe.content.code_digest import names_set_in
 from recast_probe.content.description import described
-from recast_probe.content.digest import Contents, NoContent, name_of
+from recast_probe.content.digest import Contents, NoContent
 from recast_probe.content.module_content import BOOKKEEPING, ModuleContents, own_config
 from recast_probe.errors import InputError
 from recast_probe.pipelines.one_run import between_runs, in_a_run

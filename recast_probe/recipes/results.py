@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from recast_probe._utils.provenance import versions
+from recast_probe.content.description import describe_setting
 from recast_probe.figures import save_figure
 from recast_probe.files.atomic import atomic_path, without_nan, write_json
 from recast_probe.files.envelope import digests, sealed
@@ -19,7 +20,6 @@ from recast_probe.probe import Probe
 from recast_probe.recipes.benchmark import benchmark_settings
 from recast_probe.recipes.page import Page, page_text
 from recast_probe.studies import Store, save_table
-from recast_probe.studies.settings import described
 
 # what `--measured` tells of the study beside its numbers
 TOLD = ("model", "fingerprint", "versions", "subjects", "prompts", "steps", "seed")
@@ -34,7 +34,7 @@ def open_store(chosen: Any, probe: Probe, folder: Path | None = None, **settings
         "steps": chosen.steps,
         "seed": chosen.seed,
         **benchmark_settings(chosen),
-        **{name: described(value) for name, value in settings.items()},
+        **{name: describe_setting(value, strict=True) for name, value in settings.items()},
     }
     return Store((folder or chosen.out) / "runs", facts)
 

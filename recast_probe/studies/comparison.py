@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from recast_probe.content.description import describe_setting
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.interventions.base import Intervention
 from recast_probe.masks import MaskFinder, OncePerImage, finder_identity
@@ -20,7 +21,6 @@ from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.extra_metrics import measured, per_run
 from recast_probe.studies.named_method import named_method
 from recast_probe.studies.scored_area import scored_area
-from recast_probe.studies.settings import described
 from recast_probe.studies.store import Store, Writer
 
 FULL = "full"
@@ -135,15 +135,12 @@ class Comparison:
 
     def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
         """By arm, what decides its runs and the values that are kept of them; see `run_study`."""
-        if not self.kept:
-            return {}
-        model = self.probe.identity()
-        return {name: self._settings(name) | {"model": model} for name in arms}
+        return kept_settings(self.probe, arms, self._settings) if self.kept else {}
 
     def _settings(self, name: str) -> dict[str, Any]:
         arm = self.arms[name]
         return {
-            **described(arm),
+            **describe_setting(arm, strict=True),
             **self._scored_by,
             "steps": self.steps if arm.steps is None else arm.steps,
             "profiled": name in self.profiled,
@@ -151,7 +148,9 @@ class Comparison:
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         case: Case = unit.payload
-        full = self._stored_full(unit) if FULL not in arms else None
+        full = None
+        if FULL not in arms:
+            full = stored_full(self, unit) or self.run(case, FULL).image
         # the full run first: the others are measured against it
         for name in sorted(arms, key=lambda arm: arm != FULL):
             result = self.run(case, name)
@@ -174,11 +173,6 @@ class Comparison:
             profile=name in self.profiled,
             progress=False,
         )
-
-    def _stored_full(self, unit: Unit) -> Image.Image:
-        settings = self.arm_settings([FULL]).get(FULL)
-        record = self.store.load(record_key(unit, FULL), settings)
-        return self.run(unit.payload, FULL).image if record is None else record.image()
 
     def _measure(self, case: Case, result: RunResult, full: Image.Image) -> dict[str, Any]:
         """What is known of one output.
@@ -207,6 +201,20 @@ class Comparison:
             **area.column,
             **measured(self.metrics, case, image, full, area),
         }
+
+
+def kept_settings(
+    probe: Probe, arms: Sequence[str], settings: Callable[[str], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """By arm, its settings and the model as it is now, to be kept with its runs."""
+    model = probe.identity()
+    return {name: settings(name) | {"model": model} for name in arms}
+
+
+def stored_full(runs: Any, unit: Unit) -> Image.Image | None:
+    """The full run's image, where the store of `runs` holds it."""
+    record = runs.store.load(record_key(unit, FULL), runs.arm_settings([FULL]).get(FULL))
+    return None if record is None else record.image()
 
 
 def target_error(

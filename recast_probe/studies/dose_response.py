@@ -15,6 +15,7 @@ from scipy import stats
 
 from recast_probe._utils.checks import check_finite
 from recast_probe._utils.provenance import versions
+from recast_probe.content.description import describe_setting
 from recast_probe.datasets import Case, case_digest, file_label
 from recast_probe.diagnostics.intervals import Interval, mean_interval
 from recast_probe.errors import InputError
@@ -24,11 +25,9 @@ from recast_probe.interventions.weigh import MODES
 from recast_probe.masks import MaskFinder, OncePerImage, finder_identity
 from recast_probe.metrics import IdentityScorer
 from recast_probe.probe import Probe
-from recast_probe.studies.comparison import FULL, target_error
+from recast_probe.studies.comparison import FULL, kept_settings, stored_full, target_error
 from recast_probe.studies.engine import Outcome, Unit, run_study
-from recast_probe.studies.engine.unit_runs import record_key
 from recast_probe.studies.scored_area import scored_area
-from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, by_subject, compare, means, paired
 from recast_probe.studies.store import Store
 
@@ -203,7 +202,6 @@ def dose_response(
             arms[dose.name] = [
                 Weigh(dose.group, dose.factor, to_group, mode=dose.mode)  # type: ignore[arg-type]
             ]
-    work = _Runs(probe, arms, steps, finder)
     # a store's own settings need not tell these
     strict = store is not None
     named = None if finder is None else finder_identity(finder, strict=strict)
@@ -215,7 +213,7 @@ def dose_response(
         facts, place = store.settings, nullcontext("")  # type: ignore[assignment]
     with place as folder:
         kept = Store(Path(folder), facts) if store is None else store
-        work.store, work.kept = kept, strict
+        work = _Runs(probe, arms, kept, steps, finder, strict)
         units = _units(grouped, settings, strict)
         runs = run_study(units, list(arms), work, kept, progress=progress, **where)
     selection = (
@@ -267,26 +265,25 @@ class _Runs:
         self,
         probe: Probe,
         arms: Mapping[str, list[Intervention]],
+        store: Store,
         steps: int,
         finder: MaskFinder | None,
+        kept: bool,
     ) -> None:
-        self.probe, self.arms, self.steps = probe, arms, steps
+        self.probe, self.arms, self.store, self.steps = probe, arms, store, steps
         self.finder = None if finder is None else OncePerImage(finder)
-        self.store: Store | None = None
-        self.kept = False
+        self.kept = kept
         self._scorer = IdentityScorer()
 
     def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
         """By arm, what decides its runs where they are kept; see `run_study`."""
-        if not self.kept:
-            return {}
-        model = self.probe.identity()
-        return {
-            name: {"interventions": described(self.arms[name]), "model": model} for name in arms
-        }
+        return kept_settings(self.probe, arms, self._settings) if self.kept else {}
+
+    def _settings(self, name: str) -> dict[str, Any]:
+        return {"interventions": describe_setting(self.arms[name], strict=True)}
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
-        full = None if FULL in arms else self._stored_full(unit)
+        full = None if FULL in arms else stored_full(self, unit)
         # the full run first: areas without a target are found in it
         for name in sorted(arms, key=lambda arm: arm != FULL):
             result = self._run(unit.payload, name)
@@ -294,11 +291,6 @@ class _Runs:
                 full = result.image if name == FULL else self._run(unit.payload, FULL).image
             values = self._scores(unit.payload, result.image, full) | {"seconds": result.seconds}
             yield Outcome(name, values, {".png": result.image.save}, result.provenance)
-
-    def _stored_full(self, unit: Unit) -> Image.Image | None:
-        settings = self.arm_settings([FULL]).get(FULL)
-        record = self.store and self.store.load(record_key(unit, FULL), settings)
-        return record.image() if record else None
 
     def _run(self, cases: tuple[Case, ...], name: str) -> Any:
         references = [case.reference for case in cases]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import multiprocessing
 import shutil
@@ -13,7 +12,6 @@ import pytest
 
 import recast_probe as rp
 from recast_probe.errors import InputError, ProfileFileError, RecastProbeError
-from recast_probe.files import locks
 from recast_probe.layout import Grid, TokenLayout
 from recast_probe.profiles import profile_store
 from recast_probe.testing.planted_profiles import planted
@@ -208,12 +206,7 @@ def test_a_lazy_profile_stays_the_one_that_was_opened(tmp_path):
     assert rp.AttentionProfile(again.dataset.load()).identical(made(1))
 
 
-def test_where_there_are_no_locks_profiles_are_written_with_a_warning(tmp_path, monkeypatch):
-    class NoLocks(locks.FileLock):
-        def acquire(self, *_, **__):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(locks, "FileLock", NoLocks)
+def test_where_there_are_no_locks_profiles_are_written_with_a_warning(tmp_path, no_locks):
     with pytest.warns(UserWarning, match="without locks"):
         store = rp.ProfileStore(tmp_path, ["fox"])
     with pytest.warns(UserWarning, match="without locks"):

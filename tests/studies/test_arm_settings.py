@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import recast_probe as rp
+from recast_probe.content.description import describe_setting
 from recast_probe.content.digest import NoContent
 from recast_probe.errors import InputError
 from recast_probe.studies import Outcome, Store, dose_response, run_study
 from recast_probe.studies.comparison import Arm, Comparison, PlannedArm, units
-from recast_probe.studies.settings import described
 from tests.studies.test_gate import CASES
 
 CODE = """
@@ -175,12 +175,12 @@ class Walking(rp.Intervention):
     ids=lambda each: type(each).__name__,
 )
 def test_what_does_something_else_is_described_otherwise(one, other):
-    assert described(one) != described(other)
+    assert describe_setting(one, strict=True) != describe_setting(other, strict=True)
 
 
 def test_what_does_the_same_is_described_alike():
-    assert described(own()) == described(own())
-    assert described(own())["_amount"] == 1
+    assert describe_setting(own(), strict=True) == describe_setting(own(), strict=True)
+    assert describe_setting(own(), strict=True)["_amount"] == 1
 
 
 def test_what_has_no_content_decides_no_stored_run():
@@ -189,4 +189,4 @@ def test_what_has_no_content_decides_no_stored_run():
         amount: object
 
     with pytest.raises(NoContent, match="cannot be told from another"):
-        described(Holder((number for number in range(3)).send))
+        describe_setting(Holder((number for number in range(3)).send), strict=True)

@@ -125,12 +125,7 @@ def test_an_interrupted_study_claims_nothing_afterwards(tmp_path):
     assert len(performer.runs) == 16
 
 
-def test_without_locks_the_work_is_done_all_the_same(tmp_path, monkeypatch):
-    class NoLocks(locks.FileLock):
-        def acquire(self, *_, **__):
-            raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(locks, "FileLock", NoLocks)
+def test_without_locks_the_work_is_done_all_the_same(tmp_path, no_locks):
     with pytest.warns(UserWarning, match="without locks"):
         table = run_study(UNITS, ARMS, Performer(), Store(tmp_path, {}), progress=False)
     assert len(table) == 16

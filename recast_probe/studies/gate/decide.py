@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from recast_probe._utils.checks import check_int
+from recast_probe.content.description import describe_setting
 from recast_probe.cost_model import RunPlan
 from recast_probe.datasets import Case
 from recast_probe.errors import InputError
@@ -40,7 +41,6 @@ from recast_probe.studies.gate.runs import (
 )
 from recast_probe.studies.gate.settings import gate_settings
 from recast_probe.studies.scored_area import check_oracle
-from recast_probe.studies.settings import described
 from recast_probe.studies.statistics import UNITS, holm, means, paired
 from recast_probe.studies.store import Store
 
@@ -136,13 +136,14 @@ def gate(
     everything = units([case for group in groups for case in group])
     given = {
         "method": label,
-        "interventions": None if isinstance(method, str) else described(method),
-        "method_settings": described(
-            {"budget": budget, "blocks": blocks, "refresh": refresh, "computed": computed}
+        "interventions": None if isinstance(method, str) else describe_setting(method, strict=True),
+        "method_settings": describe_setting(
+            {"budget": budget, "blocks": blocks, "refresh": refresh, "computed": computed},
+            strict=True,
         ),
         "metric": score,
         "metrics": [metric_settings(each) for each in metrics],
-        "limit": described(limit),
+        "limit": describe_setting(limit, strict=True),
         "looks": list(sizes),
         "alpha": alpha,
         "order_seed": seed,

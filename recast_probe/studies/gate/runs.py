@@ -28,7 +28,8 @@ class GateRuns(Comparison):
     """
 
     def __init__(self, plans: GatePlans, store: Store, **others: Any) -> None:
-        super().__init__(plans.probe, {}, store, steps=plans.steps, **others)
+        # a gate's folder is bound to all that decides its runs
+        super().__init__(plans.probe, {}, store, steps=plans.steps, kept=False, **others)
         self.plans = plans
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
@@ -36,10 +37,6 @@ class GateRuns(Comparison):
             arm = self.plans.planned(unit.payload, outcome.arm)
             more = {"flop": self.plans.flop(arm), "size": arm.words}
             yield replace(outcome, values={**outcome.values, **more})
-
-    def arm_settings(self, arms: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """None: a gate's folder is bound to all that decides its runs."""
-        return {}
 
     def run(self, case: Case, name: str) -> RunResult:
         """One arm of one case."""
