@@ -129,6 +129,9 @@ def test_plans_from_what_interventions_report():
     assert plans.MORE["ReuseReference"](full, facts) == full.reuse(1)
     facts = {"run": {"computed_steps": {"conditional": [0, 2]}}}
     assert plans.MORE["StepCache"](full, facts).computed == (0, 2)
+    facts = {"run": {"full_steps": [0, 3], "fresh_generation_share": {"single": 0.2}}}
+    cached = plans.MORE["TokenCache"](full, facts)
+    assert cached == full.cache_tokens([0, 3], {"double": 1.0, "single": 0.2})
 
 
 def test_peers_that_fail_say_why(tiny_folder):
