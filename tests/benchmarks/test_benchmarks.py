@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,30 @@ def test_peers_that_fail_say_why(tiny_folder):
     assert "AttributeError" in rows["ToMe (tomesd)"]["error"]
     assert all("median_seconds" in row or row["error"] for row in rows.values())
     assert not [name for name, row in rows.items() if "left_behind" in row]
+
+
+def test_a_peer_that_leaves_something_behind_changes_no_other_row(tiny_folder, monkeypatch):
+    weights: dict[str, set[float]] = {}
+
+    def seen(name, factor=1.0):
+        @contextmanager
+        def peer(pipe, steps):
+            weight = pipe.transformer.proj_out.weight.data
+            weights.setdefault(name, set()).add(float(weight.abs().sum()))
+            weight.mul_(factor)
+            yield
+
+        return peer
+
+    many = {peers.FULL: seen(peers.FULL), "leaves": seen("leaves", 1.5)}
+    monkeypatch.setattr(peers, "PEERS", many | {"MagCache (diffusers)": peers.mag_cache})
+    settings = ["--steps", "2", "--repeats", "2", "--device", "cpu"]
+    found = peers.main(["--model", str(tiny_folder), *settings])
+    assert "another image" in found["arms"]["leaves"]["left_behind"]
+    as_it_was = min(weights["leaves"])
+    # once just after the peer was tried, which is how it is found out
+    assert sorted(weights[peers.FULL]) == [as_it_was, pytest.approx(1.5 * as_it_was)]
+    assert len(weights["leaves"]) == 4  # tried once, timed three times
 
 
 def test_attention_on_the_cpu_is_counted():
