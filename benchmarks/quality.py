@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import recast_probe as rp
-from benchmarks.command import finish, parser
+from benchmarks.command import finish, parse_for_cpu, parser
 from benchmarks.peers import first_block_cache, mag_cache, open_context
 from benchmarks.timing import Row
 from recast_probe._utils.ending import run_program
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     found.add_argument("--subjects", type=int, default=20)
     found.add_argument("--steps", type=int, default=28)
     found.add_argument("--figure", type=Path, help="write the picture into this file")
-    options = found.parse_args(arguments)
+    options = parse_for_cpu(found, arguments)
     torch.set_num_threads(1)
     cases = pocket_bench(options.subjects, prompts=1, seed=options.seed)
     probe = rp.Probe.pocket()

@@ -11,9 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
+    command,
     coverage,
     diagnostics,
     engines,
+    overheads,
     peers,
     plans,
     quality,
@@ -281,6 +283,16 @@ def test_blocks_are_the_published_ones_but_for_their_number(name):
     assert found.head_dim == published.head_dim
     assert found.mlp_width / found.width == published.mlp_width / published.width
     assert found.blocks == 2
+
+
+@pytest.mark.parametrize("benchmark", [quality, overheads, diagnostics])
+def test_what_runs_on_the_cpu_does_not_say_that_it_ran_elsewhere(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = command.parse_for_cpu(command.parser(None), [])
+    assert options.device == "cpu"
+    with pytest.raises(SystemExit):
+        benchmark.main(["--device", "cuda"])
+    assert "it runs on the CPU alone, not on cuda" in capsys.readouterr().err
 
 
 def test_quality_against_time(tmp_path, capsys):
