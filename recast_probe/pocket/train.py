@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, VerificationError
 from recast_probe.files.atomic import atomic_folder
 from recast_probe.files.envelope import plain, seal_folder
 
@@ -103,12 +103,13 @@ def train(
         InputError: `init` holds no weights of this model, or an earlier version wrote the
             checkpoint.
         DamagedFileError: the checkpoint is not as it was written.
+        VerificationError: as `fit`.
     """
     cuda = device.startswith("cuda")
     precision = precision or (torch.bfloat16 if cuda else torch.float32)
     torch.manual_seed(plan.seed)
     model = FlowModel(config, tokenizers).to(device)
-    if init is not None:
+    if init is not None and find_checkpoint(checkpoint) is None:
         model.load_state_dict(read_weights(init, model))
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     subjects = load_pack(pack)
@@ -182,6 +183,7 @@ def fit(
     Raises:
         InputError: an earlier version wrote the checkpoint, or a run of other facts.
         DamagedFileError: the checkpoint is not as it was written.
+        VerificationError: a loss or a gradient that is not finite; nothing of it is kept.
     """
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
     progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0, "loss": None}
@@ -228,7 +230,13 @@ def fit(
             share = learning_rate_share(plan, progress["samples"])
             error = loss(index, batches.draw(), _generator(plan.seed, progress["steps"]))
             error.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            size = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not math.isfinite(error.item()) or not math.isfinite(size.item()):
+                raise VerificationError(
+                    f"Training went wrong in step {progress['steps']}: its loss is "
+                    f"{error.item():g} and the length of its gradient {size.item():g}. The "
+                    "checkpoint before it is as it was; try a lower rate or float32."
+                )
             optimisers.step(plan.learning_rate * stage.rate * share)
             progress["steps"] += 1
             progress["samples"][index] += stage.batch

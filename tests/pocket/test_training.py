@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from recast_probe import pocket
-from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.errors import DamagedFileError, InputError, VerificationError
 from recast_probe.files import atomic
 from recast_probe.pocket import recipe
 from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
@@ -227,6 +227,33 @@ def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monk
     assert [name for name in whole if not torch.equal(whole[name], found[name])] == []
 
 
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_went_wrong_leaves_the_checkpoint_as_it_was(
+    workplace, tmp_path, monkeypatch, broken
+):
+    folder, autoencoder = workplace
+    plan = TrainingPlan((Stage(64, 12, 2),), capacity=16)
+    loss, steps = FlowModel.velocity_loss, []
+
+    def wrong(model, *given, **named):
+        steps.append(None)
+        found = loss(model, *given, **named)
+        if len(steps) < 4:
+            return found
+        # the gradient of a root at 0 is infinite, and 0 times it is NaN
+        return found * torch.nan if broken == "loss" else found + 0 * (0 * found).sqrt()
+
+    monkeypatch.setattr(FlowModel, "velocity_loss", wrong)
+    with pytest.raises(VerificationError, match="went wrong in step 3: its loss is"):
+        train(
+            folder / "subjects.npz", autoencoder, folder, tmp_path / "c", plan,
+            config=SMALL, checkpoint_every=0, log=lambda _: None,
+        )  # fmt: skip
+    tensors, progress = load_checkpoint(tmp_path / "c")
+    assert progress["steps"] == 3
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
 def test_muon_has_the_blocks_matrices_and_adamw_the_rest(workplace):
     folder, _ = workplace
     model = FlowModel(SMALL, folder)
@@ -274,6 +301,8 @@ def test_training_goes_on_from_given_weights_and_says_what_is_wrong_with_others(
         train(*arguments, tmp_path / name, plan, init=weights, **quiet)
 
     begin("c", init)
+    # where there is a checkpoint, they are not looked at
+    begin("c", tmp_path / "none.safetensors")
     tensors, progress = load_checkpoint(tmp_path / "c")
     assert progress["steps"] == 0
     for name, value in state.items():
