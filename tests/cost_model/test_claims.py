@@ -429,6 +429,14 @@ def test_the_shipped_verdict_on_the_growing_budget_is_of_the_larger_study():
         assert found.measured == "-0.057 [-0.083, -0.033], n = 24"
 
 
+def test_a_study_may_keep_less_than_nothing(tmp_path):
+    """Identity is a centred cosine: an arm's mean can lie on the other side of 0."""
+    below = {"mean": -0.33, "low": -0.47, "high": -0.21, "subjects": 6}
+    found = collect([held(tmp_path, "table_1", measured={"retention": below})])
+    (kept,) = (each for each in check_claims(FLUX, found) if "97.3 %" in each.claim)
+    assert (kept.verdict, kept.measured) == ("fails", "-33.0% [-47.0%, -21.0%], n = 6")
+
+
 def test_files_of_other_weights_are_not_put_together(tmp_path):
     first = held(tmp_path, "first", fingerprint="a" * 64, measured={"top25": 0.8})
     other = held(tmp_path, "other", fingerprint="b" * 64, measured={"retention": 0.9})
