@@ -89,7 +89,7 @@ def train(
     that the next step needs, and every step's randomness is decided by the seed and the step's
     number: on a CPU a run that was stopped gives the same weights, to the last bit, as one that
     was not. The plan may be longer or shorter than the one a checkpoint began with: the learning
-    rate follows the share of the plan's work that is done.
+    rate follows the share of the plan's work that is done. Seed, pixels and batches stay.
 
     Args:
         init: weights to begin with, as `read_weights` takes them; not looked at where there is
@@ -100,8 +100,8 @@ def train(
         compiled: compile the blocks; unless given, on CUDA only. On a CPU it needs a C++ compiler.
 
     Raises:
-        InputError: `init` holds no weights of this model, or an earlier version wrote the
-            checkpoint.
+        InputError: `init` holds no weights of this model, an earlier version wrote the checkpoint,
+            or a run with another seed, pixels or batches.
         DamagedFileError: the checkpoint is not as it was written.
         VerificationError: as `fit`.
     """
@@ -181,7 +181,8 @@ def fit(
             kept in the progress record under "measured".
 
     Raises:
-        InputError: an earlier version wrote the checkpoint, or a run of other facts.
+        InputError: an earlier version wrote the checkpoint, or a run of other facts, another seed,
+            pixels or batches.
         DamagedFileError: the checkpoint is not as it was written.
         VerificationError: a loss or a gradient that is not finite; nothing of it is kept.
     """
@@ -200,6 +201,7 @@ def fit(
                     f"The checkpoint {checkpoint} is of a run with {name} {progress.get(name)!r}, "
                     f"and this one has {value!r}. Name another folder, or remove it."
                 )
+        _check_goes_on(checkpoint, progress, plan)
         model.load_state_dict(part_of(tensors, "model"))
         ema = {name: part_of(tensors, "ema")[name].to(value) for name, value in ema.items()}
         optimisers.restore(part_of(tensors, "optimiser"))
@@ -257,6 +259,29 @@ def fit(
                 saved = time.monotonic()
     save()
     return progress
+
+
+def _check_goes_on(checkpoint: Path, progress: dict, plan: TrainingPlan) -> None:
+    """What decides the draws that a checkpoint has seen must be the plan's as well.
+
+    Raises:
+        InputError: another seed, or another size of pictures or batches in a stage that has begun.
+    """
+    earlier = progress["plan"]
+    pairs: list[tuple[str, int, int]] = [("seed", earlier["seed"], plan.seed)]
+    begun = zip(progress["samples"], earlier["stages"], plan.stages, strict=False)
+    for number, (drawn, before, stage) in enumerate(begun):
+        if drawn:
+            pairs += [
+                (f"{name} in stage {number}", before[name], getattr(stage, name))
+                for name in ("pixels", "batch")
+            ]
+    for name, was, now in pairs:
+        if was != now:
+            raise InputError(
+                f"The checkpoint {checkpoint} is of a run with {name} {was}, and this one has "
+                f"{now}. Give {was}, name another folder, or remove it."
+            )
 
 
 def drop_captions(batch: Batch, generator: torch.Generator) -> None:

@@ -227,6 +227,25 @@ def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monk
     assert [name for name in whole if not torch.equal(whole[name], found[name])] == []
 
 
+def test_a_checkpoint_goes_on_with_its_own_draws_only(workplace, tmp_path):
+    """Weights of two seeds would be told to be of the last."""
+    folder, autoencoder = workplace
+    arguments = (folder / "subjects.npz", autoencoder, folder, tmp_path / "c")
+    settings = {"config": SMALL, "log": lambda _: None}
+    train(*arguments, TrainingPlan((Stage(64, 4, 2), Stage(128, 0, 2)), seed=3), **settings)
+    others = {
+        "with seed 3, and this one has 4": ((Stage(64, 6, 2), Stage(128, 0, 2)), 4),
+        "with batch in stage 0 2, and this one has 4": ((Stage(64, 8, 4), Stage(128, 0, 2)), 3),
+        "with pixels in stage 0 64, and this one": ((Stage(128, 6, 2), Stage(128, 0, 2)), 3),
+    }
+    for words, (stages, seed) in others.items():
+        with pytest.raises(InputError, match=words):
+            train(*arguments, TrainingPlan(stages, seed=seed), **settings)
+    # a stage that has not begun may be another one
+    later = TrainingPlan((Stage(64, 6, 2), Stage(64, 2, 1)), seed=3)
+    assert train(*arguments, later, **settings)["samples"] == [6, 2]
+
+
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
 def test_a_step_that_went_wrong_leaves_the_checkpoint_as_it_was(
     workplace, tmp_path, monkeypatch, broken
