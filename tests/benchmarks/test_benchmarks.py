@@ -25,7 +25,9 @@ from benchmarks import (
     steps,
     timing,
 )
+from recast_probe._utils.memory import Peak
 from recast_probe.cost_model import RunPlan, config_of, published_config
+from recast_probe.errors import InputError
 
 
 def check_rows(found, base):
@@ -105,6 +107,8 @@ def test_runs_of_some_arms_only(tiny_folder):
     )
     assert set(found["arms"]) == {runs.FULL, "token-cache (ToCa)"}
     assert found["arms"]["token-cache (ToCa)"]["bound"] > 1
+    with pytest.raises(InputError, match="no arm 'recasst'; there is full"):
+        runs.main(["--device", "cpu", "--arms", "reuse; recasst"])
 
 
 def test_runs_with_compiled_blocks(tiny_folder, monkeypatch):
@@ -226,6 +230,18 @@ def test_results_above_their_bound_are_flagged(capsys):
     assert not rows["full"]["above_bound"]
     timing.print_rows(rows, "full")
     assert capsys.readouterr().out.count("ABOVE ITS BOUND") == 1
+
+
+def test_memory_is_the_most_of_all_turns(monkeypatch):
+    peaks = iter([(90, 9), (10, 4), (30, 1), (20, 3)])  # the first turn warms up
+
+    @contextmanager
+    def peak_memory(device):
+        yield Peak(*next(peaks))
+
+    monkeypatch.setattr(timing, "peak_memory", peak_memory)
+    row = timing.alternate({"full": lambda: None}, 3, "cpu", "full")["full"]
+    assert (row["peak_memory_bytes"], row["extra_memory_bytes"]) == (30, 4)
 
 
 def test_an_arm_that_fails_is_named_only_where_that_is_allowed():
