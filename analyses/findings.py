@@ -86,7 +86,8 @@ that the scripts wrote with `--measured` ([measured](measured))."""
 
 CLAIMS = """## The paper's claims, one by one
 
-The table is what `recast-probe claims --markdown` prints with all these files as `--measured`. \
+The table is what `recast-probe claims --markdown` prints with those of these files as \
+`--measured` that hold a number for it; where several hold one, that of most subjects is taken. \
 Numbers of the third column follow from FLUX.1 Kontext's config. What they allow also rests on the \
 last column: speeds on how efficiently attention runs beside linear layers, times on the A100's \
 dense peak. "Impossible" is said where even attention that runs 4 times less efficiently does not \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,17 @@ def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
     found.add_argument("--json", action="store_true", help="print one JSON object")
     found.set_defaults(**defaults)
     return found
+
+
+def parse_for_cpu(
+    found: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """The options of a benchmark that runs on the CPU whatever the machine has, and says so."""
+    found.set_defaults(device="cpu")
+    options = found.parse_args(arguments)
+    if options.device != "cpu":
+        found.error(f"it runs on the CPU alone, not on {options.device}")
+    return options
 
 
 def _file(text: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.command import finish, parser
+from benchmarks.command import finish, parse_for_cpu, parser
 from recast_probe._utils.ending import run_program
 from recast_probe._utils.memory import peak_memory
 from recast_probe.diagnostics.survey import survey
@@ -33,14 +33,14 @@ FRACTION = 0.25
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Write profiles, survey them, and hold time and values against the plain loop."""
-    found = parser(__doc__, device="cpu")
+    found = parser(__doc__)
     found.add_argument("--pairs", type=int, default=100)
     found.add_argument("--steps", type=int, default=28)
     found.add_argument("--blocks", type=int, default=57)
     found.add_argument("--side", type=int, default=64, help="tokens along a side")
     found.add_argument("--plain-pairs", type=int, default=4, help="pairs that the loop does too")
     found.add_argument("--folder", type=Path, help="where the profiles lie or are written")
-    options = found.parse_args(arguments)
+    options = parse_for_cpu(found, arguments)
     with _folder(options.folder) as folder:
         paths = written(folder, options)
         few = paths[: max(2, min(options.plain_pairs, len(paths)))]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import recast_probe as rp
-from benchmarks.command import finish, parser
+from benchmarks.command import finish, parse_for_cpu, parser
 from benchmarks.timing import alternate
 from recast_probe import pocket
 from recast_probe._utils.ending import run_program
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Time every group of arms against its floor, which stands first in it."""
     found = parser(__doc__)
     found.add_argument("--steps", type=int, default=28)
-    options = found.parse_args(arguments)
+    options = parse_for_cpu(found, arguments)
     probe = rp.Probe.pocket()
     probe.pipe.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as folder:

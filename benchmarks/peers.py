@@ -9,6 +9,7 @@ random weights the time of a caching peer says nothing about the model that it w
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -122,19 +123,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     sample = pocket.samples()[0]
     call = probe.pipeline_arguments(sample.image, sample.prompts[0], options.steps, options.seed)
 
-    def run(peer: Peer) -> np.ndarray:
+    def run(peer: Peer, pipe: Any) -> np.ndarray:
         generator = torch.Generator().manual_seed(options.seed)
-        with peer(probe.pipe, options.steps):
-            output = probe.pipe(**call | {"generator": generator})
+        with peer(pipe, options.steps):
+            output = pipe(**call | {"generator": generator})
         return np.asarray(output.images[0])
 
     tried: dict[str, Row] = {}
     flop: dict[str, float] = {}
-    plain = run(PEERS[FULL])
+    changed_by: dict[str, Any] = {}
+    plain = run(PEERS[FULL], probe.pipe)
     for name, peer in PEERS.items():
         try:
             with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
-                image = run(peer)
+                image = run(peer, probe.pipe)
         except Exception as error:
             tried[name] = {"error": _said(error)}
         else:
@@ -145,10 +147,17 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             else:
                 flop[name] = count
                 tried[name] = {"flop": flop[name], "mean_pixel_difference": changed}
-        if not np.array_equal(run(PEERS[FULL]), plain):
+        if not np.array_equal(run(PEERS[FULL], probe.pipe), plain):
             tried[name]["left_behind"] = "the pipeline makes another image after it was taken off"
+            # it goes on with this pipeline, and all others with one that is as it was
+            if "error" not in tried[name]:
+                changed_by[name] = probe.pipe
             probe = open_probe(options)
-    working = {n: (lambda p=PEERS[n]: run(p)) for n, row in tried.items() if "error" not in row}
+    working = {
+        name: functools.partial(run, PEERS[name], changed_by.get(name, probe.pipe))
+        for name, row in tried.items()
+        if "error" not in row
+    }
     timed = alternate(working, options.repeats, options.device, FULL, flop, may_fail=True)
     rows = {name: row | timed.get(name, {}) for name, row in tried.items()}
     config = config_of(probe)

@@ -39,9 +39,8 @@ def plan_of(
 
 
 def _token_cache(plan: RunPlan, facts: Mapping[str, Any]) -> RunPlan:
-    # generation tokens computed anew; the share is a mean over both kinds of block
-    shares = facts["run"]["fresh_generation_share"].values()
-    fresh = sum(shares) / len(shares) if shares else 1.0
+    # generation tokens computed anew, by kind of block; none where no step came from the cache
+    fresh = {"double": 1.0, "single": 1.0} | facts["run"]["fresh_generation_share"]
     return plan.cache_tokens(facts["run"]["full_steps"], fresh)
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import recast_probe as rp
-from benchmarks.command import finish, parser
+from benchmarks.command import finish, parse_for_cpu, parser
 from benchmarks.peers import first_block_cache, mag_cache, open_context
 from benchmarks.timing import Row
 from recast_probe._utils.ending import run_program
@@ -55,12 +55,14 @@ class Way:
     leaves_traces: bool = False
 
 
-def ways(tokens: int) -> dict[str, Way]:
+def ways(tokens: int, steps: int) -> dict[str, Way]:
     """Every way by name, its kind before the colon.
 
     Args:
         tokens: of the reference.
+        steps: of the full run.
     """
+    fewer = dict.fromkeys(max(1, round(count * steps / USUAL_STEPS)) for count in FEWER)
 
     def accelerated(*method: Any) -> Way:
         return Way(lambda pipe, steps: rp.accelerate(pipe, *method))
@@ -74,7 +76,7 @@ def ways(tokens: int) -> dict[str, Way]:
         FULL: Way(lambda pipe, steps: nullcontext()),
         **{
             f"fewer steps: {count}": Way(lambda pipe, steps: nullcontext(), count)
-            for count in FEWER
+            for count in fewer
         },
         "accelerate: as it is": accelerated(),
         "accelerate: and 5 of 7 steps": accelerated("reuse+step-cache"),
@@ -115,12 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     found.add_argument("--subjects", type=int, default=20)
     found.add_argument("--steps", type=int, default=28)
     found.add_argument("--figure", type=Path, help="write the picture into this file")
-    options = found.parse_args(arguments)
+    options = parse_for_cpu(found, arguments)
     torch.set_num_threads(1)
     cases = pocket_bench(options.subjects, prompts=1, seed=options.seed)
     probe = rp.Probe.pocket()
     probe.pipe.set_progress_bar_config(disable=True)
-    chosen = ways(probe.layout(cases[0].reference).reference_tokens)
+    chosen = ways(probe.layout(cases[0].reference).reference_tokens, options.steps)
     failed: dict[str, str] = {}
     bench = Bench(probe, options.steps)
     for name in list(chosen):  # a turn that warms up
@@ -156,7 +158,7 @@ class Bench:
                 self._own[name].set_progress_bar_config(disable=True)
             pipe = self._own[name]
         if way.steps is not None:
-            count = max(1, round(way.steps * count / USUAL_STEPS))
+            count = way.steps
         call = self.probe.pipeline_arguments(case.reference, case.prompt, count, case.seed)
         with torch.no_grad(), way.applied(pipe, count):
             started = time.process_time()

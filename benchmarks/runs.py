@@ -34,6 +34,7 @@ from benchmarks.timing import add_speed_ups, alternate
 from recast_probe import pocket
 from recast_probe._utils.ending import run_program
 from recast_probe.cost_model import RunPlan
+from recast_probe.errors import InputError
 from recast_probe.images.loading import load_image
 from recast_probe.interventions.methods import METHODS, REUSING, method
 
@@ -184,6 +185,8 @@ class Bench:
         if cuda if options.compiled is None else options.compiled:
             self._add_compiled()
         wanted = [part.strip() for part in (options.arms or "").split(";") if part.strip()]
+        if unknown := [part for part in wanted if not any(part in name for name in self.arms)]:
+            raise InputError(f"There is no arm {unknown[0]!r}; there is {'; '.join(self.arms)}.")
         if wanted:
             self.arms = {
                 name: arm

@@ -58,8 +58,11 @@ def alternate(
                 continue
             if turn:
                 seconds[name].append(counted if isinstance(counted, float) else taken)
-                rows[name]["peak_memory_bytes"] = peak.total
-                rows[name]["extra_memory_bytes"] = peak.extra
+                for part, value in (("peak", peak.total), ("extra", peak.extra)):
+                    known = rows[name].get(f"{part}_memory_bytes")
+                    rows[name][f"{part}_memory_bytes"] = (
+                        value if known is None or value is None else max(known, value)
+                    )
     for name, times in seconds.items():
         if times:
             rows[name] |= {

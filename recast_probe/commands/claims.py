@@ -26,7 +26,10 @@ def claims(
     ] = None,
     measured: Annotated[
         list[Path] | None,
-        typer.Option(help="summary.json of the demo or of an analysis; repeat for several."),
+        typer.Option(
+            help="summary.json of the demo or of an analysis; repeat for several. Where two hold a "
+            "number, that of more subjects counts."
+        ),
     ] = None,
     markdown: Annotated[
         bool, typer.Option(help="Print the table of the findings alone, in Markdown.")

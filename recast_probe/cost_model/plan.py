@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,8 @@ class StepPlan:
         reused: the keys and values of these come from an earlier step; their rows are not computed.
         computed: False where the transformer is not called at all.
         fresh: in a step of token-wise caching, the share of generation tokens that go through the
-            MLPs again; attention is not computed then. None in any other step.
+            MLPs again, one for all blocks or by kind of block ("double", "single"); attention is
+            not computed then. None in any other step.
         read: generation-to-reference attention is read in every block, once more for all of them.
 
     Examples:
@@ -33,8 +34,19 @@ class StepPlan:
     reference: int
     reused: bool = False
     computed: bool = True
-    fresh: float | None = None
+    fresh: float | Mapping[str, float] | None = None
     read: bool = False
+
+    def fresh_blocks(self, config: TransformerConfig) -> dict[str, float]:
+        """By kind of block, how many blocks' generation tokens are fresh, none with no caching."""
+        if self.fresh is None:
+            return {}
+        counts = {"double": config.double_blocks, "single": config.single_blocks}
+        return {
+            kind: count * (self.fresh[kind] if isinstance(self.fresh, Mapping) else self.fresh)
+            for kind, count in counts.items()
+            if count
+        }
 
 
 @dataclass(frozen=True)
@@ -140,11 +152,13 @@ class RunPlan:
             raise InputError(f"Computed steps lie within the {total} of a run and include step 0.")
         return self._each(lambda index, step: replace(step, computed=index in chosen))
 
-    def cache_tokens(self, full_steps: Iterable[int], fresh: float) -> RunPlan:
+    def cache_tokens(
+        self, full_steps: Iterable[int], fresh: float | Mapping[str, float]
+    ) -> RunPlan:
         """Token-wise caching: compute whole steps only here, and in others only fresh tokens.
 
         Args:
-            fresh: share of generation tokens, 0 to 1.
+            fresh: share of generation tokens, 0 to 1, one for all blocks or by kind of block.
         """
         whole = set(full_steps)
         return self._each(
@@ -178,7 +192,7 @@ class RunPlan:
         if step.fresh is None:
             work = step_work(config, self.text, self.generation, step.reference, reused=step.reused)
         else:
-            work = self._cached_step(config, step.fresh)
+            work = self._cached_step(config, step)
         reading = 0.0
         if step.read:
             reading = readout_work(config, self.generation, step.reference)
@@ -188,10 +202,14 @@ class RunPlan:
             work.linear * share, (work.attention + reading) * share, work.modulation * share
         )
 
-    def _cached_step(self, config: TransformerConfig, fresh: float) -> Work:
+    def _cached_step(self, config: TransformerConfig, step: StepPlan) -> Work:
+        """Fresh tokens in the blocks; embedders, output and modulation run as in any step."""
+        whole = step_work(config, self.text, self.generation, step.reference, reused=step.reused)
+        rows = self.text + self.generation + (0 if step.reused else step.reference)
+        ends = whole.linear - 2.0 * config.blocks * config.block_linear * rows
         each = config.fresh_linear
-        blocks = config.double_blocks * each["double"] + config.single_blocks * each["single"]
-        return Work(2.0 * blocks * fresh * self.generation, 0.0)
+        fresh = sum(each[kind] * count for kind, count in step.fresh_blocks(config).items())
+        return Work(ends + 2.0 * fresh * self.generation, 0.0, whole.modulation)
 
     def _each(self, change) -> RunPlan:  # type: ignore[no-untyped-def]
         steps = tuple(change(index, step) for index, step in enumerate(self.steps))

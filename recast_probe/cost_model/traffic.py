@@ -41,9 +41,12 @@ def step_traffic(
     width, mlp = config.width, config.mlp_width
     rows = plan.text + plan.generation + (0 if step.reused else step.reference)
     keys = plan.text + plan.generation + step.reference
+    # embedders and output
+    ends = rows * width + plan.text * config.text_width + 2 * (rows - plan.text) * config.channels
     if step.fresh is not None:
         # both MLP layers, and a single-stream block's output projection, of the fresh tokens
-        numbers = config.blocks * 2 * (width + mlp) * step.fresh * plan.generation
+        fresh = sum(step.fresh_blocks(config).values())
+        numbers = fresh * 2 * (width + mlp) * plan.generation + ends
     else:
         attention = 2 * width * (rows + keys)
         # a double block: q, k, v, output and both MLP layers; a single one has one input for all
@@ -52,9 +55,7 @@ def step_traffic(
         numbers = (
             config.double_blocks * (double + attention)
             + config.single_blocks * (single + attention)
-            + rows * width
-            + plan.text * config.text_width
-            + 2 * (rows - plan.text) * config.channels
+            + ends
         )
     linears = config.parameters - config.modulation_parameters
     weights = linears * (1 if plan.float8_linears else bytes_each)

@@ -10,22 +10,29 @@ from recast_probe.errors import InputError
 from recast_probe.files.envelope import read_json
 from recast_probe.files.input_files import LARGEST_TEXT
 from recast_probe.paper_claims.possible import check_possible, check_together
+from recast_probe.paper_claims.quantity import Quantity
+
+ADAPTER = "ip_adapter"  # how the names of an adapter's numbers begin
 
 
 def collect(files: Sequence[str | Path]) -> dict[str, Any]:
     """Numbers by the names in `paper_claims.MEASURED`, and "model".
 
-    A later file wins over an earlier one.
+    Where several files hold a number, that of most subjects is taken, in whatever order they come;
+    of equally many, or where it is not said, the later file's.
 
     Raises:
         InputError: a file that cannot be read, that holds nothing of use or numbers that cannot be,
-            or of another model than the first.
+            or of another model, or other weights of it, than the first. Numbers of an adapter are
+            of a model with weights of its own.
     """
     found: dict[str, Any] = {}
+    weights: dict[bool, tuple[str, str | Path]] = {}
     for path in files:
         try:
             summary = read_json(path, LARGEST_TEXT)
             model, numbers = summary["model"], _numbers(summary)
+            fingerprint = summary.get("fingerprint")
             if not isinstance(model, str) or not model.strip():
                 raise InputError(f"its model is {model!r:.60}")
             for name, value in numbers.items():
@@ -41,8 +48,27 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
             raise InputError(f"{path} holds nothing that a claim of the paper could be held to.")
         if found.get("model", model) != model:
             raise InputError(f"{path} is of {model}, the files before of {found['model']}.")
-        found |= {"model": model, **numbers}
+        if fingerprint is not None:
+            of_adapter = all(name.startswith(ADAPTER) for name in numbers)
+            known, first = weights.setdefault(of_adapter, (str(fingerprint), path))
+            if known != str(fingerprint):
+                raise InputError(
+                    f"{path} is of other weights of {model} ({str(fingerprint)[:8]}) than {first} "
+                    f"({known[:8]}); a verdict is about one of them."
+                )
+        more = {
+            name: value
+            for name, value in numbers.items()
+            if _subjects(name, value) >= _subjects(name, found.get(name))
+        }
+        found |= {"model": model, **more}
+    check_together(found)
     return found
+
+
+def _subjects(name: str, value: Any) -> int:
+    """Independent subjects that a number is of; 0 where it is not said, or there is none."""
+    return 0 if value is None else Quantity.read(name, value).count or 0
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:

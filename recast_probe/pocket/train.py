@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from recast_probe.errors import InputError
+from recast_probe.errors import InputError, VerificationError
 from recast_probe.files.atomic import atomic_folder
 from recast_probe.files.envelope import plain, seal_folder
 
@@ -89,7 +89,7 @@ def train(
     that the next step needs, and every step's randomness is decided by the seed and the step's
     number: on a CPU a run that was stopped gives the same weights, to the last bit, as one that
     was not. The plan may be longer or shorter than the one a checkpoint began with: the learning
-    rate follows the share of the plan's work that is done.
+    rate follows the share of the plan's work that is done. Seed, pixels and batches stay.
 
     Args:
         init: weights to begin with, as `read_weights` takes them; not looked at where there is
@@ -100,15 +100,16 @@ def train(
         compiled: compile the blocks; unless given, on CUDA only. On a CPU it needs a C++ compiler.
 
     Raises:
-        InputError: `init` holds no weights of this model, or an earlier version wrote the
-            checkpoint.
+        InputError: `init` holds no weights of this model, an earlier version wrote the checkpoint,
+            or a run with another seed, pixels or batches.
         DamagedFileError: the checkpoint is not as it was written.
+        VerificationError: as `fit`.
     """
     cuda = device.startswith("cuda")
     precision = precision or (torch.bfloat16 if cuda else torch.float32)
     torch.manual_seed(plan.seed)
     model = FlowModel(config, tokenizers).to(device)
-    if init is not None:
+    if init is not None and find_checkpoint(checkpoint) is None:
         model.load_state_dict(read_weights(init, model))
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     subjects = load_pack(pack)
@@ -180,8 +181,10 @@ def fit(
             kept in the progress record under "measured".
 
     Raises:
-        InputError: an earlier version wrote the checkpoint, or a run of other facts.
+        InputError: an earlier version wrote the checkpoint, or a run of other facts, another seed,
+            pixels or batches.
         DamagedFileError: the checkpoint is not as it was written.
+        VerificationError: a loss or a gradient that is not finite; nothing of it is kept.
     """
     ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
     progress: dict = {"samples": [0] * len(plan.stages), "steps": 0, "seconds": 0.0, "loss": None}
@@ -198,6 +201,7 @@ def fit(
                     f"The checkpoint {checkpoint} is of a run with {name} {progress.get(name)!r}, "
                     f"and this one has {value!r}. Name another folder, or remove it."
                 )
+        _check_goes_on(checkpoint, progress, plan)
         model.load_state_dict(part_of(tensors, "model"))
         ema = {name: part_of(tensors, "ema")[name].to(value) for name, value in ema.items()}
         optimisers.restore(part_of(tensors, "optimiser"))
@@ -228,7 +232,13 @@ def fit(
             share = learning_rate_share(plan, progress["samples"])
             error = loss(index, batches.draw(), _generator(plan.seed, progress["steps"]))
             error.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            size = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            if not math.isfinite(error.item()) or not math.isfinite(size.item()):
+                raise VerificationError(
+                    f"Training went wrong in step {progress['steps']}: its loss is "
+                    f"{error.item():g} and the length of its gradient {size.item():g}. The "
+                    "checkpoint before it is as it was; try a lower rate or float32."
+                )
             optimisers.step(plan.learning_rate * stage.rate * share)
             progress["steps"] += 1
             progress["samples"][index] += stage.batch
@@ -249,6 +259,29 @@ def fit(
                 saved = time.monotonic()
     save()
     return progress
+
+
+def _check_goes_on(checkpoint: Path, progress: dict, plan: TrainingPlan) -> None:
+    """What decides the draws that a checkpoint has seen must be the plan's as well.
+
+    Raises:
+        InputError: another seed, or another size of pictures or batches in a stage that has begun.
+    """
+    earlier = progress["plan"]
+    pairs: list[tuple[str, int, int]] = [("seed", earlier["seed"], plan.seed)]
+    begun = zip(progress["samples"], earlier["stages"], plan.stages, strict=False)
+    for number, (drawn, before, stage) in enumerate(begun):
+        if drawn:
+            pairs += [
+                (f"{name} in stage {number}", before[name], getattr(stage, name))
+                for name in ("pixels", "batch")
+            ]
+    for name, was, now in pairs:
+        if was != now:
+            raise InputError(
+                f"The checkpoint {checkpoint} is of a run with {name} {was}, and this one has "
+                f"{now}. Give {was}, name another folder, or remove it."
+            )
 
 
 def drop_captions(batch: Batch, generator: torch.Generator) -> None:

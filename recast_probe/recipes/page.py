@@ -127,7 +127,7 @@ def corrected(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def too_few(subjects: float, comparisons: int) -> str:
     """The sentence that so few subjects decide none of the comparisons; none where they may."""
-    least = 2 / 2**subjects
+    least = 2.0 ** (1 - subjects)  # 2 / 2**subjects is too large from 1,024 on
     if least * comparisons <= LEVEL:
         return ""
     return (

@@ -225,14 +225,17 @@ def wide(categories: pd.DataFrame) -> list[dict]:
 
 def style_transfer(table: pd.DataFrame, seed: int) -> dict:
     """Is style reference the worst case? What pruning adds to the distance to the true target
-    there, over what it adds in the other categories, subject by subject."""
-    style = table["category"] == STYLE
-    if not style.any() or style.all() or "target_error" not in table:
+    there, over what it adds in the other categories, subject by subject. Of subjects that have
+    both kinds of cases with a true target; nothing where there are none."""
+    if "target_error" not in table:
         return {}
     errors = table.pivot(index=["subject", "prompt", "category"], columns="arm")["target_error"]
-    added = (errors["recast"] - errors["full"]).rename("added").reset_index()
+    added = (errors["recast"] - errors["full"]).dropna().rename("added").reset_index()
     added["arm"] = (added["category"] == STYLE).map({True: STYLE, False: "others"})
     halves = added.groupby(["subject", "arm"], as_index=False)["added"].mean()
+    halves = halves[halves.groupby("subject")["arm"].transform("nunique") == 2]
+    if halves.empty:
+        return {}
     found = difference(halves.assign(prompt="all"), STYLE, "others", seed, "added")
     return {"style_transfer_above_others": found}
 

@@ -71,6 +71,8 @@ def test_so_few_subjects_decide_nothing():
     assert too_few(8, 6) == ""
     assert "0.055" in too_few(8, 7)
     assert too_few(100, 1000) == ""
+    # as many as KontextBench has pairs
+    assert too_few(1026.0, 22) == ""
     assert "is 1 when" in too_few(2, 4)
 
 

@@ -111,6 +111,12 @@ def test_style_reference_is_judged_by_the_target():
     assert worst["mean"] == pytest.approx(0.03)
     assert worst["p_value"] == pytest.approx(2 / 2**6)
     assert table_1.style_transfer(table[table["category"] == "local edit"], seed=0) == {}
+    # of pictures of one's own, not every subject has both kinds, nor every case a target
+    one_kind = (table["subject"] == table["subject"].iloc[0]) & (table["category"] == "local edit")
+    other = table["subject"] == table["subject"].iloc[-1]
+    some = table[~one_kind].assign(target_error=table["target_error"].mask(other))
+    worst = table_1.style_transfer(some, seed=0)["style_transfer_above_others"]
+    assert (worst["mean"], worst["subjects"]) == (pytest.approx(0.03), 4)
 
 
 def test_categories_need_prompts(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import (
+    command,
     coverage,
     diagnostics,
     engines,
+    overheads,
     peers,
     plans,
     quality,
@@ -22,7 +25,9 @@ from benchmarks import (
     steps,
     timing,
 )
+from recast_probe._utils.memory import Peak
 from recast_probe.cost_model import RunPlan, config_of, published_config
+from recast_probe.errors import InputError
 
 
 def check_rows(found, base):
@@ -102,6 +107,8 @@ def test_runs_of_some_arms_only(tiny_folder):
     )
     assert set(found["arms"]) == {runs.FULL, "token-cache (ToCa)"}
     assert found["arms"]["token-cache (ToCa)"]["bound"] > 1
+    with pytest.raises(InputError, match="no arm 'recasst'; there is full"):
+        runs.main(["--device", "cpu", "--arms", "reuse; recasst"])
 
 
 def test_runs_with_compiled_blocks(tiny_folder, monkeypatch):
@@ -129,6 +136,9 @@ def test_plans_from_what_interventions_report():
     assert plans.MORE["ReuseReference"](full, facts) == full.reuse(1)
     facts = {"run": {"computed_steps": {"conditional": [0, 2]}}}
     assert plans.MORE["StepCache"](full, facts).computed == (0, 2)
+    facts = {"run": {"full_steps": [0, 3], "fresh_generation_share": {"single": 0.2}}}
+    cached = plans.MORE["TokenCache"](full, facts)
+    assert cached == full.cache_tokens([0, 3], {"double": 1.0, "single": 0.2})
 
 
 def test_peers_that_fail_say_why(tiny_folder):
@@ -143,6 +153,30 @@ def test_peers_that_fail_say_why(tiny_folder):
     assert "AttributeError" in rows["ToMe (tomesd)"]["error"]
     assert all("median_seconds" in row or row["error"] for row in rows.values())
     assert not [name for name, row in rows.items() if "left_behind" in row]
+
+
+def test_a_peer_that_leaves_something_behind_changes_no_other_row(tiny_folder, monkeypatch):
+    weights: dict[str, set[float]] = {}
+
+    def seen(name, factor=1.0):
+        @contextmanager
+        def peer(pipe, steps):
+            weight = pipe.transformer.proj_out.weight.data
+            weights.setdefault(name, set()).add(float(weight.abs().sum()))
+            weight.mul_(factor)
+            yield
+
+        return peer
+
+    many = {peers.FULL: seen(peers.FULL), "leaves": seen("leaves", 1.5)}
+    monkeypatch.setattr(peers, "PEERS", many | {"MagCache (diffusers)": peers.mag_cache})
+    settings = ["--steps", "2", "--repeats", "2", "--device", "cpu"]
+    found = peers.main(["--model", str(tiny_folder), *settings])
+    assert "another image" in found["arms"]["leaves"]["left_behind"]
+    as_it_was = min(weights["leaves"])
+    # once just after the peer was tried, which is how it is found out
+    assert sorted(weights[peers.FULL]) == [as_it_was, pytest.approx(1.5 * as_it_was)]
+    assert len(weights["leaves"]) == 4  # tried once, timed three times
 
 
 def test_attention_on_the_cpu_is_counted():
@@ -196,6 +230,18 @@ def test_results_above_their_bound_are_flagged(capsys):
     assert not rows["full"]["above_bound"]
     timing.print_rows(rows, "full")
     assert capsys.readouterr().out.count("ABOVE ITS BOUND") == 1
+
+
+def test_memory_is_the_most_of_all_turns(monkeypatch):
+    peaks = iter([(90, 9), (10, 4), (30, 1), (20, 3)])  # the first turn warms up
+
+    @contextmanager
+    def peak_memory(device):
+        yield Peak(*next(peaks))
+
+    monkeypatch.setattr(timing, "peak_memory", peak_memory)
+    row = timing.alternate({"full": lambda: None}, 3, "cpu", "full")["full"]
+    assert (row["peak_memory_bytes"], row["extra_memory_bytes"]) == (30, 4)
 
 
 def test_an_arm_that_fails_is_named_only_where_that_is_allowed():
@@ -255,13 +301,26 @@ def test_blocks_are_the_published_ones_but_for_their_number(name):
     assert found.blocks == 2
 
 
+@pytest.mark.parametrize("benchmark", [quality, overheads, diagnostics])
+def test_what_runs_on_the_cpu_does_not_say_that_it_ran_elsewhere(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    options = command.parse_for_cpu(command.parser(None), [])
+    assert options.device == "cpu"
+    with pytest.raises(SystemExit):
+        benchmark.main(["--device", "cuda"])
+    assert "it runs on the CPU alone, not on cuda" in capsys.readouterr().err
+
+
 def test_quality_against_time(tmp_path, capsys):
     picture = tmp_path / "new" / "quality.svg"
     asked = ["--subjects", "2", "--steps", "4", "--figure", str(picture)]
     found = quality.main([*asked, "--json"])
     rows = {name: row for name, row in found["arms"].items() if "error" not in row}
     assert rows["full"]["speed_up"] == 1
-    assert {"accelerate: as it is", "fewer steps: 14", "FirstBlockCache: 0.08"} <= set(rows)
+    assert {"accelerate: as it is", "FirstBlockCache: 0.08"} <= set(rows)
+    # 20, 14 and 10 are of 28
+    fewer = [name for name in rows if name.startswith("fewer steps")]
+    assert fewer == ["fewer steps: 3", "fewer steps: 2", "fewer steps: 1"]
     assert set(found["failed"]) <= {name for name in found["arms"] if "cache-dit" in name}
     for name, row in rows.items():
         assert row["speed_up"] > 0

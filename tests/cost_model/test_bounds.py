@@ -84,15 +84,31 @@ def test_plans_count_what_single_steps_count():
 
 
 def test_token_wise_caching_counts_what_its_own_arithmetic_counts():
-    from recast_probe.cost_model.caching_work import cached_step_work
-    from recast_probe.layout import Grid, TokenLayout
+    from recast_probe.cost_model.caching import cached_run_work
+    from recast_probe.cost_model.traffic import step_traffic
 
-    layout = TokenLayout(512, Grid(64, 64), (Grid(64, 64),))
-    kinds = ["double"] * 19 + ["single"] * 38
-    own = cached_step_work(layout, kinds, FLUX.width, {"double": 0.1, "single": 0.1})
-    plan = FULL.cache_tokens(full_steps=[0], fresh=0.1)
-    assert plan.step_work(FLUX, plan.steps[1]).linear == pytest.approx(own.total)
-    assert plan.step_work(FLUX, plan.steps[0]).total == step_work(FLUX, 512, 4096, 4096).total
+    shares = {"double": 0.05, "single": 0.12}
+    for fresh in (0.1, shares):
+        each = fresh if isinstance(fresh, dict) else {"double": fresh, "single": fresh}
+        plan = FULL.keep(600).cache_tokens(full_steps=[0, 1, 9], fresh=fresh)
+        counts = [step.reference for step in plan.steps]
+        # reading which tokens matter is no part of a plan
+        whole = cached_run_work(FLUX, 512, 4096, counts, [0, 1, 9], each, pool=None)
+        assert plan.work(FLUX).total == pytest.approx(whole, rel=1e-12)
+        assert plan.step_work(FLUX, plan.steps[0]).total == step_work(FLUX, 512, 4096, 4096).total
+    # by hand: 16 w^2 a fresh token in 19 blocks, 18 in 38; embedders and output on all tokens
+    width, cached = 3072, plan.step_work(FLUX, plan.steps[2])
+    blocks = 4096 * width**2 * (19 * 16 * 0.05 + 38 * 18 * 0.12)
+    ends = 2 * (2 * width * 64 * (4096 + 600) + 4096 * width * 512)
+    assert cached.linear == pytest.approx(blocks + ends, rel=1e-9)
+    assert (cached.attention, cached.modulation) == (0, step_work(FLUX, 1, 1, 0).modulation)
+    # bytes as well: in and out of both MLP layers of 19 x 0.05 + 38 x 0.12 blocks, and the ends
+    moved = step_traffic(FLUX, plan, plan.steps[2]).activations
+    rows = 512 + 4096 + 600
+    fresh = (19 * 0.05 + 38 * 0.12) * 2 * 5 * width * 4096
+    assert moved == pytest.approx(
+        2 * (fresh + rows * width + 512 * 4096 + 2 * (rows - 512) * 64), rel=1e-9
+    )
 
 
 def test_seconds_on_devices():

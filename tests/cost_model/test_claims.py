@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -395,6 +396,62 @@ def test_summaries_are_read(tmp_path):
         collect([files[3]])
     with pytest.raises(InputError, match="is no summary"):
         collect([tmp_path / "missing.json"])
+
+
+def held(folder, name, **summary):
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"model": "pocket", **summary}))
+    return path
+
+
+def test_of_several_files_the_one_of_most_subjects_counts(tmp_path):
+    name = "adaptive_above_flat"
+    few = held(tmp_path, "table_1", measured={name: {"mean": -0.03, "subjects": 12.0}})
+    many = held(tmp_path, "schedules", measured={name: {"mean": -0.06, "count": 24}})
+    alone = held(tmp_path, "alone", measured={name: -0.5})
+    for files in ([few, many, alone], [alone, many, few]):
+        assert collect(files)[name]["mean"] == -0.06
+    again = held(tmp_path, "again", measured={name: {"mean": -0.07, "count": 24}})
+    assert collect([many, again])[name]["mean"] == -0.07
+    assert collect([again, many])[name]["mean"] == -0.06
+
+
+def test_the_shipped_verdict_on_the_growing_budget_is_of_the_larger_study():
+    folder = Path(__file__).parents[2] / "docs" / "measured"
+    files = [folder / f"{name}.json" for name in ("schedules", "table_1")]
+    for order in (files, files[::-1]):
+        (found,) = (
+            each
+            for each in check_claims(FLUX, collect(order))
+            if each.claim.startswith("Late steps need")
+        )
+        assert found.verdict == "fails"
+        assert found.measured == "-0.057 [-0.083, -0.033], n = 24"
+
+
+def test_a_study_may_keep_less_than_nothing(tmp_path):
+    """Identity is a centred cosine: an arm's mean can lie on the other side of 0."""
+    below = {"mean": -0.33, "low": -0.47, "high": -0.21, "subjects": 6}
+    found = collect([held(tmp_path, "table_1", measured={"retention": below})])
+    (kept,) = (each for each in check_claims(FLUX, found) if "97.3 %" in each.claim)
+    assert (kept.verdict, kept.measured) == ("fails", "-33.0% [-47.0%, -21.0%], n = 6")
+
+
+def test_files_of_other_weights_are_not_put_together(tmp_path):
+    first = held(tmp_path, "first", fingerprint="a" * 64, measured={"top25": 0.8})
+    other = held(tmp_path, "other", fingerprint="b" * 64, measured={"retention": 0.9})
+    adapter = held(tmp_path, "adapter", fingerprint="c" * 64, measured={"ip_adapter_top25": 0.7})
+    unsaid = held(tmp_path, "unsaid", measured={"spearman": 0.7})
+    assert len(collect([first, adapter, unsaid])) == 4
+    with pytest.raises(InputError, match=r"other weights of pocket \(bbbbbbbb\)"):
+        collect([first, adapter, other])
+
+
+def test_entropies_of_two_files_are_held_together(tmp_path):
+    most = held(tmp_path, "most", measured={"entropy_maximum": 8})
+    beyond = held(tmp_path, "beyond", measured={"entropy_first": 11.2})
+    with pytest.raises(InputError, match=r"entropy_first is 11\.2"):
+        collect([most, beyond])
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_training_packs(tmp_path):
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
-        ({"retention": -1.0}, "retention is -1.0"),
+        ({"retention": -1e7}, "retention is -1"),
         ({"retention": "0.9"}, "retention is '0.9'"),
         ({"retention": True}, "retention is True"),
         ({"auroc": 1.5}, "auroc is 1.5"),

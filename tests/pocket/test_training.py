@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from recast_probe import pocket
-from recast_probe.errors import DamagedFileError, InputError
+from recast_probe.errors import DamagedFileError, InputError, VerificationError
 from recast_probe.files import atomic
 from recast_probe.pocket import recipe
 from recast_probe.pocket.architecture import PocketConfig, build_autoencoder
@@ -227,6 +227,52 @@ def test_a_run_that_was_killed_equals_one_that_was_not(workplace, tmp_path, monk
     assert [name for name in whole if not torch.equal(whole[name], found[name])] == []
 
 
+def test_a_checkpoint_goes_on_with_its_own_draws_only(workplace, tmp_path):
+    """Weights of two seeds would be told to be of the last."""
+    folder, autoencoder = workplace
+    arguments = (folder / "subjects.npz", autoencoder, folder, tmp_path / "c")
+    settings = {"config": SMALL, "log": lambda _: None}
+    train(*arguments, TrainingPlan((Stage(64, 4, 2), Stage(128, 0, 2)), seed=3), **settings)
+    others = {
+        "with seed 3, and this one has 4": ((Stage(64, 6, 2), Stage(128, 0, 2)), 4),
+        "with batch in stage 0 2, and this one has 4": ((Stage(64, 8, 4), Stage(128, 0, 2)), 3),
+        "with pixels in stage 0 64, and this one": ((Stage(128, 6, 2), Stage(128, 0, 2)), 3),
+    }
+    for words, (stages, seed) in others.items():
+        with pytest.raises(InputError, match=words):
+            train(*arguments, TrainingPlan(stages, seed=seed), **settings)
+    # a stage that has not begun may be another one
+    later = TrainingPlan((Stage(64, 6, 2), Stage(64, 2, 1)), seed=3)
+    assert train(*arguments, later, **settings)["samples"] == [6, 2]
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_went_wrong_leaves_the_checkpoint_as_it_was(
+    workplace, tmp_path, monkeypatch, broken
+):
+    folder, autoencoder = workplace
+    plan = TrainingPlan((Stage(64, 12, 2),), capacity=16)
+    loss, steps = FlowModel.velocity_loss, []
+
+    def wrong(model, *given, **named):
+        steps.append(None)
+        found = loss(model, *given, **named)
+        if len(steps) < 4:
+            return found
+        # the gradient of a root at 0 is infinite, and 0 times it is NaN
+        return found * torch.nan if broken == "loss" else found + 0 * (0 * found).sqrt()
+
+    monkeypatch.setattr(FlowModel, "velocity_loss", wrong)
+    with pytest.raises(VerificationError, match="went wrong in step 3: its loss is"):
+        train(
+            folder / "subjects.npz", autoencoder, folder, tmp_path / "c", plan,
+            config=SMALL, checkpoint_every=0, log=lambda _: None,
+        )  # fmt: skip
+    tensors, progress = load_checkpoint(tmp_path / "c")
+    assert progress["steps"] == 3
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
 def test_muon_has_the_blocks_matrices_and_adamw_the_rest(workplace):
     folder, _ = workplace
     model = FlowModel(SMALL, folder)
@@ -274,6 +320,8 @@ def test_training_goes_on_from_given_weights_and_says_what_is_wrong_with_others(
         train(*arguments, tmp_path / name, plan, init=weights, **quiet)
 
     begin("c", init)
+    # where there is a checkpoint, they are not looked at
+    begin("c", tmp_path / "none.safetensors")
     tensors, progress = load_checkpoint(tmp_path / "c")
     assert progress["steps"] == 0
     for name, value in state.items():
