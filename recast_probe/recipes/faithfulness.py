@@ -41,7 +41,8 @@ from recast_probe.studies import Outcome, Unit, compare, markdown, means, run_st
 from recast_probe.studies.comparison import units
 from recast_probe.studies.engine.options import end_of_shard, engine_options
 from recast_probe.studies.limits import COSINE
-from recast_probe.studies.resampling import bootstrap, bootstrap_ratio, difference_interval
+from recast_probe.studies.reference_gain import gain_interval
+from recast_probe.studies.resampling import bootstrap, difference_interval
 from recast_probe.studies.tables import p_value, row_interval
 
 BLOCKS = "paper"
@@ -263,8 +264,8 @@ def summarise(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
             row[f"margin minus {BASELINE}"] = row_interval(other, "difference")
             row["p (Holm)"] = p_value(other["p_holm"])
         for name in ("sufficiency", "necessity"):
-            ratio = bootstrap_ratio(by_subject(arm, name), by_subject(arm, "gap"), seed=seed)
-            row[f"{name} of {BUDGET:.0%}"] = str(ratio)
+            share = gain_interval(by_subject(arm, name), by_subject(arm, "gap"), seed=seed)
+            row[f"{name} of {BUDGET:.0%}"] = str(share)
         for name in ("dose rho", "dose error", "agreement"):
             own = name == "agreement" and arm == "causal oracle"  # with itself
             kept = [] if own else by_subject(arm, name)

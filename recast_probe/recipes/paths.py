@@ -24,7 +24,7 @@ from recast_probe.recipes.results import finish
 from recast_probe.recipes.words import counted
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
-from recast_probe.studies.resampling import bootstrap_ratio
+from recast_probe.studies.reference_gain import UNDEFINED, gain_interval
 from recast_probe.studies.statistics import UNITS, by_subject, paired
 from recast_probe.studies.tables import p_value, row_interval, with_interval
 
@@ -76,7 +76,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         for row in found["shares"]
         for cut in (row["cut"],)
         for name in CARRIED
-        if name in row
+        if row.get(name) is not None
     }
     page = page_on(found, findings, table, chosen)
     finish(chosen, store, {"runs": table}, found | {"findings": findings}, {"paths": drawn}, page)
@@ -109,8 +109,9 @@ def page_on(
                 f"{chosen.removal}. Shape (MobileNetV2 identity), colour and target error are of "
                 "edits that keep the subject; style is the distance to the true target where "
                 "another subject is drawn in the reference's style. Shares are of what is lost "
-                "when neither text nor generation sees the reference; those of different cuts need "
-                "not add up to 1, since one path may stand in for another.",
+                "when neither text nor generation sees the reference, and not defined where that "
+                "is not shown to be anything; those of different cuts need not add up to 1, since "
+                "one path may stand in for another.",
                 rows=[{k: words(v) for k, v in row.items()} for row in found["shares"]],
                 figure="paths",
                 alt="Share of shape, colour and style that is lost with each path cut",
@@ -160,8 +161,8 @@ def losses(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
 def shares(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """Of what is lost without any sight of the reference: the part that each cut loses.
 
-    Means with the ends of their paired intervals. Shares of different cuts need not add up to 1:
-    one path may stand in for another.
+    Means with the ends of their paired intervals; None where it is not known that anything is lost.
+    Shares of different cuts need not add up to 1: one path may stand in for another.
     """
     rows: list[dict[str, Any]] = [{"cut": arm} for arm in PATHS if arm != EVERYTHING]
     for name, (column, style, sign) in CARRIED.items():
@@ -172,13 +173,16 @@ def shares(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         whole = by_subject(sign * (wide["full"] - wide[EVERYTHING]))
         for row in rows:
             lost = by_subject(sign * (wide["full"] - wide[row["cut"]]))
-            ratio = bootstrap_ratio(lost, whole, seed=seed)
-            row[name] = [ratio.mean, ratio.low, ratio.high, ratio.count]
+            share = gain_interval(lost, whole, seed=seed)
+            known = share.cannot_tell != UNDEFINED
+            row[name] = [share.mean, share.low, share.high, share.count] if known else None
     return rows
 
 
 def words(value: Any) -> Any:
     """A mean with its interval, or what it is."""
+    if value is None:
+        return "not defined"
     return with_interval(*value) if isinstance(value, list) else value
 
 
@@ -199,7 +203,7 @@ def draw(rows: list[dict[str, Any]], selection: str) -> Figure:
         axes = figure.subplots()
         for index, name in enumerate(names):
             places = np.arange(len(rows)) + (index - (len(names) - 1) / 2) * 0.18
-            mean, low, high = np.array([row[name][:3] for row in rows]).T
+            mean, low, high = np.array([(row[name] or [np.nan] * 3)[:3] for row in rows]).T
             axes.hlines(places, low, high, color=COLOURS[name], linewidth=2.4)
             axes.plot(mean, places, "o", color=COLOURS[name], label=name)
         for place in (0, 1):

@@ -28,18 +28,43 @@ def test_paths_are_cut_and_compared_in_pairs(tmp_path, capsys, monkeypatch):
     identity = runs[runs["category"] != paths.STYLE].groupby("arm")["identity"].mean()
     assert identity["full"] != identity["reference to generation"]
     shares = {row["cut"]: row for row in found["shares"]}
-    direct = shares["reference to generation"]["shape"]
-    by_hand = (identity["full"] - identity["reference to generation"]) / (
-        identity["full"] - identity[paths.EVERYTHING]
-    )
-    assert direct[0] == pytest.approx(by_hand)
-    assert direct[1] <= direct[2]
+    # two subjects do not show that anything is lost
+    assert shares["reference to generation"]["shape"] is None
+    assert "| not defined" in printed
     assert set(shares["both to reference"]) == {"cut", "shape", "colour", "target", "style"}
     stored = json.loads((tmp_path / "summary.json").read_text())
     assert stored["shares"] == found["shares"]
     assert stored["arms"]["both to reference"]["knockouts"][1]["from_group"] == "text"
     assert (tmp_path / "paths.png").stat().st_size > 0
     assert run_paths(small) == found
+
+
+def test_a_share_of_what_is_lost_is_given_where_something_is(monkeypatch):
+    few = ("reference to generation", paths.EVERYTHING)
+    monkeypatch.setattr(paths, "PATHS", {name: paths.PATHS[name] for name in few})
+    rng = np.random.default_rng(0)
+    none, direct = rng.normal(0.2, 0.02, 8), rng.normal(0.4, 0.02, 8)
+    arms = {"full": np.full(8, 0.8), "reference to generation": direct, paths.EVERYTHING: none}
+    noise = {name: rng.normal(0.5, 0.1, 8) for name in arms}
+    table = pd.DataFrame(
+        [
+            {
+                **{"subject": f"s{place}", "prompt": "p", "category": "background change"},
+                **{"arm": name, "identity": scores[place], "colour": noise[name][place]},
+                "target_error": 0.5,
+            }
+            for name, scores in arms.items()
+            for place in range(8)
+        ]
+    )
+    rows = {row["cut"]: row for row in paths.shares(table, seed=0)}
+    mean, low, high, count = rows["reference to generation"]["shape"]
+    assert mean == pytest.approx((0.8 - direct.mean()) / (0.8 - none.mean()))
+    assert low < mean < high
+    assert count == 8
+    assert rows["reference to generation"]["colour"] is None
+    figure = paths.draw(list(rows.values()), "x")
+    assert [line.get_label() for line in figure.axes[0].lines[:2]] == ["shape", "colour"]
 
 
 def test_blocks_and_heads_are_attributed_and_related(tmp_path, capsys, monkeypatch):
