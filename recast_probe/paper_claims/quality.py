@@ -162,13 +162,15 @@ def _with_toca(found: Measured) -> str:
 
 
 def _of_adapter(found: Measured) -> Judged:
-    """Skew and retention, unless the image adds nothing: then neither says anything."""
-    adds, command = found.get("ip_adapter_above_none"), "ip_adapter"
-    if adds is not None and (adds.low is None or adds.low <= 0):
-        return UNDECIDED, (
-            f"identity with all tokens is not shown to be above identity without any "
-            f"({adds.text('+.3f')}), so this adapter says nothing"
-        )
+    """Skew and retention, unless the subject's own picture adds nothing: then neither says any."""
+    command = "ip_adapter"
+    for name, other in (("none", "without any"), ("other", "with another subject's picture")):
+        adds = found.get(f"ip_adapter_above_{name}")
+        if adds is not None and (adds.low is None or adds.low <= 0):
+            return UNDECIDED, (
+                f"identity with all tokens is not shown to be above identity {other} "
+                f"({adds.text('+.3f')}), so this adapter says nothing"
+            )
     return all_of(
         level(found, "ip_adapter_top25", BLOCK_SHARE, command),
         level(found, "ip_adapter_retention", KEPT, command),

@@ -72,6 +72,7 @@ MEASURED = TESTED | {
     "ip_adapter_top25": "attention on the top 25 % of an adapter's tokens, of the mean score",
     "ip_adapter_retention": "identity with half of an adapter's tokens over that with all",
     "ip_adapter_above_none": "difference of identity with an adapter's tokens to that without any",
+    "ip_adapter_above_other": "the same to that with another subject's picture",
 }
 """What may be measured; every number may come with its interval, see `Quantity.read`."""
 

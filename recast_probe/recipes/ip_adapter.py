@@ -3,12 +3,14 @@
 The paper has 128 image tokens, of which the top 25 % take 72 % of the attention, and keeps 64. By
 default this runs on Pocket's own adapter; another takes `--model` and `--ip-adapter`. An adapter's
 tokens have no place in the image. Identity, colour and fidelity are of the subject where the
-benchmark says where it stands in the output, else of whole images.
+benchmark says where it stands in the output, else of whole images. A run that is shown the picture
+of another subject tells what the picture's own subject adds from what any picture does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from recast_probe.datasets import Case
+from recast_probe.datasets.case import case_digest
 from recast_probe.diagnostics import entropy, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.errors import InputError
@@ -41,7 +44,9 @@ from recast_probe.studies.limits import limits_of
 from recast_probe.studies.resampling import bootstrap
 from recast_probe.studies.tables import p_value, row_interval
 
-ARMS = ("full", "recast", "random", "reversed", "none")
+OTHER = "other picture"
+ARMS = ("full", "recast", "random", "reversed", OTHER, "none")
+WITH_ITSELF = {"identity_to_full": "1", "error_to_full": "0"}
 SEEN = ("identity", "colour")  # of the subject, that a picture may add
 NEEDED = (
     "This analysis needs an IP-Adapter: give --ip-adapter (a repository, a folder, or a "
@@ -100,7 +105,7 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
         chosen, probe, arms=list(ARMS), kept=kept, sides=sides, categories=list(chosen.categories)
     )
     adapter_runs = Adapter(probe, kept, chosen.steps, sides)
-    runs = run_study(units(cases), list(ARMS), adapter_runs, store, **engine_options(chosen))
+    runs = run_study(with_others(cases), list(ARMS), adapter_runs, store, **engine_options(chosen))
     end_of_shard(chosen, store)
 
     facts, top25 = [], {}
@@ -119,13 +124,16 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     print(f"\nScores are of {part}\n\n{markdown(rows)}")
     retained = without_nan(kept_by(runs, "recast", chosen.seed))
     adds = {
-        score: without_nan(difference(runs, "full", "none", chosen.seed, score)) for score in SEEN
+        (arm, score): without_nan(difference(runs, "full", arm, chosen.seed, score))
+        for arm in ("none", OTHER)
+        for score in SEEN
     }
     measured = {
         "ip_adapter_tokens": tokens,
         "ip_adapter_top25": top25,
         "ip_adapter_retention": retained["retention"],
-        "ip_adapter_above_none": adds["identity"],
+        "ip_adapter_above_none": adds["none", "identity"],
+        "ip_adapter_above_other": adds[OTHER, "identity"],
         "ip_adapter_above_random": difference(
             runs, "recast", "random", chosen.seed, "identity_to_full"
         ),
@@ -148,6 +156,29 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     return {"diagnostics": facts, "table": rows}
 
 
+def with_others(cases: Sequence[Case]) -> list[Unit]:
+    """One unit a case, beside it the first case of the next subject; after the last, of the first.
+
+    Raises:
+        InputError: one subject alone.
+    """
+    firsts: dict[str, Case] = {}
+    for case in cases:
+        firsts.setdefault(case.subject, case)
+    names = list(firsts)
+    if len(names) < 2:
+        raise InputError(
+            f"The study needs two subjects, since each is also shown the picture of another one; "
+            f"there is only {names[0]!r}."
+        )
+    found = []
+    for unit in units(cases):
+        other = firsts[names[(names.index(unit.payload.subject) + 1) % len(names)]]
+        pair = unit.payload, other
+        found.append(replace(unit, payload=pair, content=case_digest(pair)))
+    return found
+
+
 class Adapter:
     """Runs the arms of a case; the full run is profiled, and the others are measured against it."""
 
@@ -155,10 +186,13 @@ class Adapter:
         self.probe, self.kept, self.steps, self.sides = probe, kept, steps, sides
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
-        case: Case = unit.payload
+        case, other = unit.payload
         full = self.run(case, "full")
         for arm in arms:
-            result = full if arm == "full" else self.run(case, arm)
+            if arm == OTHER:
+                result = self.run(case, "full", other.reference)
+            else:
+                result = full if arm == "full" else self.run(case, arm)
             values = self.measure(case, result.image, full.image)
             if arm == "full":
                 spread = entropy(result.profile)
@@ -171,11 +205,12 @@ class Adapter:
             values["seconds"] = result.seconds
             yield Outcome(arm, values, {".png": result.image.save}, result.provenance)
 
-    def run(self, case: Case, arm: str) -> Any:
-        """One arm of one case."""
-        layout = self.probe.layout(case.reference, **self.sides)
+    def run(self, case: Case, arm: str, picture: Image.Image | None = None) -> Any:
+        """One arm of one case, with its own picture unless another is given."""
+        picture = picture or case.reference
+        layout = self.probe.layout(picture, **self.sides)
         return self.probe.generate(
-            case.reference,
+            picture,
             case.prompt,
             steps=self.steps,
             seed=case.seed,
@@ -215,7 +250,9 @@ def table(runs: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, each in found.items():
             words = name.replace("_", " ")
-            row[words] = row_interval(each.loc[arm])
+            # the full run is compared with itself there
+            itself = WITH_ITSELF.get(name) if arm == "full" else None
+            row[words] = itself or row_interval(each.loc[arm])
         row["to full, minus random"], row["p (Holm)"] = "-", "-"
         if arm in against.index:
             other = against.loc[arm]
@@ -242,7 +279,8 @@ def draw(runs: pd.DataFrame, seed: int, selection: str) -> Figure:
         for place, arm in enumerate(ARMS):
             points, row = subjects[arm], found.loc[arm]
             axes.plot(np.full(len(points), place), points, "o", color=colours[arm], alpha=0.3, ms=3)
-            axes.vlines(place + 0.15, row["low"], row["high"], color=colours[arm], linewidth=3)
+            if arm != "full":  # which is compared with itself
+                axes.vlines(place + 0.15, row["low"], row["high"], color=colours[arm], linewidth=3)
             axes.plot(place + 0.15, row["mean"], "o", color=colours[arm])
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(ARMS)), ARMS)

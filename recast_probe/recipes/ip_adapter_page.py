@@ -10,6 +10,8 @@ from recast_probe.pocket.adapter.views import WINDOWS
 from recast_probe.recipes.page import Page, Section, corrected, decided, ends, higher
 
 EVALUATE = "recast-probe pocket evaluate --ip-adapter pocket"
+RUNS = {"none": "one without any", "other picture": "one with those of another subject's picture"}
+WORDS = {"identity": "identity", "colour": "likeness in colour"}
 TRAINED = "right subject", "right subject, image removed", "follows a swapped image"
 
 
@@ -20,7 +22,7 @@ def page_on(
     diagnostics: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     retained: Mapping[str, Mapping[str, Any]],
-    adds: Mapping[str, Mapping[str, Any]],
+    adds: Mapping[tuple[str, str], Mapping[str, Any]],
     sizes: tuple[int, int, int, int, int],
     scored: str,
 ) -> Page:
@@ -31,7 +33,8 @@ def page_on(
         evaluations: summaries of `recast-probe pocket evaluate --ip-adapter pocket --json`.
         diagnostics, rows: the tables of `ip_adapter`.
         retained: of identity with half of the tokens, and its share of what the image adds.
-        adds: by score, "identity" and "colour", that with all tokens minus that without any.
+        adds: by another arm, "none" and "other picture", and score, "identity" and "colour", that
+            of the full run minus that of the arm.
         sizes: image tokens, tokens kept, runs an arm, subjects, steps.
         scored: what identity is of, such as "the subjects".
     """
@@ -69,12 +72,14 @@ def page_on(
         ),
         Section(
             f"What {kept} of {tokens} tokens keep",
-            f"All arms but full and none keep {kept} tokens from step 1 on: recast those that "
+            f"Recast, reversed and random keep {kept} tokens from step 1 on: recast those that "
             "generation tokens attend to most in step 0, reversed those they attend to least, "
-            f"random any. Identity is the cosine of MobileNetV2 features of {scored} to the "
-            "reference, colour what their colour histograms share with its, `to full` identity to "
-            "the image of the full run, error the mean distance of pixels to it. Intervals are of "
-            "means over subjects, differences are paired.",
+            "random any. Other picture has all tokens of the next subject's picture; what full has "
+            "above it is what the subject's own picture tells. Identity is the cosine of "
+            f"MobileNetV2 features of {scored} to the reference, colour what their colour "
+            "histograms share with its, `to full` identity to the image of the full run, error the "
+            "mean distance of pixels to it. Intervals are of means over subjects, differences are "
+            "paired.",
             rows,
             "ip_adapter",
             "Identity with all image tokens, half of them, and none",
@@ -146,19 +151,21 @@ def evaluated(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_words(
-    retained: Mapping[str, Mapping[str, Any]], adds: Mapping[str, Mapping[str, Any]]
+    retained: Mapping[str, Mapping[str, Any]], adds: Mapping[tuple[str, str], Mapping[str, Any]]
 ) -> list[str]:
     """What the image adds, retention, and the share of what it adds that is kept."""
     tested = dict(zip(adds, corrected([*adds.values()]), strict=True))
-    arms = "A run with all tokens", "one without any"
-    words = [higher(*arms, each, f"likeness in {score}") for score, each in tested.items()]
+    found = [
+        higher("A run with all tokens", RUNS[arm], each, WORDS[score])
+        for (arm, score), each in tested.items()
+    ]
     half = f"Half of them keep {ends(retained['retention'], '.1%')} of the identity"
     gain = retained.get("reference_gain")
-    if decided(tested["identity"]) <= 0:
-        half += "; but what the image adds is not shown to be above 0, so that says nothing"
+    if min(decided(tested[arm, "identity"]) for arm in RUNS) <= 0:
+        half += "; but the subject's own picture is not shown to add any, so that says nothing"
     elif gain is not None:
-        half += f", and {ends(gain, '.1%')} of what the image adds"
-    return [*words, f"{half}."]
+        half += f", and {ends(gain, '.1%')} of what the picture adds"
+    return [*found, f"{half}."]
 
 
 def _share(mean: float, interval: Sequence[float]) -> str:

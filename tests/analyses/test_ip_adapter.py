@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from analyses import ip_adapter
+from recast_probe.datasets import load_benchmark
 from recast_probe.errors import InputError
 from recast_probe.paper_claims.measurements import collect
+from recast_probe.recipes import ip_adapter as recipe
 
 
 def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
@@ -22,12 +24,13 @@ def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
     assert "4 image tokens, 2 kept" in capsys.readouterr().out
     rows = {row["arm"]: row for row in found["table"]}
     assert {arm: row["token-steps"] for arm, row in rows.items()} == {
-        **{"full": 8, "none": 0},
+        **{"full": 8, "other picture": 8, "none": 0},
         **dict.fromkeys(("recast", "random", "reversed"), 4 + 2),
     }
+    assert (rows["full"]["identity to full"], rows["full"]["error to full"]) == ("1", "0")
     runs = pd.read_parquet(tmp_path / "runs.parquet").set_index("arm")
     assert (runs.loc["full", "error_to_full"] == 0).all()
-    assert (runs.loc["recast", "error_to_full"] > 0).all()
+    assert (runs.loc[["recast", "other picture"], "error_to_full"] > 0).all().all()
     # recast and reversed keep disjoint halves
     errors = {arm: runs.loc[arm, "error_to_full"].to_numpy() for arm in ("recast", "reversed")}
     assert (errors["recast"] != errors["reversed"]).all()
@@ -39,6 +42,24 @@ def test_profile_prune_to_half_and_resume(adapter_folders, tmp_path, capsys):
     assert measured["ip_adapter_tokens"] == 4
     assert (tmp_path / "ip_adapter.png").stat().st_size > 0
     assert ip_adapter.main(small) == found
+
+
+def test_each_case_comes_with_the_picture_of_another_subject():
+    cases = load_benchmark("pocket", subjects=3, prompts=2)
+    found = recipe.with_others(cases)
+    names = list(dict.fromkeys(case.subject for case in cases))
+    following = dict(zip(names, [*names[1:], names[0]], strict=True))
+    assert [unit.payload[0] for unit in found] == list(cases)
+    assert all(
+        other.subject == following[case.subject] for case, other in (u.payload for u in found)
+    )
+    # with other subjects in between, these are other runs
+    fewer = [case for case in cases if case.subject != names[1]]
+    assert {unit.content for unit in recipe.with_others(fewer)}.isdisjoint(
+        {unit.content for unit in found[:2]}
+    )
+    with pytest.raises(InputError, match="needs two subjects"):
+        recipe.with_others(cases[:2])
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -65,7 +86,7 @@ def test_pockets_own_adapter_gives_page_and_claim(tmp_path, capsys):
     assert "Scores are of the subjects" in printed
     rows = {row["arm"]: row for row in found["table"]}
     assert {arm: row["token-steps"] for arm, row in rows.items()} == {
-        **{"full": 256, "none": 0},
+        **{"full": 256, "other picture": 256, "none": 0},
         **dict.fromkeys(("recast", "random", "reversed"), 128 + 64),
     }
     page = (tmp_path / "page.md").read_text()
@@ -81,12 +102,12 @@ def test_pockets_own_adapter_gives_page_and_claim(tmp_path, capsys):
     by_arm = runs.groupby(["arm", "subject"])["identity"].mean()
     kept = by_arm["recast"].mean() / by_arm["full"].mean()
     assert measured["ip_adapter_retention"]["mean"] == pytest.approx(kept)
-    # what the image adds is said of shape and of colour, each as it is in the table
-    for score in ("identity", "colour"):
-        by_arm = runs.groupby(["arm", "subject"])[score].mean()
-        added = (by_arm["full"] - by_arm["none"]).mean()
-        assert added != 0
-        assert f"in likeness in {score}: {added:.3f} [" in page
+    # what the picture adds is said in shape and in colour, each as it is in the table
+    for arm in ("none", "other picture"):
+        for score, words in (("identity", "identity"), ("colour", "likeness in colour")):
+            by_arm = runs.groupby(["arm", "subject"])[score].mean()
+            added = (by_arm["full"] - by_arm[arm]).mean()
+            assert f"{words}: {added:.3f} [" in page
     (tmp_path / "evaluation.json").write_text(json.dumps({"retrieval": {}}))
     with pytest.raises(InputError, match="An evaluation has no 'full'"):
         ip_adapter.main(asked)
