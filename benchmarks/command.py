@@ -24,12 +24,19 @@ from recast_probe.files.atomic import without_nan, write_json
 from recast_probe.files.envelope import sealed, without_seal
 
 
-def parser(text: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks take."""
+def parser(
+    text: str | None, *, repeats: int | None = 5, **defaults: Any
+) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks take.
+
+    Args:
+        repeats: turns unless the user says otherwise; None for what has none.
+    """
     found = argparse.ArgumentParser(description=text)
     cuda = torch.cuda.is_available()
     found.add_argument("--device", default="cuda" if cuda else "cpu")
-    found.add_argument("--repeats", type=int, default=5, help="turns after the warm-up")
+    if repeats is not None:
+        found.add_argument("--repeats", type=int, default=repeats, help="turns after the warm-up")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--out", type=_file, help="write the results into this JSON file as well")
     found.add_argument("--json", action="store_true", help="print one JSON object")

@@ -36,7 +36,7 @@ NOISE = 0.3  # standard deviation of the logarithm
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Record, write, and survey both."""
-    found = parser(__doc__, device="cpu")
+    found = parser(__doc__, repeats=None, device="cpu")
     add_model(found)
     found.add_argument("--profiles", type=int, default=1000)
     found.add_argument("--recorded", type=int, default=4, help="of them made by the model")

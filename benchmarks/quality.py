@@ -113,7 +113,7 @@ def _cache_dit(pipe: Any, steps: int, threshold: float) -> Iterator[None]:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Make every image, then print what each way loses and gains."""
-    found = parser(__doc__)
+    found = parser(__doc__, repeats=None)
     found.add_argument("--subjects", type=int, default=20)
     found.add_argument("--steps", type=int, default=28)
     found.add_argument("--figure", type=Path, help="write the picture into this file")

@@ -115,5 +115,8 @@ def _wait(device: str) -> None:
 
 
 def _interquartile(times: list[float]) -> float:
-    first, _, third = statistics.quantiles(times, n=4) if len(times) > 1 else (0.0, 0.0, 0.0)
+    """Within the range of the times, however few they are."""
+    if len(times) < 2:
+        return 0.0
+    first, _, third = statistics.quantiles(times, n=4, method="inclusive")
     return third - first

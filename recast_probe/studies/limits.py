@@ -6,7 +6,7 @@ Limits = tuple[float, float]
 
 SHARE: Limits = (0.0, 1.0)
 COSINE: Limits = (-1.0, 1.0)
-# by the column's name, or its first word
+# by the column's name, or by that before "to" or "of"
 KNOWN: dict[str, Limits] = {
     "identity": COSINE,
     "insertion": COSINE,
@@ -31,5 +31,6 @@ def limits_of(column: str) -> Limits | None:
 
     "identity_to_full" and "identity to target" have those of "identity".
     """
-    first = column.replace("_", " ").split(" ")[0]
-    return KNOWN.get(column, KNOWN.get(first))
+    first, _, rest = column.replace("_", " ").partition(" ")
+    same = rest.split(" ")[0] in ("", "to", "of")  # "colour distance" is no colour
+    return KNOWN.get(column, KNOWN.get(first) if same else None)

@@ -18,6 +18,7 @@ from benchmarks import (
     overheads,
     peers,
     plans,
+    profile_store,
     quality,
     readout,
     runs,
@@ -309,6 +310,19 @@ def test_what_runs_on_the_cpu_does_not_say_that_it_ran_elsewhere(benchmark, monk
     with pytest.raises(SystemExit):
         benchmark.main(["--device", "cuda"])
     assert "it runs on the CPU alone, not on cuda" in capsys.readouterr().err
+
+
+def test_no_option_is_without_effect(capsys):
+    for benchmark in (quality, profile_store):
+        with pytest.raises(SystemExit):
+            benchmark.main(["--repeats", "3"])
+        assert "unrecognized arguments: --repeats" in capsys.readouterr().err
+    assert command.parser(None, repeats=3).parse_args([]).repeats == 3
+
+
+@pytest.mark.parametrize(("times", "range_"), [([1.0], 0), ([1.0, 3.0], 1), ([1, 2, 3, 4, 5], 2)])
+def test_a_range_lies_within_the_times(times, range_):
+    assert timing._interquartile(times) == range_
 
 
 def test_quality_against_time(tmp_path, capsys):

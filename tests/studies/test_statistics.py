@@ -285,6 +285,7 @@ def test_means_end_where_scores_do():
     with pytest.raises(InputError, match=r"0\.6 to 1 do not lie within 0 and 0\.5"):
         means(table, "identity", within=(0, 0.5))
     assert (limits_of("identity_to_target"), limits_of("seconds")) == ((-1, 1), None)
+    assert (limits_of("top25_of_blocks"), limits_of("colour_distance")) == ((0, 1), None)
     words = [row_interval(row) for _, row in found.iterrows()]
     assert all(each.endswith(", n=4]") for each in words)
 
