@@ -230,7 +230,8 @@ class Probe:
 
     def identity(self, *, strict: bool = True) -> dict[str, Any]:
         """All of the pipeline that decides its images, as it is now: weights, adapters and their
-        scales, scheduler, attention, and every part's settings; see ``pipeline_identity``.
+        scales, scheduler, attention, and every part's settings; see ``pipeline_identity``. It waits
+        for the run of another thread.
 
         Raises:
             InputError: a part that cannot be told from another one by its content, unless

@@ -12,14 +12,19 @@ from recast_probe.errors import InputError
 
 # nnsight traces one thread at a time, and a pipeline has one scheduler
 _lock = threading.RLock()
-_observed: list[Any] = []  # pipelines, by the thread that holds the lock
+_running = 0  # nested runs of the thread that holds the lock
+_observed: list[Any] = []  # their pipelines
 _forked_in_a_run = False
 
 
 def _after_fork() -> None:
-    """In a child process: a new lock, since the thread that may hold the old one is not there."""
-    global _lock, _forked_in_a_run
-    _forked_in_a_run |= not _lock.acquire(blocking=False)
+    """In a child process: a new lock where a thread that is not there holds the old one."""
+    global _lock, _running, _forked_in_a_run
+    if _lock.acquire(blocking=False):  # nobody's, or this thread's own
+        _lock.release()
+        return
+    _forked_in_a_run |= _running > 0
+    _running = 0
     _observed.clear()
     _lock = threading.RLock()
 
@@ -46,8 +51,20 @@ def between_runs() -> Iterator[None]:
 
 
 @contextmanager
+def one_run() -> Iterator[None]:
+    """`between_runs`, and what happens inside is a run."""
+    global _running
+    with between_runs():
+        _running += 1
+        try:
+            yield
+        finally:
+            _running -= 1
+
+
+@contextmanager
 def observing(pipeline: Any) -> Iterator[None]:
-    """The pipeline is in an observed run of this thread, which is in `between_runs`."""
+    """The pipeline is in an observed run of this thread, which is in `one_run`."""
     _observed.append(pipeline)
     try:
         yield

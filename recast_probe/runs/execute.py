@@ -17,7 +17,7 @@ from recast_probe.errors import InputError, VerificationError
 from recast_probe.images.loading import image_digest
 from recast_probe.interventions.base import Intervention, RunContext
 from recast_probe.pipelines.base import Family
-from recast_probe.pipelines.one_run import between_runs, in_a_run, observing
+from recast_probe.pipelines.one_run import between_runs, in_a_run, observing, one_run
 from recast_probe.pipelines.run_identity import pipeline_identity
 from recast_probe.runs.attach_hooks import hook_calls
 from recast_probe.runs.attach_nnsight import trace_calls
@@ -76,7 +76,7 @@ def run(
     )
     facts = provenance(family, request, interventions, recorder)
     transformer = family.transformer
-    with between_runs(), quiet(pipeline), ExitStack() as stack:
+    with one_run(), quiet(pipeline), ExitStack() as stack:
         check_own_declaration(family, request)
         stack.enter_context(observing(pipeline))
         hooks = [

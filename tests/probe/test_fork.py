@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from recast_probe.errors import InputError
+from recast_probe.pipelines.one_run import between_runs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
@@ -61,3 +62,26 @@ def test_forks_during_and_between_runs(probe, image, attachment):
     assert in_a_child(again) == 0
     assert again()
     np.testing.assert_array_equal(images[0], wanted)
+
+
+def test_a_fork_while_another_thread_only_looks_at_a_pipeline(probe, image):
+    settings = {"steps": 1, "progress": False}
+    wanted = np.asarray(probe.generate(image, "a fox", **settings).image)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def look():
+        with between_runs():
+            reached.set()
+            assert go_on.wait(60)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        assert reached.wait(60)
+        made = in_a_child(
+            lambda: np.array_equal(probe.generate(image, "a fox", **settings).image, wanted)
+        )
+    finally:
+        go_on.set()
+        thread.join(60)
+    assert made == 0
