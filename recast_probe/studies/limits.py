@@ -6,7 +6,9 @@ Limits = tuple[float, float]
 
 SHARE: Limits = (0.0, 1.0)
 COSINE: Limits = (-1.0, 1.0)
-# by the column's name, or by that before "to" or "of"
+# a column has the limits of what its name begins with before these words: "identity_to_full", but
+# not "colour_distance"
+FOLLOWING = ("", "to", "of", "area")
 KNOWN: dict[str, Limits] = {
     "identity": COSINE,
     "insertion": COSINE,
@@ -32,5 +34,5 @@ def limits_of(column: str) -> Limits | None:
     "identity_to_full" and "identity to target" have those of "identity".
     """
     first, _, rest = column.replace("_", " ").partition(" ")
-    same = rest.split(" ")[0] in ("", "to", "of")  # "colour distance" is no colour
+    same = rest.split(" ")[0] in FOLLOWING
     return KNOWN.get(column, KNOWN.get(first) if same else None)

@@ -286,6 +286,7 @@ def test_means_end_where_scores_do():
         means(table, "identity", within=(0, 0.5))
     assert (limits_of("identity_to_target"), limits_of("seconds")) == ((-1, 1), None)
     assert (limits_of("top25_of_blocks"), limits_of("colour_distance")) == ((0, 1), None)
+    assert limits_of("insertion area") == limits_of("deletion area") == (-1, 1)
     words = [row_interval(row) for _, row in found.iterrows()]
     assert all(each.endswith(", n=4]") for each in words)
 
