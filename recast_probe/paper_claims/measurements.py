@@ -19,7 +19,8 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
     """Numbers by the names in `paper_claims.MEASURED`, and "model".
 
     Where several files hold a number, that of most subjects is taken, in whatever order they come;
-    of equally many, or where it is not said, the later file's.
+    of equally many, the later file's. A number that does not say of how many it is counts as of as
+    many as its file's other numbers.
 
     Raises:
         InputError: a file that cannot be read, that holds nothing of use or numbers that cannot be,
@@ -27,6 +28,7 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
             of a model with weights of its own.
     """
     found: dict[str, Any] = {}
+    counts: dict[str, int] = {}
     weights: dict[bool, tuple[str, str | Path]] = {}
     for path in files:
         try:
@@ -56,12 +58,12 @@ def collect(files: Sequence[str | Path]) -> dict[str, Any]:
                     f"{path} is of other weights of {model} ({str(fingerprint)[:8]}) than {first} "
                     f"({known[:8]}); a verdict is about one of them."
                 )
-        more = {
-            name: value
-            for name, value in numbers.items()
-            if _subjects(name, value) >= _subjects(name, found.get(name))
-        }
-        found |= {"model": model, **more}
+        found["model"] = model
+        said = {name: _subjects(name, value) for name, value in numbers.items()}
+        for name, value in numbers.items():
+            count = said[name] or max(said.values())
+            if count >= counts.get(name, 0):
+                found[name], counts[name] = value, count
     check_together(found)
     return found
 

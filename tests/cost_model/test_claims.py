@@ -416,6 +416,17 @@ def test_of_several_files_the_one_of_most_subjects_counts(tmp_path):
     assert collect([again, many])[name]["mean"] == -0.06
 
 
+def test_a_maximum_comes_with_the_entropies_that_it_is_of(tmp_path):
+    def entropies(name, first, maximum, count):
+        value = {"mean": first, "low": first - 0.1, "high": first, "count": count}
+        return held(tmp_path, name, measured={"entropy_first": value, "entropy_maximum": maximum})
+
+    many, few = entropies("many", 7.9, 8.0, 24), entropies("few", 5.5, 6.0, 3)
+    for files in ([many, few], [few, many]):
+        found = collect(files)
+        assert (found["entropy_first"]["mean"], found["entropy_maximum"]) == (7.9, 8.0)
+
+
 def test_both_studies_of_the_growing_budget_give_its_verdict():
     folder = Path(__file__).parents[2] / "docs" / "measured"
     files = [folder / f"{name}.json" for name in ("schedules", "table_1")]
