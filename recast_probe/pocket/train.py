@@ -89,7 +89,8 @@ def train(
     that the next step needs, and every step's randomness is decided by the seed and the step's
     number: on a CPU a run that was stopped gives the same weights, to the last bit, as one that
     was not. The plan may be longer or shorter than the one a checkpoint began with: the learning
-    rate follows the share of the plan's work that is done. Seed, pixels and batches stay.
+    rate follows the share of the plan's work that is done, and the record keeps the plans before.
+    What decides the draws stays: seed, pixels, batches, the size of the pool and its reuse.
 
     Args:
         init: weights to begin with, as `read_weights` takes them; not looked at where there is
@@ -101,7 +102,7 @@ def train(
 
     Raises:
         InputError: `init` holds no weights of this model, an earlier version wrote the checkpoint,
-            or a run with another seed, pixels or batches.
+            or a run with other draws.
         DamagedFileError: the checkpoint is not as it was written.
         VerificationError: as `fit`.
     """
@@ -181,8 +182,7 @@ def fit(
             kept in the progress record under "measured".
 
     Raises:
-        InputError: an earlier version wrote the checkpoint, or a run of other facts, another seed,
-            pixels or batches.
+        InputError: an earlier version wrote the checkpoint, or a run of other facts or draws.
         DamagedFileError: the checkpoint is not as it was written.
         VerificationError: a loss or a gradient that is not finite; nothing of it is kept.
     """
@@ -211,6 +211,9 @@ def fit(
     started()
     begun = saved = time.monotonic()
     before = progress["seconds"]
+    if "plan" in progress and progress["plan"] != plain(dataclasses.asdict(plan)):
+        before_now = {"samples": [*progress["samples"]], "plan": progress["plan"]}
+        progress["plans_before"] = [*progress.get("plans_before", []), before_now]
     progress |= {"plan": dataclasses.asdict(plan), **facts}
 
     def save() -> None:
@@ -265,10 +268,18 @@ def _check_goes_on(checkpoint: Path, progress: dict, plan: TrainingPlan) -> None
     """What decides the draws that a checkpoint has seen must be the plan's as well.
 
     Raises:
-        InputError: another seed, or another size of pictures or batches in a stage that has begun.
+        InputError: another seed or pool, a stage less, or another size of pictures or batches in a
+            stage that has begun.
     """
     earlier = progress["plan"]
-    pairs: list[tuple[str, int, int]] = [("seed", earlier["seed"], plan.seed)]
+    if any(progress["samples"][len(plan.stages) :]):
+        raise InputError(
+            f"The checkpoint {checkpoint} is of a run with {len(progress['samples'])} stages, and "
+            f"this one has {len(plan.stages)}. Name another folder, or remove it."
+        )
+    del progress["samples"][len(plan.stages) :]
+    decisive = ("seed", "reuse", "capacity")
+    pairs: list[tuple[str, int, int]] = [(n, earlier[n], getattr(plan, n)) for n in decisive]
     begun = zip(progress["samples"], earlier["stages"], plan.stages, strict=False)
     for number, (drawn, before, stage) in enumerate(begun):
         if drawn:

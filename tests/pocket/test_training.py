@@ -241,9 +241,27 @@ def test_a_checkpoint_goes_on_with_its_own_draws_only(workplace, tmp_path):
     for words, (stages, seed) in others.items():
         with pytest.raises(InputError, match=words):
             train(*arguments, TrainingPlan(stages, seed=seed), **settings)
-    # a stage that has not begun may be another one
+    for name, other in (("reuse", 5), ("capacity", 512)):
+        plan = TrainingPlan((Stage(64, 6, 2), Stage(128, 0, 2)), seed=3, **{name: other})
+        with pytest.raises(InputError, match=f"with {name} .*, and this one has {other}"):
+            train(*arguments, plan, **settings)
+    # a stage that has not begun may be another one, or be left out
+    alone = TrainingPlan((Stage(64, 6, 2),), seed=3)
+    record = train(*arguments, alone, **settings)
+    assert record["samples"] == [6]
+    assert [each["samples"] for each in record["plans_before"]] == [[4]]
     later = TrainingPlan((Stage(64, 6, 2), Stage(64, 2, 1)), seed=3)
-    assert train(*arguments, later, **settings)["samples"] == [6, 2]
+    record = train(*arguments, later, **settings)
+    assert record["samples"] == [6, 2]
+    # the record says by which plans it was made, and until when
+    made = [
+        (each["samples"], [stage["samples"] for stage in each["plan"]["stages"]])
+        for each in record["plans_before"]
+    ]
+    assert made == [([4], [4, 0]), ([6, 0], [6])]
+    assert train(*arguments, later, **settings)["plans_before"] == record["plans_before"]
+    with pytest.raises(InputError, match="with 2 stages, and this one has 1"):
+        train(*arguments, alone, **settings)
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])

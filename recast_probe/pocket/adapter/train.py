@@ -96,7 +96,11 @@ def train_adapter(
     cuda = device.startswith("cuda")
     precision = precision or (torch.bfloat16 if cuda else torch.float32)
     subjects = load_pack(training_pack)
-    facts = {"base": model_fingerprint(base), "adapter": dataclasses.asdict(config)}
+    facts = {
+        "base": model_fingerprint(base),
+        "adapter": dataclasses.asdict(config),
+        "tasks": list(KINDS),
+    }
     torch.manual_seed(plan.seed)
     encoder = build_image_encoder(config)
     pipeline = with_adapter(base, encoder, first_weights(base, config)).to(device)
