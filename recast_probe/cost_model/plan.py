@@ -38,15 +38,24 @@ class StepPlan:
     read: bool = False
 
     def fresh_blocks(self, config: TransformerConfig) -> dict[str, float]:
-        """By kind of block, how many blocks' generation tokens are fresh, none with no caching."""
+        """By kind of block, how many blocks' generation tokens are fresh, none with no caching.
+
+        Raises:
+            InputError: no share is given for a kind of block that there is.
+        """
         if self.fresh is None:
             return {}
         counts = {"double": config.double_blocks, "single": config.single_blocks}
-        return {
-            kind: count * (self.fresh[kind] if isinstance(self.fresh, Mapping) else self.fresh)
-            for kind, count in counts.items()
-            if count
-        }
+        counts = {kind: count for kind, count in counts.items() if count}
+        shares = (
+            self.fresh if isinstance(self.fresh, Mapping) else dict.fromkeys(counts, self.fresh)
+        )
+        if missing := [kind for kind in counts if kind not in shares]:
+            raise InputError(
+                f"The shares of fresh tokens are of {', '.join(shares) or 'no'} blocks, and the "
+                f"model has {missing[0]} ones, too."
+            )
+        return {kind: count * shares[kind] for kind, count in counts.items()}
 
 
 @dataclass(frozen=True)

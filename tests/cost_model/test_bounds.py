@@ -195,3 +195,12 @@ def test_plans_that_do_not_fit():
 def test_reuse_with_refreshing_in_words():
     assert planned(FULL, ["reuse=1:4", "eq4"]) == planned(FULL, ["eq4"]).reuse(1, range(0, 28, 4))
     assert planned(FULL, ["reuse=3:4"]) == FULL.reuse(3, range(2, 28, 4))
+
+
+def test_shares_of_fresh_tokens_are_of_every_kind_of_block():
+    config = flux_kontext_dev()
+    one = FULL.cache_tokens([0], 0.2)
+    both = FULL.cache_tokens([0], {"double": 0.2, "single": 0.2})
+    assert both.work(config).total == one.work(config).total
+    with pytest.raises(InputError, match="of single blocks, and the model has double ones"):
+        FULL.cache_tokens([0], {"single": 0.2}).work(config)
