@@ -128,7 +128,9 @@ def _foreign_content(value: Any, strict: bool) -> dict[str, Any]:
     The settings that a user's object tells do not say what it does: a class of the same name may
     do something else tomorrow.
     """
-    return {} if is_own(value) else {"its content": described(value, strict=strict)}
+    if is_own(value):
+        return {}
+    return {"its content": described(value, strict=strict, name=_in_words(value))}
 
 
 def metric_identity(metric: Any, name: str | None = None) -> dict[str, Any]:
