@@ -99,13 +99,14 @@ def run(chosen: Any, probe: Probe) -> dict[str, Any]:
     sides = {name: getattr(chosen, name) for name in ("height", "width")}
     sides = {name: side for name, side in sides.items() if side is not None}
     cases = bench(chosen)
+    named = with_others(cases)
     tokens = probe.layout(cases[0].reference, **sides).reference_tokens
     kept = max(1, tokens // 2)
     store = open_store(
         chosen, probe, arms=list(ARMS), kept=kept, sides=sides, categories=list(chosen.categories)
     )
     adapter_runs = Adapter(probe, kept, chosen.steps, sides)
-    runs = run_study(with_others(cases), list(ARMS), adapter_runs, store, **engine_options(chosen))
+    runs = run_study(named, list(ARMS), adapter_runs, store, **engine_options(chosen))
     end_of_shard(chosen, store)
 
     facts, top25 = [], {}
@@ -187,12 +188,14 @@ class Adapter:
 
     def __call__(self, unit: Unit, arms: Sequence[str]) -> Iterator[Outcome]:
         case, other = unit.payload
-        full = self.run(case, "full")
+        full = self.run(case, case.reference, "full", profile=True)
         for arm in arms:
-            if arm == OTHER:
-                result = self.run(case, "full", other.reference)
+            if arm == "full":
+                result = full
+            elif arm == OTHER:
+                result = self.run(case, other.reference, "full")
             else:
-                result = full if arm == "full" else self.run(case, arm)
+                result = self.run(case, case.reference, arm)
             values = self.measure(case, result.image, full.image)
             if arm == "full":
                 spread = entropy(result.profile)
@@ -205,17 +208,16 @@ class Adapter:
             values["seconds"] = result.seconds
             yield Outcome(arm, values, {".png": result.image.save}, result.provenance)
 
-    def run(self, case: Case, arm: str, picture: Image.Image | None = None) -> Any:
-        """One arm of one case, with its own picture unless another is given."""
-        picture = picture or case.reference
+    def run(self, case: Case, picture: Image.Image, named: str, profile: bool = False) -> Any:
+        """A case with a picture, by a named method."""
         layout = self.probe.layout(picture, **self.sides)
         return self.probe.generate(
             picture,
             case.prompt,
             steps=self.steps,
             seed=case.seed,
-            interventions=method(arm, self.kept, layout, blocks="all", seed=case.seed),
-            profile=arm == "full",
+            interventions=method(named, self.kept, layout, blocks="all", seed=case.seed),
+            profile=profile,
             progress=False,
             **self.sides,
         )
@@ -243,14 +245,14 @@ def table(runs: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
     """One row an arm: scores, and fidelity to the full run against random's."""
     scores = (*SEEN, "identity_to_full", "error_to_full")
     found = {name: means(runs, name, seed=seed) for name in scores}
-    against = compare(runs, "identity_to_full", "random", seed=seed)
+    # the full run is compared with itself there
+    against = compare(runs[runs["arm"] != "full"], "identity_to_full", "random", seed=seed)
     steps = runs.groupby("arm")["token_steps"].mean()
     rows = []
     for arm in ARMS:
         row: dict[str, Any] = {"arm": arm, "token-steps": round(float(steps[arm]))}
         for name, each in found.items():
             words = name.replace("_", " ")
-            # the full run is compared with itself there
             itself = WITH_ITSELF.get(name) if arm == "full" else None
             row[words] = itself or row_interval(each.loc[arm])
         row["to full, minus random"], row["p (Holm)"] = "-", "-"

@@ -106,10 +106,15 @@ def trained(training: Mapping[str, Any]) -> str:
     machine = training["machine"]
     count = machine["threads"]
     threads = f"{count} thread{'s' if count != 1 else ''} of {machine['cores']} cores"
+    before = "".join(
+        f"Until {sum(each['samples']):,} samples the plan was one of "
+        f"{sum(stage['samples'] for stage in each['plan']['stages']):,}. "
+        for each in training.get("plans_before", ())
+    )
     return (
         f"{samples}, {training['steps']:,} steps in {training['seconds'] / 3600:.2f} hours "
-        f"({threads}, {machine['processor']}), seed {training['plan']['seed']}. The loss on "
-        "held-out subjects at 128 pixels, with the same noise in all columns, while training "
+        f"({threads}, {machine['processor']}), seed {training['plan']['seed']}. {before}The loss "
+        "on held-out subjects at 128 pixels, with the same noise in all columns, while training "
         "went on:"
     )
 

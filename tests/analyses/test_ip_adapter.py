@@ -62,6 +62,13 @@ def test_each_case_comes_with_the_picture_of_another_subject():
         recipe.with_others(cases[:2])
 
 
+def test_one_subject_alone_is_refused_before_a_folder_is_bound(tmp_path):
+    asked = ["--subjects", "1", "--prompts", "1", "--steps", "1", "--out", str(tmp_path / "out")]
+    with pytest.raises(InputError, match="needs two subjects"):
+        ip_adapter.main(asked)
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(InputError, match=r"needs an IP-Adapter.*--ip-adapter"):
         ip_adapter.main(["--model", "some/model", "--out", str(tmp_path)])
