@@ -183,7 +183,7 @@ def draw(runs: pd.DataFrame, speeds: dict[str, float], seed: int, model: str) ->
                 axes.plot(speed, row["mean"], "o", color=colours[arm], label=arm)
             axes.axhline(found.loc["full", "mean"], color=INK, linewidth=0.8, linestyle=":")
             axes.set(xlabel="Speed-up of the transformer by FLOP", ylabel=label)
-        panels[1].legend()
+        panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
 
