@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from recast_probe.cost_model.caching_work import full_step_work
 from recast_probe.cost_model.config import TransformerConfig
-from recast_probe.cost_model.work import step_work
+from recast_probe.cost_model.plan import RunPlan, StepPlan
 from recast_probe.errors import InputError
 from recast_probe.layout import Grid, TokenLayout
 
 if TYPE_CHECKING:  # it is torch's, which takes seconds to import
     from recast_probe.selection.fresh_tokens import FreshShare
-from recast_probe.cost_model.caching_work import cached_step_work, full_step_work
 
 
 def cached_run_work(
@@ -37,7 +37,7 @@ def cached_run_work(
         pool: ``TokenCache.pool``; None where tokens are not chosen by attention.
 
     Raises:
-        InputError: no steps, or a first step from the cache.
+        InputError: no steps, a first step from the cache, or no share for a kind of block.
 
     Examples:
         >>> config, fresh = rp.cost_model.flux_kontext_dev(), {"double": 0.1, "single": 0.1}
@@ -48,22 +48,16 @@ def cached_run_work(
     counts = list(reference_per_step)
     if not counts or 0 not in full_steps:
         raise InputError("A run has at least one step, and its first one is computed whole.")
+    steps = tuple(StepPlan(count) for count in counts)
+    plan = RunPlan(text, generation, max(counts), steps).cache_tokens(full_steps, fresh)
+    total = plan.work(config).total
+    if pool is None:
+        return total
     kinds = ["double"] * config.double_blocks + ["single"] * config.single_blocks
-    total, linear = 0.0, config.block_linear
-    for step, count in enumerate(counts):
-        layout = _layout(text, generation, count)
-        whole = step_work(config, text, generation, count).total
-        blocks = full_step_work(layout, kinds, config.width, linear=linear)
-        if step in full_steps:
-            reads = pool is not None and step + 1 < len(counts) and step + 1 not in full_steps
-            read = full_step_work(layout, kinds, config.width, pool, linear=linear)
-            total += whole + (read.readout if reads else 0.0)
-        else:
-            ends = whole - blocks.total
-            cached = cached_step_work(
-                layout, kinds, config.width, fresh, linear=config.fresh_linear
-            )
-            total += ends + cached.total
+    for step, count in enumerate(counts[:-1]):
+        if step in full_steps and step + 1 not in full_steps:
+            layout = _layout(text, generation, count)
+            total += full_step_work(layout, kinds, config.width, pool).readout
     return total
 
 

@@ -1,7 +1,6 @@
-"""How much of a full step's work a cached step of token-wise caching does, in FLUX blocks.
+"""How much of a full step's work a cached step of token-wise caching does, in FLUX.1's blocks.
 
-Where nothing else is said the blocks are those of FLUX.1; FLUX.2's have other numbers, which its
-config gives (``Flux2Config``).
+What a run of any model costs says `caching.cached_run_work`.
 """
 
 from __future__ import annotations
@@ -42,8 +41,6 @@ def full_step_work(
     block_kinds: Sequence[str],
     width: int,
     pool: str | None = None,
-    *,
-    linear: int | None = None,
 ) -> StepWork:
     """The work of a step that computes everything.
 
@@ -52,14 +49,11 @@ def full_step_work(
         block_kinds: "double" or "single" for every block.
         width: width of the hidden states.
         pool: ``TokenCache.pool`` where attention is read in this step; None where it is not.
-        linear: multiply-adds of a block's linear layers for one token; None for those of FLUX.1,
-            whose MLPs are four times as wide as the rest.
     """
-    per_token = BLOCK_LINEAR * width**2 if linear is None else 2 * linear
     blocks, tokens = len(block_kinds), layout.total
     columns = 0 if pool is None else sum(_read_keys(layout, kind, pool) for kind in block_kinds)
     return StepWork(
-        linear=per_token * blocks * tokens,
+        linear=BLOCK_LINEAR * width**2 * blocks * tokens,
         attention=4 * blocks * tokens**2 * width,
         readout=2 * tokens * columns * width,
     )
@@ -70,21 +64,15 @@ def cached_step_work(
     block_kinds: Sequence[str],
     width: int,
     fresh: Mapping[str, float],
-    *,
-    linear: Mapping[str, int] | None = None,
 ) -> StepWork:
     """The work of a step that takes attention from the cache.
 
     Args:
         fresh: share of generation tokens recomputed, by kind of block; a run reports it as
             ``fresh_generation_share``.
-        linear: multiply-adds for one fresh token, by kind of block; None for those of FLUX.1.
     """
     tokens = layout.generation.size
-    per_token = {kind: units * width**2 for kind, units in FRESH_LINEAR.items()}
-    if linear is not None:
-        per_token = {kind: 2 * each for kind, each in linear.items()}
-    per_block = (per_token[kind] * fresh[kind] * tokens for kind in block_kinds)
+    per_block = (FRESH_LINEAR[kind] * width**2 * fresh[kind] * tokens for kind in block_kinds)
     return StepWork(linear=sum(per_block), attention=0.0)
 
 
