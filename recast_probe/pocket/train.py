@@ -205,8 +205,9 @@ def fit(
         model.load_state_dict(part_of(tensors, "model"))
         ema = {name: part_of(tensors, "ema")[name].to(value) for name, value in ema.items()}
         optimisers.restore(part_of(tensors, "optimiser"))
-        # a plan may have grown by a stage since the checkpoint was written
-        progress["samples"] += [0] * (len(plan.stages) - len(progress["samples"]))
+        # a plan may have more stages than the checkpoint, or fewer of those that have not begun
+        stages = len(plan.stages)
+        progress["samples"] = (progress["samples"] + [0] * stages)[:stages]
         log(f"resumed at step {progress['steps']}")
     started()
     begun = saved = time.monotonic()
@@ -235,18 +236,18 @@ def fit(
             share = learning_rate_share(plan, progress["samples"])
             error = loss(index, batches.draw(), _generator(plan.seed, progress["steps"]))
             error.backward()
-            size = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            if not math.isfinite(error.item()) or not math.isfinite(size.item()):
+            size = nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+            seen, smoothed = error.item(), progress["loss"]
+            if not math.isfinite(seen) or not math.isfinite(size):
                 raise VerificationError(
-                    f"Training went wrong in step {progress['steps']}: its loss is "
-                    f"{error.item():g} and the length of its gradient {size.item():g}. The "
-                    "checkpoint before it is as it was; try a lower rate or float32."
+                    f"Training went wrong in step {progress['steps']}: its loss is {seen:g} and "
+                    f"the length of its gradient {size:g}. The checkpoint before it is as it was; "
+                    "try a lower rate or float32."
                 )
             optimisers.step(plan.learning_rate * stage.rate * share)
             progress["steps"] += 1
             progress["samples"][index] += stage.batch
             _update(ema, model, min(plan.ema, progress["steps"] / (progress["steps"] + 10)))
-            seen, smoothed = error.item(), progress["loss"]
             progress["loss"] = seen if smoothed is None else 0.98 * smoothed + 0.02 * seen
             if progress["steps"] % 50 == 0:
                 log(
@@ -277,7 +278,6 @@ def _check_goes_on(checkpoint: Path, progress: dict, plan: TrainingPlan) -> None
             f"The checkpoint {checkpoint} is of a run with {len(progress['samples'])} stages, and "
             f"this one has {len(plan.stages)}. Name another folder, or remove it."
         )
-    del progress["samples"][len(plan.stages) :]
     decisive = ("seed", "reuse", "capacity")
     pairs: list[tuple[str, int, int]] = [(n, earlier[n], getattr(plan, n)) for n in decisive]
     begun = zip(progress["samples"], earlier["stages"], plan.stages, strict=False)

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +57,7 @@ def standard_plan(samples: int, seed: int = 0, rate: float = 1.0) -> TrainingPla
 
 def picture_task(subjects: Sequence[Subject], rng: np.random.Generator) -> Task:
     """A task in which the picture alone tells what the subject is."""
-    nameless = replace(subjects[int(rng.integers(len(subjects)))], name="subject")
+    nameless = dataclasses.replace(subjects[int(rng.integers(len(subjects)))], name="subject")
     return sample_task(subjects, rng, kind=str(rng.choice(KINDS)), subject=nameless)
 
 
@@ -196,7 +195,7 @@ def held_out_errors(model: AdapterModel, batch: Batch) -> dict[str, float]:
     All three share noise, times and guidance.
     """
     shown: torch.Tensor = batch.windows  # type: ignore[assignment]
-    other = replace(batch, windows=shown.roll(1, 0))
+    other = dataclasses.replace(batch, windows=shown.roll(1, 0))
     arms = {"own image": (batch, True), "no image": (batch, False), "other image": (other, True)}
     found = {}
     for name, (given, with_image) in arms.items():
