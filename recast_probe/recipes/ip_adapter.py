@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from recast_probe.datasets import Case
-from recast_probe.datasets.case import case_digest
 from recast_probe.diagnostics import entropy, skew
 from recast_probe.diagnostics.skew import OF_BLOCKS, OF_MEAN_SCORE, top_words
 from recast_probe.errors import InputError
@@ -163,20 +162,22 @@ def with_others(cases: Sequence[Case]) -> list[Unit]:
     Raises:
         InputError: one subject alone.
     """
-    firsts: dict[str, Case] = {}
-    for case in cases:
-        firsts.setdefault(case.subject, case)
+    alone = units(cases)
+    firsts: dict[str, Unit] = {}
+    for unit in alone:
+        firsts.setdefault(unit.payload.subject, unit)
     names = list(firsts)
     if len(names) < 2:
         raise InputError(
             f"The study needs two subjects, since each is also shown the picture of another one; "
             f"there is only {names[0]!r}."
         )
+    following = dict(zip(names, [*names[1:], names[0]], strict=True))
     found = []
-    for unit in units(cases):
-        other = firsts[names[(names.index(unit.payload.subject) + 1) % len(names)]]
-        pair = unit.payload, other
-        found.append(replace(unit, payload=pair, content=case_digest(pair)))
+    for unit in alone:
+        other = firsts[following[unit.payload.subject]]
+        content = f"{unit.content} {other.content}"
+        found.append(replace(unit, payload=(unit.payload, other.payload), content=content))
     return found
 
 

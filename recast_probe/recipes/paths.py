@@ -24,7 +24,7 @@ from recast_probe.recipes.results import finish
 from recast_probe.recipes.words import counted
 from recast_probe.studies import compare, markdown, means
 from recast_probe.studies.comparison import Arm, PlannedArm
-from recast_probe.studies.reference_gain import UNDEFINED, gain_interval
+from recast_probe.studies.reference_gain import gain_interval
 from recast_probe.studies.statistics import UNITS, by_subject, paired
 from recast_probe.studies.tables import p_value, row_interval, with_interval
 
@@ -174,8 +174,8 @@ def shares(table: pd.DataFrame, seed: int) -> list[dict[str, Any]]:
         for row in rows:
             lost = by_subject(sign * (wide["full"] - wide[row["cut"]]))
             share = gain_interval(lost, whole, seed=seed)
-            known = share.cannot_tell != UNDEFINED
-            row[name] = [share.mean, share.low, share.high, share.count] if known else None
+            told = [share.mean, share.low, share.high, share.count]
+            row[name] = None if np.isnan(share.mean) else told
     return rows
 
 
