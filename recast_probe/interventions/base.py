@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+# the name is a part of the digests of users' classes, by which their stored runs are found
 from recast_probe.content.description import describe_by_name as _by_name
 from recast_probe.errors import InputError, UnsupportedPipelineError
 from recast_probe.interventions.needs import Needs
